@@ -1,0 +1,55 @@
+"""What the gate process is told at its start, ready to use.
+
+The supervisor reads and checks ``faregate.yaml`` once and hands these settings to the gate as JSON on its standard
+input, so
+that the gate loads neither a YAML parser nor a validation library and no secret stands on a command line.
+"""
+
+import msgspec
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """Certificate chain and private key of a listener, PEM files."""
+
+    certificate_file: str
+    key_file: str
+
+
+class GateSettings(msgspec.Struct, frozen=True):
+    """Everything the data plane needs besides the snapshot that the console sends. Durations are milliseconds."""
+
+    host: str
+    port: int
+    data_dir: str
+    #: HMAC keys by id, in hex; the first one makes new digests, all are tried.
+    peppers: tuple[tuple[str, str], ...]
+    #: ``process`` survives any crash of the process, ``power`` also waits for the disk.
+    durability: str = "process"
+    tls: TlsSettings | None = None
+    header_bytes_max: int = 32 * 1024
+    headers_max: int = 100
+    uri_bytes_max: int = 8 * 1024
+    header_timeout_ms: int = 10_000
+    body_bytes_max: int = 10 * 1024 * 1024
+    body_grace_ms: int = 5_000
+    body_bytes_per_second_min: int = 1024
+    keep_alive_ms: int = 75_000
+    slow_reader_ms: int = 300_000
+    held_body_bytes_max: int = 16 * 1024 * 1024
+    held_bodies_bytes_max: int = 256 * 1024 * 1024
+    drain_ms: int = 30_000
+    drains_max: int = 64
+    drain_answer_ms: int = 120_000
+    connections_max: int = 10_000
+    default_output_tokens: int = 4_096
+    min_answer_tokens: int = 256
+    limits_each_max: int = 1_000_000
+    journal_backlog_max: int = 1024 * 1024 * 1024
+    journal_segment_bytes: int = 64 * 1024 * 1024
+    sync_interval_ms: int = 5
+    forbid_private_urls: bool = True
+    progress_ms: int = 1_000
+
+
+decode_settings = msgspec.json.Decoder(GateSettings).decode
+encode_settings = msgspec.json.Encoder().encode

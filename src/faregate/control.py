@@ -1,0 +1,310 @@
+"""What the console and the gate say to each other over the Unix socket in the data folder.
+
+Messages are JSON objects, one a line, each at most ``LINE_BYTES_MAX`` bytes. The console connects and asks; the gate
+answers every
+``Ask`` with one ``Answer`` of the same ``n``, in order. The console is the only writer of the books, the gate the
+only writer
+of the journal; this is how the first one's changes reach the second one's memory:
+
+1. ``Load`` carries what changed since the last one (or everything, ``full``). The gate swaps its snapshot whole and
+answers
+   ``Loaded`` with its journal position and the ids of limits whose balance it does not know: these admit nothing yet.
+2. The console projects the journal up to that position, reads those limits' balances from the books and sends
+``Opening``.
+3. From then on the gate counts for itself.
+"""
+
+import msgspec
+
+from faregate.core.amounts import Amounts
+from faregate.core.attribution import Attribution
+from faregate.core.pricing.card import RateCard
+
+#: A full load of 100,000 keys stays below it; longer lines end the connection.
+LINE_BYTES_MAX = 256 * 1024 * 1024
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True):
+    """A gateway key as the gate sees it: never the secret, only HMAC-SHA256 digests of it in hex."""
+
+    id: str
+    name: str
+    #: digest → nanoseconds since 1970 after which it no longer opens (0: never); two while a rotation's grace runs.
+    digests: dict[str, int]
+    organization: str
+    team: str = ""
+    project: str = ""
+    user: str = ""
+    product: str = ""
+    stage: str = ""
+    role: str = "caller"
+    #: ``active``, ``disabled`` or ``revoked``.
+    state: str = "active"
+    expires_at: int = 0
+    #: Allowed model names and operations; ``None`` allows all.
+    models: tuple[str, ...] | None = None
+    operations: tuple[str, ...] | None = None
+    #: What a request may say about itself: ``user``, ``tags``, ``run``, ``project``, ``stage``.
+    may_set: tuple[str, ...] = ("user", "tags", "run")
+    last4: str = ""
+
+
+class Limit(msgspec.Struct, frozen=True, array_like=True):
+    """A limit as the gate enforces it; ``amount`` ``None`` is unlimited, 0 admits nothing."""
+
+    id: str
+    selector: dict[str, str]
+    each: tuple[str, ...]
+    unit: str
+    amount: int | None
+    #: ``second`` … ``year``, ``lifetime``, or empty for concurrency.
+    window: str
+    timezone: str = "UTC"
+    mode: str = "hard"
+    contact: str = ""
+    #: Where a caller without an output cap may be given one that fits (RULINGS 8); a cap given by the caller never is.
+    clamp: bool = False
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """One account at one model service."""
+
+    name: str
+    kind: str
+    base_url: str
+    #: Ready-made credential headers, such as ``{"authorization": "Bearer …"}``.
+    credential: dict[str, str]
+    api_version: str = ""
+    #: When the client goes away: ``drain``, ``estimate`` or ``no_bill``; empty means the rule of RULINGS 12.
+    client_gone: str = ""
+    #: Ask for the usage event of streams (off for servers that refuse the option).
+    stream_usage: bool = True
+    #: Path that answers what became of a request id, empty where the provider cannot be asked.
+    lookup: str = ""
+    connect_timeout_ms: int = 5_000
+    first_byte_timeout_ms: int = 60_000
+    idle_timeout_ms: int = 60_000
+    total_timeout_ms: int = 600_000
+    ca_file: str = ""
+    #: HTTP proxy for this provider as ``http://[user:password@]host:port``, empty for none.
+    proxy: str = ""
+    connections_max: int = 2_000
+    #: Texts masked in bodies that the provider sends back (its credential, organization ids).
+    masked: tuple[str, ...] = ()
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """One place to send a call to."""
+
+    name: str
+    provider: str
+    #: What the provider calls it: the model in the body, or the segment of an Azure path.
+    upstream_model: str
+    #: The model it is priced as.
+    model: str
+    #: Successive rate cards, by time; empty means that its price is unknown.
+    cards: tuple[RateCard, ...] = ()
+    #: Most output tokens one choice can have, 0 where it is not known.
+    output_tokens_max: int = 0
+    #: Context window in tokens, 0 where it is not known.
+    context_tokens_max: int = 0
+    #: ``max_completion_tokens`` where the model knows it, else ``max_tokens``.
+    cap_field: str = "max_tokens"
+    #: Tokenizer encoding, empty where none is known.
+    encoding: str = ""
+    operations: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A model name that callers may use, and the deployments it goes to, in order."""
+
+    model: str
+    to: tuple[str, ...]
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """Everything that decides where a call may go and what it costs."""
+
+    providers: tuple[Provider, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
+    routes: tuple[Route, ...] = ()
+    #: Stage → names of the providers it may use; a stage that is not named may use all.
+    stages: dict[str, tuple[str, ...]] = {}
+    projects: tuple[str, ...] = ()
+    require_limit: bool = False
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Rows that changed, up to change ``sequence``; ``full`` replaces everything the gate had."""
+
+    sequence: int
+    full: bool = False
+    keys: tuple[Key, ...] = ()
+    keys_removed: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    limits_removed: tuple[str, ...] = ()
+    catalogue: Catalogue | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """The gate works from ``sequence`` now; ``pending`` limits wait for their balance as of ``position``."""
+
+    sequence: int
+    position: int
+    epoch: int
+    pending: tuple[str, ...] = ()
+
+
+class Balance(msgspec.Struct, frozen=True, array_like=True):
+    """What a limit has posted for one subject in the window that holds ``window_start``."""
+
+    limit: str
+    subject: tuple[str, ...]
+    window_start: int
+    posted: int
+
+
+class Unknown(msgspec.Struct, frozen=True, array_like=True):
+    """An exchange of an older epoch whose outcome is not known: its money stays held."""
+
+    id: str
+    who: Attribution
+    held: Amounts
+    admitted_at: int
+    dispatched_at: int
+    price_version: str
+    deployment: str = ""
+    output_tokens_seen: int = 0
+    input_tokens_bound: int = 0
+
+
+class Opening(msgspec.Struct, frozen=True, tag="opening"):
+    """Balances of pending limits as of journal ``position``, and (``first`` only) the unknowns of older epochs."""
+
+    position: int
+    limits: tuple[str, ...]
+    balances: tuple[Balance, ...]
+    first: bool = False
+    unknowns: tuple[Unknown, ...] = ()
+
+
+class Projected(msgspec.Struct, frozen=True, tag="projected"):
+    """The books hold the journal up to ``position``: the gate measures its backlog from there."""
+
+    position: int
+
+
+class AskFigures(msgspec.Struct, frozen=True, tag="ask_figures"):
+    """Ask for live figures."""
+
+
+class AskAllowances(msgspec.Struct, frozen=True, tag="ask_allowances"):
+    """Ask for the live allowances of some limits (all, when empty)."""
+
+    limits: tuple[str, ...] = ()
+
+
+class Resolve(msgspec.Struct, frozen=True, tag="resolve"):
+    """End an unknown exchange. ``usage`` is in the order of ``Usage``; the gate journals it as ``Settled``."""
+
+    id: str
+    status: str
+    resolution: str
+    usage: tuple[int, ...]
+    usage_source: str
+    cost: int
+    charge: int
+    provider_request_id: str = ""
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Stop accepting; let what runs finish."""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """It was done; ``changed`` is false where it had been done before."""
+
+    changed: bool = True
+
+
+class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
+    """It could not be done."""
+
+    message: str
+
+
+class AllowanceView(msgspec.Struct, frozen=True, array_like=True):
+    """One allowance at this moment; times in nanoseconds since 1970, ``resets_at`` 0 where the window has no end."""
+
+    limit: str
+    subject: tuple[str, ...]
+    posted: int
+    held: int
+    window_start: int
+    resets_at: int
+
+
+class Allowances(msgspec.Struct, frozen=True, tag="allowances"):
+    """Answer to ``AskAllowances``."""
+
+    allowances: tuple[AllowanceView, ...]
+    pending: tuple[str, ...] = ()
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One metric sample: a counter or gauge with its labels."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: int
+
+
+class Histogram(msgspec.Struct, frozen=True, array_like=True):
+    """One histogram: cumulative counts by upper bound in microseconds, their sum in microseconds and total count."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    buckets: tuple[tuple[int, int], ...]
+    sum_us: int
+    count: int
+
+
+class Figures(msgspec.Struct, frozen=True, tag="figures"):
+    """The gate at this moment."""
+
+    ready: bool
+    draining: bool
+    epoch: int
+    position: int
+    projected: int
+    sequence: int
+    open_exchanges: int
+    held_nanos: int
+    unknown_count: int
+    unknown_nanos: int
+    connections: int
+    samples: tuple[Sample, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
+
+
+Question = Load | Opening | Projected | AskFigures | AskAllowances | Resolve | Drain
+Reply = Loaded | Done | Trouble | Allowances | Figures
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """One line from the console."""
+
+    n: int
+    body: Question
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """One line from the gate."""
+
+    n: int
+    body: Reply
+
+
+encode = msgspec.json.Encoder().encode
+decode_ask = msgspec.json.Decoder(Ask).decode
+decode_answer = msgspec.json.Decoder(Answer).decode

@@ -1,0 +1,49 @@
+"""What a reservation holds and what it posts, in every unit a limit may count.
+
+A limit counts exactly one unit; a request carries an amount in each of them, so that admission is one subscript.
+"""
+
+from typing import NamedTuple
+
+from faregate.core.usage import Usage
+
+#: Units in the order of the fields of ``Amounts``.
+UNITS = (
+    "usd",
+    "tokens",
+    "input_tokens",
+    "output_tokens",
+    "requests",
+    "concurrency",
+    "images",
+    "seconds",
+    "characters",
+)
+
+
+class Amounts(NamedTuple):
+    """Amounts by unit: ``usd`` in nano-dollars, everything else in whole units. Order follows ``UNITS``."""
+
+    usd: int = 0
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    requests: int = 0
+    concurrency: int = 0
+    images: int = 0
+    seconds: int = 0
+    characters: int = 0
+
+
+NOTHING = Amounts()
+
+
+def held_amounts(usd: int, input_tokens: int, output_tokens: int) -> Amounts:
+    """The amounts one call holds: its bounds, one request and one concurrency slot."""
+    return Amounts(usd, input_tokens + output_tokens, input_tokens, output_tokens, 1, 1)
+
+
+def posted_amounts(charge: int, usage: Usage) -> Amounts:
+    """The amounts one ended call posts: what it really used; its concurrency slot comes back."""
+    incoming, outgoing = usage.input_tokens, usage.output_tokens
+    return Amounts(charge, incoming + outgoing, incoming, outgoing, 1, 0)

@@ -1,0 +1,1 @@
+"""Double entry: events, the states of a reservation, the postings they cause, and an in-memory oracle."""

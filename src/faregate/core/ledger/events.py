@@ -1,0 +1,125 @@
+"""The facts the gate journals, in the past tense. The books are a fold of them and of nothing else.
+
+Life of one exchange: ``Intended`` (its hold is taken and the provider's connection is open) → any number of
+``Progressed`` → one ``Settled``. A refusal is one ``Refused``. ``Started`` opens an epoch: every exchange of an
+older epoch
+that has not ended is *unknown* from then on, until a ``Settled`` with a ``resolution`` ends it.
+
+Field order is the journal's format: add fields at the end, with a default. Times are nanoseconds since 1970 UTC,
+durations are microseconds, money is nano-dollars.
+"""
+
+from typing import NamedTuple
+
+from faregate.core.amounts import Amounts
+from faregate.core.attribution import Attribution
+from faregate.core.usage import NO_USAGE, Usage
+
+#: ``Settled.status`` and the ``status`` of a request record.
+STATUSES = ("ok", "refused", "failed", "aborted", "cut", "unknown")
+
+#: ``Settled.usage_source``: where the billed units came from.
+USAGE_SOURCES = ("provider", "counted", "estimate", "provider_invalid", "none")
+
+#: ``Settled.resolution``: how an unknown exchange was ended; empty for an ordinary end.
+RESOLUTIONS = ("", "provider_said", "not_served", "charge_estimate", "operator_pays", "charge_max", "late_evidence")
+
+
+class Attempt(NamedTuple):
+    """One try at one deployment."""
+
+    deployment: str
+    #: The provider's HTTP status, 0 where no answer came.
+    http_status: int = 0
+    #: Our code for what went wrong, empty when it went well.
+    code: str = ""
+    duration_us: int = 0
+
+
+class Started(NamedTuple):
+    """A gate process took the journal."""
+
+    epoch: int
+    at: int
+
+
+class Intended(NamedTuple):
+    """A hold was taken and the provider's connection is open: from here on the provider may bill."""
+
+    id: str
+    at: int
+    #: When the hold was admitted: it decides the window the call is charged to.
+    admitted_at: int
+    who: Attribution
+    held: Amounts
+    price_version: str
+    stream: bool
+    #: Input tokens as bounded or counted before the call, for an estimate when the provider never answers.
+    input_tokens_bound: int = 0
+    idempotency_key: str = ""
+    #: The largest output cap that was injected or lowered by the gate, 0 where the caller's own stands.
+    clamped_to: int = 0
+
+
+class Progressed(NamedTuple):
+    """About once a second: what had been delivered so far, for an estimate should the process die."""
+
+    id: str
+    at: int
+    output_tokens: int
+
+
+class Settled(NamedTuple):
+    """A dispatched exchange ended; the hold is resolved and ``charge`` is posted."""
+
+    id: str
+    at: int
+    status: str
+    http_status: int
+    code: str
+    usage: Usage
+    usage_source: str
+    cost: int
+    charge: int
+    price_version: str
+    latency_us: int
+    #: 0 where no first byte came.
+    first_token_us: int
+    attempts: tuple[Attempt, ...] = ()
+    answered_model: str = ""
+    provider_request_id: str = ""
+    #: Nano-dollars by which the provider billed more than the hold, 0 otherwise.
+    overrun: int = 0
+    resolution: str = ""
+
+
+class Refused(NamedTuple):
+    """An identified caller was refused; nothing was held or charged."""
+
+    id: str
+    at: int
+    who: Attribution
+    stream: bool
+    http_status: int
+    code: str
+    latency_us: int = 0
+    #: The limit that refused, where one did.
+    limit: str = ""
+
+
+Event = Started | Intended | Progressed | Settled | Refused
+
+
+__all__ = [
+    "NO_USAGE",
+    "RESOLUTIONS",
+    "STATUSES",
+    "USAGE_SOURCES",
+    "Attempt",
+    "Event",
+    "Intended",
+    "Progressed",
+    "Refused",
+    "Settled",
+    "Started",
+]

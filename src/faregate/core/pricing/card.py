@@ -1,0 +1,48 @@
+"""A rate card: the prices of one model at one provider, for one stretch of time.
+
+A price is an integer number of pico-dollars per ``per`` units, so that six decimals per million units are exact; the
+one
+division happens when a charge is posted.
+"""
+
+from typing import NamedTuple
+
+#: Units a rate may price. A leaf without a rate of its own falls back as ``cost`` documents.
+PRICED_UNITS = (
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "input_audio_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "output_audio_tokens",
+    "requests",
+)
+
+
+class Rate(NamedTuple):
+    """``pico`` pico-dollars for every ``per`` units."""
+
+    unit: str
+    pico: int
+    per: int
+
+
+class Tier(NamedTuple):
+    """The rates that apply when a call has more than ``above_input_tokens`` input tokens; the first tier has 0."""
+
+    above_input_tokens: int
+    rates: tuple[Rate, ...]
+
+
+class RateCard(NamedTuple):
+    """All tiers of one model; ``version`` names this very content and is stored with every charge."""
+
+    provider: str
+    model: str
+    version: str
+    tiers: tuple[Tier, ...]
+    #: Nanoseconds since 1970 UTC; 0 means "always" at the start and "open" at the end.
+    effective_from: int = 0
+    effective_to: int = 0
+    source: str = ""

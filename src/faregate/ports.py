@@ -1,0 +1,184 @@
+"""Everything the gateway needs from the world, as Protocols, on one page.
+
+Adapters implement these; ``assembly`` is the only place that knows which. Each method says what it raises; a twin
+that is
+switched off fails loudly rather than answering something made up.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from faregate.core.ledger.events import Event
+
+
+class Clock(Protocol):
+    """Two clocks: the calendar's, for windows and records, and one that only moves forward, for durations."""
+
+    def wall_nanos(self) -> int:
+        """Nanoseconds since 1970 UTC."""
+        ...
+
+    def monotonic_nanos(self) -> int:
+        """Nanoseconds of a clock that never steps back."""
+        ...
+
+
+class JournalWriter(Protocol):
+    """The append-only file that every admission and settlement is written to before anybody learns of it."""
+
+    @property
+    def position(self) -> int:
+        """Bytes ever written: the position just after the last record."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this writer opened."""
+        ...
+
+    def append(self, event: Event) -> int:
+        """Write one event with one system call and return the position after it.
+
+        When it returns, a crash of this process cannot lose the event any more.
+
+        Raises:
+            StorageFull: the disk took no more; nothing of the event remains.
+        """
+        ...
+
+    def when_durable(self, position: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on the event loop once everything below ``position`` has reached stable storage."""
+        ...
+
+    def close(self) -> None:
+        """Sync and close; further appends are an error."""
+        ...
+
+
+class JournalRecord(NamedTuple):
+    """One event read back, and the position just after it."""
+
+    position: int
+    event: Event
+
+
+class JournalReader(Protocol):
+    """Reads the journal that another process may be writing."""
+
+    def read(self, position: int, bytes_max: int) -> Sequence[JournalRecord]:
+        """Whole records from ``position`` on, about ``bytes_max`` of them; empty when there is nothing new yet.
+
+        Raises:
+            JournalCorrupt: a record that is not the last one fails its checksum, or a sequence number is missing.
+        """
+        ...
+
+    def segments(self) -> Iterable[tuple[int, int]]:
+        """``(first position, bytes)`` of every segment still kept, oldest first."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts tokens of a text; slow on its first call, so the gate asks it off the loop."""
+
+    def count(self, text: str, encoding: str) -> int:
+        """Tokens of ``text``; an unknown ``encoding`` is counted as characters / 3.5, rounded up."""
+        ...
+
+
+Row = dict[str, Any]
+
+
+class Books(Protocol):
+    """The ledger database. One process writes to it; every method is a transaction of its own.
+
+    Rows are plain dictionaries whose keys are the columns of ``storage/schema``. Money is integer nano-dollars,
+    times are
+    nanoseconds since 1970 UTC. All methods raise ``Unavailable`` where the database does not answer in its deadline.
+    """
+
+    # -- projection ---------------------------------------------------------------------------------------------------
+    def projected(self) -> int:
+        """The journal position up to which everything is in the books."""
+        ...
+
+    def project(self, records: Sequence[JournalRecord]) -> None:
+        """Apply records in one transaction with the new position; those already applied are skipped."""
+        ...
+
+    # -- identity, limits, prices: each write also appends to the change feed ----------------------------------------
+    def put(self, kind: str, row: Row) -> int:
+        """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
+
+        Kinds: ``organization team project user product stage key limit price``.
+        """
+        ...
+
+    def get(self, kind: str, id: str) -> Row | None:
+        """One row of a resource kind."""
+        ...
+
+    def remove(self, kind: str, id: str) -> bool:
+        """Remove one row; false where there was none."""
+        ...
+
+    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        ...
+
+    def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
+        """``(sequence, kind, id)`` of changes after a sequence number, oldest first."""
+        ...
+
+    # -- balances ----------------------------------------------------------------------------------------------------
+    def balances(
+        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
+    ) -> list[tuple[tuple[str, ...], int]]:
+        """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        ...
+
+    def open_reservations(self, state: str | None = None) -> list[Row]:
+        """Reservations that have not ended: ``dispatched`` or ``unknown``."""
+        ...
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+    def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
+        ...
+
+    def request(self, id: str) -> Row | None:
+        """One request record."""
+        ...
+
+    def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
+        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        ...
+
+    def rate_card(self, version: str) -> Row | None:
+        """The rate card a charge was made with."""
+        ...
+
+    def keep_rate_cards(self, rows: Iterable[Row]) -> None:
+        """Remember rate cards by version; known versions are left as they are."""
+        ...
+
+    # -- proof and care ----------------------------------------------------------------------------------------------
+    def totals(self) -> Row:
+        """``requests postings held unknown sum open rollup_cost request_cost posted`` over everything."""
+        ...
+
+    def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:
+        """Ledger postings in order."""
+        ...
+
+    def backup(self, file: str) -> None:
+        """Write a consistent copy while in use.
+
+        Raises:
+            Failed: it could not be written whole; no partial file is left.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the database back."""
+        ...
