@@ -60,6 +60,8 @@ class JournalRecord(NamedTuple):
 
     position: int
     event: Event
+    #: Its number in the journal, counted from 1; 0 where nobody counted.
+    sequence: int = 0
 
 
 class JournalReader(Protocol):
@@ -75,6 +77,10 @@ class JournalReader(Protocol):
 
     def segments(self) -> Iterable[tuple[int, int]]:
         """``(first position, bytes)`` of every segment still kept, oldest first."""
+        ...
+
+    def sync(self) -> None:
+        """Bring what was read to stable storage, so that the books never run ahead of the disk."""
         ...
 
 
@@ -181,4 +187,55 @@ class Books(Protocol):
 
     def close(self) -> None:
         """Give the database back."""
+        ...
+
+
+class StoredAnswer(NamedTuple):
+    """An answer kept for replay under its ``Idempotency-Key``; ``head`` holds its header lines, ``body`` its bytes."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+class IdempotentCall(NamedTuple):
+    """What is known of a call that came with an ``Idempotency-Key``.
+
+    ``state`` is ``in_flight``, ``completed`` (its answer is not kept) or ``kept``.
+    """
+
+    digest: bytes
+    request_id: str
+    state: str
+
+
+class AnswerStore(Protocol):
+    """Remembers calls by (key id, ``Idempotency-Key``) for a day, across restarts, so that none is sent twice."""
+
+    def find(self, key: str, name: str) -> IdempotentCall | None:
+        """What is known of this call."""
+        ...
+
+    def answer(self, key: str, name: str) -> StoredAnswer | None:
+        """The kept answer, read back from the file; ``None`` where it can no longer be read."""
+        ...
+
+    def begin(self, key: str, name: str, digest: bytes, request_id: str) -> None:
+        """A call with this name is under way; in memory only, because nothing was sent yet."""
+        ...
+
+    def dispatched(self, key: str, name: str, at: int) -> None:
+        """It is about to be sent: from here on a crash leaves it ``completed``."""
+        ...
+
+    def forget(self, key: str, name: str) -> None:
+        """It ended without being sent."""
+        ...
+
+    def finish(self, key: str, name: str, at: int, answer: StoredAnswer | None) -> None:
+        """It ended; ``None`` where the answer is too large to keep."""
+        ...
+
+    def expire(self, now: int) -> None:
+        """Drop what is older than a day."""
         ...

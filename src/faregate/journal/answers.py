@@ -1,0 +1,197 @@
+"""Calls that came with an ``Idempotency-Key``, kept for a day in owner-only files beside the journal (RULINGS 20).
+
+Three kinds of records are appended: a call was dispatched, it ended, and (with the second) the bytes of its answer.
+The index is rebuilt from the files at start; a call that was dispatched and never ended is *completed* then: it must
+not be sent again. Files are cut by the hour and removed whole when the last call in them is older than a day.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
+
+from faregate.ports import IdempotentCall, StoredAnswer
+
+KEPT_NANOS: Final = 24 * 3600 * 1_000_000_000
+FILE_NANOS: Final = 3600 * 1_000_000_000
+
+#: Calls remembered at most; beyond it the oldest are forgotten first, which the docs say.
+CALLS_MAX: Final = 200_000
+
+_HEADER: Final = struct.Struct("<II")
+
+
+class _Line(NamedTuple):
+    """One record: what became of a call. ``status`` is 0 at dispatch and where the answer is not kept."""
+
+    key: str
+    name: str
+    digest: bytes
+    request_id: str
+    at: int
+    ended: bool
+    status: int = 0
+    head: bytes = b""
+    body: bytes = b""
+
+
+class _Entry:
+    __slots__ = ("at", "digest", "file", "offset", "request_id", "state")
+
+    def __init__(self, digest: bytes, request_id: str, state: str, at: int) -> None:
+        self.digest = digest
+        self.request_id = request_id
+        self.state = state
+        self.at = at
+        self.file = 0
+        self.offset = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Line).decode
+
+
+class FileAnswerStore:
+    """``ports.AnswerStore`` on files. Not for two processes."""
+
+    def __init__(self, folder: Path, now: int) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        #: Insertion order is the order of time, so the oldest is the first.
+        self._calls: dict[tuple[str, str], _Entry] = {}
+        self._descriptor = -1
+        self._started = 0
+        self._size = 0
+        self._looked_at = 0
+        for file in self._files():
+            self._load(file)
+        self.expire(now)
+
+    def _files(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("*.answers") if path.stem.isdigit())
+
+    def _path(self, file: int) -> Path:
+        return self._folder / f"{file:020d}.answers"
+
+    def _load(self, file: int) -> None:
+        for offset, line in _read(self._path(file)):
+            state = "completed" if not line.ended or not line.status else "kept"
+            entry = _Entry(line.digest, line.request_id, state, line.at)
+            entry.file, entry.offset = file, offset
+            self._calls.pop((line.key, line.name), None)
+            self._calls[line.key, line.name] = entry
+
+    def find(self, key: str, name: str) -> IdempotentCall | None:
+        """What is known of this call."""
+        entry = self._calls.get((key, name))
+        return None if entry is None else IdempotentCall(entry.digest, entry.request_id, entry.state)
+
+    def answer(self, key: str, name: str) -> StoredAnswer | None:
+        """The kept answer, read back from its file."""
+        entry = self._calls.get((key, name))
+        if entry is None or entry.state != "kept":
+            return None
+        try:
+            with self._path(entry.file).open("rb") as file:
+                file.seek(entry.offset)
+                line = _next(file.read(_HEADER.size), file)
+        except OSError:
+            return None
+        return None if line is None else StoredAnswer(line.status, line.head, line.body)
+
+    def begin(self, key: str, name: str, digest: bytes, request_id: str) -> None:
+        """A call is under way; nothing is written, because nothing was sent yet."""
+        if len(self._calls) >= CALLS_MAX:
+            self._calls.pop(next(iter(self._calls)))
+        self._calls[key, name] = _Entry(digest, request_id, "in_flight", 0)
+
+    def dispatched(self, key: str, name: str, at: int) -> None:
+        """It is about to be sent."""
+        entry = self._calls.get((key, name))
+        if entry is not None:
+            entry.at = at
+            self._append(_Line(key, name, entry.digest, entry.request_id, at, False), entry)
+
+    def forget(self, key: str, name: str) -> None:
+        """It ended without being sent."""
+        self._calls.pop((key, name), None)
+
+    def finish(self, key: str, name: str, at: int, answer: StoredAnswer | None) -> None:
+        """It ended."""
+        entry = self._calls.get((key, name))
+        if entry is None:
+            return
+        kept = answer or StoredAnswer(0, b"", b"")
+        line = _Line(key, name, entry.digest, entry.request_id, entry.at or at, True, kept.status, kept.head, kept.body)
+        written = self._append(line, entry)
+        entry.state = "kept" if written and answer is not None else "completed"
+
+    def expire(self, now: int) -> None:
+        """Drop what is older than a day. Cheap when there is nothing to drop."""
+        while self._calls:
+            key, entry = next(iter(self._calls.items()))
+            if entry.state == "in_flight" or now - entry.at < KEPT_NANOS:
+                break
+            del self._calls[key]
+        if now - self._looked_at < FILE_NANOS:
+            return
+        self._looked_at = now
+        for file in self._files():
+            if now - file > KEPT_NANOS + FILE_NANOS:
+                self._path(file).unlink(missing_ok=True)
+
+    def _append(self, line: _Line, entry: _Entry) -> bool:
+        """Write one record; false where the disk did not take it, and then the call is only remembered in memory."""
+        if self._descriptor < 0 or line.at - self._started >= FILE_NANOS:
+            self._open(line.at)
+        payload = _encode(line)
+        data = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        try:
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                os.ftruncate(self._descriptor, self._size)
+                return False
+        except OSError:
+            return False
+        entry.file, entry.offset = self._started, self._size
+        self._size += written
+        return True
+
+    def _open(self, at: int) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._started = at
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(self._path(at), flags, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _next(header: bytes, file: BinaryIO) -> _Line | None:
+    if len(header) < _HEADER.size:
+        return None
+    length, checksum = _HEADER.unpack(header)
+    payload = file.read(length)
+    if len(payload) < length or zlib.crc32(payload) != checksum:
+        return None
+    return _decode(payload)
+
+
+def _read(path: Path) -> Iterator[tuple[int, _Line]]:
+    """Whole records with their offsets; a torn one ends the file, as after a crash."""
+    with path.open("rb") as file:
+        while True:
+            offset = file.tell()
+            line = _next(file.read(_HEADER.size), file)
+            if line is None:
+                return
+            yield offset, line

@@ -1,0 +1,632 @@
+"""Steps 8 and 9: the provider's answer passes to the client while it is metered, and is settled before its last bytes.
+
+A JSON answer is held whole (up to a bound), settled, and sent with its cost in a header. A stream passes byte for
+byte as it comes; what ends it (``[DONE]``, or the last chunk) waits for the settlement. Whatever happens to either
+side, each ``Answer`` ends in exactly one of *settled* and *lost*.
+"""
+
+from typing import TYPE_CHECKING
+
+from faregate.core.ledger.events import Attempt, Progressed, Settled
+from faregate.core.metering.meter import Report, StreamMeter
+from faregate.core.money import dollars
+from faregate.core.usage import NO_USAGE, Usage
+from faregate.errors import CODES, Problem
+from faregate.ports import StoredAnswer
+from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, mask, passed_headers
+from faregate.proxy.refuse import problem_answer, problem_event
+from faregate.proxy.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from faregate.proxy.exchange import Exchange
+
+#: Answers larger than the bound for held bodies stream; their usage is looked for in this many last bytes.
+TAIL_BYTES = 64 * 1024
+
+#: A keep-alive connection that closes this soon after a request was written had been closing already.
+STALE_NANOS = 1_000_000_000
+
+#: An idempotent answer is kept for replay up to this size.
+KEPT_BYTES_MAX = 1024 * 1024
+
+#: Characters per token, as a fraction, where an estimate must do without a tokenizer: 3.5.
+_TOKEN_CHARACTERS = (7, 2)
+
+
+class Answer:
+    """The provider's side of one exchange, from the first byte sent to the settlement."""
+
+    __slots__ = (
+        "_body",
+        "_bytes",
+        "_client_left_at",
+        "_concluding",
+        "_connection",
+        "_error",
+        "_first_byte_us",
+        "_first_token_us",
+        "_gate",
+        "_head",
+        "_headers",
+        "_kept",
+        "_last_at",
+        "_meter",
+        "_out",
+        "_passing",
+        "_paused",
+        "_pieces",
+        "_progress_at",
+        "_request",
+        "_resent",
+        "_sent_at",
+        "_sent_nanos",
+        "_settled",
+        "_status",
+        "_upstream_ended",
+        "exchange",
+    )
+
+    def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
+        self.exchange = exchange
+        self._gate = exchange.gate
+        self._connection: UpstreamConnection | None = connection
+        self._request: tuple[bytes, bytes] = (b"", b"")
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._meter: StreamMeter | None = None
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        #: Too large to be held: passes on as it comes.
+        self._passing = False
+        #: Bytes for the client that wait for the settlement.
+        self._out: list[bytes] = []
+        self._head = b""
+        self._body = b""
+        self._concluding = False
+        self._settled = False
+        self._upstream_ended = False
+        self._resent = False
+        self._paused = False
+        self._error: Problem | None = None
+        self._kept: list[bytes] | None = [] if exchange.idempotency else None
+        self._sent_at = self._last_at = self._progress_at = self._gate.now
+        self._sent_nanos = 0
+        self._first_byte_us = 0
+        self._first_token_us = 0
+        self._client_left_at = 0.0
+
+    # -- the request goes out ------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Send the request; the answer comes back through ``answered`` and ``arrived``."""
+        connection = self._connection
+        assert connection is not None
+        self._request = (head, body)
+        self._gate.opened(self)
+        self._sent_at = self._last_at = self._progress_at = self._gate.now
+        self._sent_nanos = self._gate.clock.monotonic_nanos()
+        if connection.transport.is_closing():
+            self.upstream_lost("upstream_truncated", "the connection closed before the request was sent")
+            return
+        connection.send(self, head, body)
+
+    def _send_again(self) -> bool:
+        """A keep-alive connection was closing while we wrote to it: nothing came back, so a fresh one is tried once."""
+        connection, target = self._connection, self.exchange.target
+        if connection is None or not connection.used or self._resent or self._status or target is None:
+            return False
+        if self._gate.clock.monotonic_nanos() - self._sent_nanos > STALE_NANOS:
+            return False
+        self._resent = True
+        self._connection = None
+        target.pool.dial(self._connected_again, self._not_connected_again)
+        return True
+
+    def _connected_again(self, connection: UpstreamConnection) -> None:
+        target = self.exchange.target
+        assert target is not None
+        if self._settled or self._concluding:
+            target.pool.give_back(connection)
+            return
+        self._connection = connection
+        self._sent_at = self._last_at = self._gate.now
+        connection.send(self, *self._request)
+
+    def _not_connected_again(self, code: str, why: str) -> None:
+        if not self._settled and not self._concluding:
+            self._fail(code, why)
+
+    # -- the answer comes back (called by the connection) --------------------------------------------------------------
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], chunked: bool) -> None:
+        """The head of the answer is whole."""
+        self._status = status
+        self._headers = headers
+        self._last_at = self._gate.now
+        self._first_byte_us = self._elapsed_us()
+        if status == 200 and _content_type(headers).startswith(b"text/event-stream"):
+            exchange = self.exchange
+            call, target = exchange.call, exchange.target
+            assert target is not None
+            hide = not call.usage_wanted and target.provider.stream_usage
+            self._meter = StreamMeter(exchange.dialect.decode_event, hide)
+            self._head = self._stream_head()
+            # The first events usually come in the same read and go out with the head; if not, it goes out alone.
+            self._gate.loop.call_soon(self._write_head)
+
+    def arrived(self, pieces: list[bytes], whole: bool) -> None:
+        """Pieces of the body, and whether the answer ends with them."""
+        self._last_at = self._gate.now
+        if whole:
+            self._upstream_ended = True
+            self._connection = None
+        if self._meter is not None:
+            self._stream_arrived(self._meter, pieces, whole)
+            return
+        for piece in pieces:
+            self._bytes += len(piece)
+            self._gate.held_bytes += len(piece)
+        self._pieces += pieces
+        if self._passing:
+            self._pass(whole)
+        elif whole:
+            self._whole_body()
+        elif (
+            self._bytes > self._gate.settings.held_body_bytes_max
+            or self._gate.held_bytes > self._gate.settings.held_bodies_bytes_max
+        ):
+            self._start_passing()
+
+    def upstream_lost(self, code: str, why: str) -> None:
+        """The provider's connection ended or broke the protocol before the answer was whole."""
+        if self._settled or self._concluding:
+            # Settled at ``[DONE]``: only the framing of the end was missing.
+            self._upstream_ended = True
+            self._connection = None
+            self._out.append(LAST_CHUNK)
+            self._flush()
+            return
+        if code == "upstream_truncated" and self._send_again():
+            return
+        self._connection = None
+        self._fail(code, why)
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    def _stream_arrived(self, meter: StreamMeter, pieces: list[bytes], whole: bool) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        out = meter.feed(data) if data else b""
+        if whole:
+            out += meter.tail()
+        if not self._first_token_us and meter.first_token:
+            self._first_token_us = self._elapsed_us()
+        framed = chunk(out) + LAST_CHUNK if whole else chunk(out)
+        if self._kept is not None:
+            self._keep(out)
+        if self._settled and not self._out:
+            self._write(framed)
+            if whole:
+                self._end()
+            return
+        if not (meter.done or whole or self._concluding):
+            self._write(framed)
+            return
+        self._out.append(framed)
+        if not self._concluding:
+            self._conclude_stream(meter)
+
+    def _conclude_stream(self, meter: StreamMeter) -> None:
+        metered = meter.finish("complete")
+        if meter.error_event:
+            status, code = "failed", "upstream_error"
+        elif meter.done or metered.finished or meter.malformed:
+            status, code = "ok", ""
+        else:
+            status, code = "cut", "upstream_truncated"
+        self._conclude(status, 200, code, metered, meter.delivered())
+
+    def _stream_head(self) -> bytes:
+        request = self.exchange.request
+        return answer_head(
+            200,
+            passed_headers(self._headers),
+            self.exchange.id,
+            self._our_headers(None),
+            b"transfer-encoding: chunked\r\n",
+            request.keep_alive,
+        )
+
+    def _write_head(self) -> None:
+        if self._head:
+            self._write(b"")
+
+    # -- whole bodies --------------------------------------------------------------------------------------------------
+
+    def _whole_body(self) -> None:
+        pieces = self._pieces
+        body = self._body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        status = self._status
+        if 300 <= status < 400 or status < 200:
+            self._fail("upstream_protocol", "it answered with a redirect, which is never followed")
+            return
+        report = self.exchange.dialect.usage_of(body)
+        if status >= 300:
+            # A provider's error costs nothing unless it says otherwise (CAPABILITIES D10).
+            usage = report.usage
+            source = "provider" if usage is not None else "none"
+            self._settle_and_deliver("failed", status, "upstream_error", usage or NO_USAGE, source, report)
+        elif report.malformed:
+            self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
+        else:
+            self._conclude("ok", status, "", report, (), body)
+
+    def _start_passing(self) -> None:
+        """The answer is larger than what is held whole: it goes on as it comes, without the headers of its cost."""
+        self._passing = True
+        self._head = answer_head(
+            self._status,
+            passed_headers(self._headers),
+            self.exchange.id,
+            self._our_headers(None),
+            b"transfer-encoding: chunked\r\n",
+            self.exchange.request.keep_alive,
+        )
+        self._pass(False)
+
+    def _pass(self, whole: bool) -> None:
+        data = b"".join(self._pieces)
+        self._gate.held_bytes -= self._bytes
+        self._pieces = []
+        self._bytes = 0
+        self._body = (self._body + data)[-TAIL_BYTES:]
+        if not whole:
+            self._write(chunk(data))
+            return
+        self._out.append(chunk(data) + LAST_CHUNK)
+        report = self.exchange.dialect.usage_in_tail(self._body)
+        self._conclude("ok" if self._status == 200 else "failed", self._status, "", report, ())
+
+    # -- the end: usage, settlement, last bytes ------------------------------------------------------------------------
+
+    def _conclude(
+        self,
+        status: str,
+        http_status: int,
+        code: str,
+        report: Report,
+        delivered: tuple[str, ...],
+        body: bytes = b"",
+    ) -> None:
+        """Step 9 begins: the usage is what the provider told, or our own count of what was delivered."""
+        self._concluding = True
+        usage = report.usage
+        if usage is not None and not report.invalid:
+            self._settle_and_deliver(status, http_status, code, usage, "provider", report)
+            return
+        source = "provider_invalid" if report.invalid else "counted"
+        exchange = self.exchange
+        target = exchange.target
+        assert target is not None
+        texts = exchange.dialect.answer_text(body) if body else list(delivered)
+
+        def counted(prompt_tokens: int, answer_tokens: int) -> None:
+            estimate = Usage(input_text=prompt_tokens, output_text=answer_tokens)
+            self._settle_and_deliver(status, http_status, code, self._within_bound(estimate), source, report)
+
+        self._gate.count_usage(exchange, texts, target.encoding, counted)
+
+    def _within_bound(self, usage: Usage) -> Usage:
+        """Our own count is never charged above the hold: the provider did not ask for more."""
+        reservation = self.exchange.reservation
+        assert reservation is not None
+        held = reservation.amounts
+        return Usage(
+            input_text=min(usage.input_text, held.input_tokens),
+            output_text=min(usage.output_text, held.output_tokens),
+        )
+
+    def _settle_and_deliver(
+        self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
+    ) -> None:
+        """Journal the settlement, then let the last bytes go."""
+        exchange, gate = self.exchange, self._gate
+        if self._settled:
+            return
+        self._concluding = True
+        self._settled = True
+        reservation = exchange.reservation
+        assert reservation is not None
+        cost = exchange.tariff.cost(usage)
+        latency = self._elapsed_us()
+        event = Settled(
+            exchange.id,
+            gate.clock.wall_nanos(),
+            status,
+            http_status,
+            code,
+            usage,
+            source,
+            cost,
+            cost,
+            exchange.tariff.version,
+            latency,
+            self._first_token_us or self._first_byte_us,
+            (*exchange.attempts, self._attempt(code)),
+            report.model if report is not None else "",
+            report.id if report is not None else "",
+            max(0, cost - reservation.amounts.usd),
+        )
+        overhead = max(0, (self._sent_nanos - exchange.started) // 1000)
+        position = gate.settle(reservation, exchange.who, event, overhead)
+        if self._meter is None and not self._passing and self._error is None:
+            self._out.append(self._held_answer(cost))
+        if gate.waits_for_disk and position is not None:
+            gate.journal.when_durable(position, self._flush)
+        else:
+            self._flush()
+
+    def _held_answer(self, cost: int) -> bytes:
+        """The whole answer, now that its cost is known."""
+        target = self.exchange.target
+        assert target is not None
+        body = self._body if self._status < 300 else mask(self._body, target.provider)
+        ours = self._our_headers(cost)
+        passed = passed_headers(self._headers)
+        if self._kept is not None:
+            self._kept.append(body)
+        keep_alive = self.exchange.request.keep_alive
+        framing = b"content-length: %d\r\n" % len(body)
+        return answer_head(self._status, passed, self.exchange.id, ours, framing, keep_alive) + body
+
+    def _our_headers(self, cost: int | None) -> bytes:
+        exchange = self.exchange
+        target = exchange.target
+        assert target is not None
+        headers = target.tag
+        if exchange.attempts:
+            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
+        if exchange.cap:
+            headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
+        if cost is not None:
+            headers += b"x-faregate-cost: %b\r\n" % dollars(cost).encode()
+        return headers
+
+    def _fail(self, code: str, why: str) -> None:
+        """The answer will never be whole: decide what it costs, and tell the client what it may still be told."""
+        if self._settled or self._concluding:
+            return
+        self._concluding = True
+        exchange = self.exchange
+        target = exchange.target
+        assert target is not None
+        meter = self._meter
+        status = "cut" if meter is not None or self._passing else "failed"
+        report = meter.finish("cut") if meter is not None else Report()
+        known = report.usage is not None and not report.invalid
+        silent = not self._status and code != "upstream_timeout"
+        if not known and target.provider.lookup:
+            self._error = Problem(code, f"Provider {target.provider.name}: {why}. Charged: pending.")
+            self._lose(code)
+            return
+        charged = "nothing" if silent and not known else "what was used"
+        self._error = Problem(code, f"Provider {target.provider.name}: {why}. Charged: {charged}.")
+        http_status = CODES[code].status
+        if known and report.usage is not None:
+            self._settle_failed(status, http_status, code, report.usage, "provider", report)
+        elif silent:
+            # It closed or refused without a byte of an answer: providers do not bill that.
+            self._settle_failed(status, http_status, code, NO_USAGE, "none", report)
+        else:
+            delivered = meter.delivered() if meter is not None else ()
+
+            def counted(prompt_tokens: int, answer_tokens: int) -> None:
+                usage = self._within_bound(Usage(input_text=prompt_tokens, output_text=answer_tokens))
+                self._settle_failed(status, http_status, code, usage, "estimate", report)
+
+            self._gate.count_usage(exchange, list(delivered), target.encoding, counted)
+
+    def _settle_failed(
+        self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
+    ) -> None:
+        self._out.append(self._error_bytes())
+        self._settle_and_deliver(status, http_status, code, usage, source, report)
+
+    def _lose(self, code: str) -> None:
+        """The provider can be asked later what became of it: until then its money stays held."""
+        self._settled = True
+        exchange = self.exchange
+        tokens = self._meter.delivered_characters if self._meter is not None else 0
+        self._out.append(self._error_bytes())
+        self._gate.lose(
+            exchange,
+            CODES[code].status,
+            code,
+            self._elapsed_us(),
+            self._first_token_us or self._first_byte_us,
+            (*exchange.attempts, self._attempt(code)),
+            _tokens_of(tokens),
+        )
+        self._flush()
+
+    def _error_bytes(self) -> bytes:
+        """The failure as this client can still be told it: an error event where a stream runs, else a whole answer."""
+        exchange = self.exchange
+        assert self._error is not None
+        shape = exchange.operation.shape if exchange.operation is not None else "openai"
+        if self._meter is not None and not self._head:
+            return chunk(problem_event(self._error, exchange.id, shape)) + LAST_CHUNK
+        if self._passing:
+            # Half a body is out: only closing without the last chunk says that it is not whole.
+            exchange.request.keep_alive = False
+            return b""
+        self._head = b""
+        tag = exchange.target.tag if exchange.target is not None else b""
+        return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.request.keep_alive, extra=tag)
+
+    def _flush(self) -> None:
+        """Everything is on record: the last bytes may go."""
+        if not self._settled:
+            return
+        out, self._out = self._out, []
+        if out or self._head:
+            self._write(b"".join(out))
+        if self._upstream_ended or self._connection is None or self._error is not None:
+            self._end()
+
+    def _write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        client = self.exchange.client
+        if client is not None and data:
+            client.write(data)
+
+    def _end(self) -> None:
+        exchange = self.exchange
+        if exchange.ended:
+            return
+        exchange.ended = True
+        self._gate.closed(self)
+        if not self._passing:
+            self._gate.held_bytes -= self._bytes
+        self._bytes = 0
+        if exchange.idempotency:
+            self._remember()
+        client = exchange.client
+        if client is not None:
+            client.ended(exchange.request.keep_alive)
+
+    def _remember(self) -> None:
+        exchange, kept = self.exchange, self._kept
+        answer = None
+        if kept is not None and self._error is None and self._status == 200:
+            content_type = _content_type(self._headers)
+            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type, b"".join(kept))
+        now = self._gate.clock.wall_nanos()
+        self._gate.answers.finish(exchange.who.key, exchange.idempotency, now, answer)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a copy for replay, as long as it is small."""
+        if self._kept is None:
+            return
+        self._bytes += len(data)
+        self._gate.held_bytes += len(data)
+        if self._bytes > KEPT_BYTES_MAX:
+            self._kept = None
+        else:
+            self._kept.append(data)
+
+    # -- the client goes, slows down, or waits too long ----------------------------------------------------------------
+
+    def client_gone(self) -> None:
+        """The relay ends; the settlement does not (RULINGS 12)."""
+        if self.exchange.ended:
+            return
+        self._client_left_at = self._gate.now
+        if self._settled:
+            if self._upstream_ended:
+                return
+            self._cancel()
+            self._end()
+            return
+        if self._concluding:
+            return
+        self.resume()
+        target = self.exchange.target
+        assert target is not None
+        meter = self._meter
+        policy = target.provider.client_gone
+        if not policy:
+            policy = "drain" if meter is None or meter.finish_seen else "estimate"
+        if policy == "drain" and self._gate.may_drain():
+            self._gate.drains.add(self)
+            return
+        self._cancel()
+        self._concluding = True
+        if policy == "no_bill":
+            self._settle_and_deliver("aborted", 499, "client_gone", NO_USAGE, "none", None)
+            return
+        report = meter.finish("aborted") if meter is not None else Report()
+        self._conclude("aborted", 499, "client_gone", report, meter.delivered() if meter is not None else ())
+
+    def _cancel(self) -> None:
+        """Close the provider's connection, which is the only way HTTP/1.1 has to stop an answer."""
+        connection, self._connection = self._connection, None
+        self._upstream_ended = True
+        if connection is not None:
+            connection.listener = None
+            connection.close()
+
+    def pause(self) -> None:
+        """The client reads too slowly: stop reading the provider."""
+        if self._connection is not None and not self._paused:
+            self._paused = True
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client caught up."""
+        if self._paused:
+            self._paused = False
+            self._last_at = self._gate.now
+            if self._connection is not None:
+                self._connection.transport.resume_reading()
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long; mark progress about once a second."""
+        exchange = self.exchange
+        target = exchange.target
+        assert target is not None
+        provider = target.provider
+        if self._settled or self._concluding:
+            # ``[DONE]`` was seen but not the end of the body: the client need not wait for it.
+            if self._connection is not None and now - self._last_at > 1.0 and self._settled:
+                self._cancel()
+                self._out.append(LAST_CHUNK)
+                self._flush()
+            return
+        total = exchange.described.timeout_ms or provider.total_timeout_ms
+        why = ""
+        if now - self._sent_at > min(total, provider.total_timeout_ms) / 1000:
+            why = "it took longer than the whole answer may take"
+        elif not self._status:
+            if now - self._sent_at > provider.first_byte_timeout_ms / 1000:
+                why = "it did not begin to answer in time"
+        elif now - self._last_at > provider.idle_timeout_ms / 1000 and not self._paused:
+            why = "its answer stalled"
+        if self._client_left_at and now - self._client_left_at > self._gate.settings.drain_answer_ms / 1000:
+            why = "it did not finish after the client had left"
+        if why:
+            self._cancel()
+            self._fail("upstream_timeout", why)
+        elif self._meter is not None and now - self._progress_at >= self._gate.settings.progress_ms / 1000:
+            self._progress_at = now
+            tokens = _tokens_of(self._meter.delivered_characters)
+            self._gate.tell_progress(Progressed(exchange.id, self._gate.clock.wall_nanos(), tokens))
+
+    def cut(self, problem: Problem) -> None:
+        """The gate stops: end the stream with an error event and settle what was delivered."""
+        if self._settled or self._concluding:
+            return
+        self._cancel()
+        self._fail(problem.code if problem.code in CODES else "draining", "the gateway is stopping")
+
+    def _attempt(self, code: str) -> Attempt:
+        target = self.exchange.target
+        assert target is not None
+        took = (self._gate.clock.monotonic_nanos() - self._sent_nanos) // 1000 if self._sent_nanos else 0
+        return Attempt(target.name, self._status, code, took)
+
+    def _elapsed_us(self) -> int:
+        return (self._gate.clock.monotonic_nanos() - self.exchange.started) // 1000
+
+
+def _content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
+    for name, value in headers:
+        if name == b"content-type":
+            return value
+    return b"application/octet-stream"
+
+
+def _tokens_of(characters: int) -> int:
+    """A cheap estimate for progress marks: characters / 3.5, rounded up."""
+    whole, part = _TOKEN_CHARACTERS
+    return (characters * part + whole - 1) // whole

@@ -1,0 +1,93 @@
+"""Steps 6 and 7: the most a call may cost at this instant, and the hold for it.
+
+A cap that the caller gave is held as it was given. A caller without one holds the model's whole maximum where that
+fits; where it does not, the largest cap that fits is injected, and refused only when not even the smallest useful
+answer fits (RULINGS 8).
+"""
+
+from typing import NamedTuple
+
+from faregate.core.amounts import Amounts, held_amounts
+from faregate.core.attribution import Attribution
+from faregate.core.call import Call
+from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation
+from faregate.core.limits.index import CompiledLimit
+from faregate.core.pricing.cost import Tariff
+from faregate.proxy.snapshot import Target
+
+
+class Held(NamedTuple):
+    """A hold was taken; ``cap`` is the output cap to send where it is not the caller's own, else 0."""
+
+    reservation: Reservation
+    cap: int
+
+
+class Wants(NamedTuple):
+    """What one call asks of the allowances."""
+
+    who: Attribution
+    limits: tuple[CompiledLimit, ...]
+    call: Call
+    target: Target
+    tariff: Tariff
+    #: Input tokens, bounded by length or counted.
+    input_tokens: int
+    default_output_tokens: int
+    min_answer_tokens: int
+
+    def amounts(self, cap: int) -> Amounts:
+        """The amounts held for an output cap of one choice."""
+        call = self.call
+        output = cap * call.choices + call.extra_output_tokens if call.has_output else 0
+        return held_amounts(self.tariff.bound(self.input_tokens, output), self.input_tokens, output)
+
+
+def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Held | LimitRefusal:
+    """Take the hold for a call, on all its limits or on none."""
+    call = wants.call
+    given = call.output_cap
+    whole = given if given is not None else wants.target.output_tokens_max
+    refusal: LimitRefusal | None = None
+    if whole or not call.has_output:
+        outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(whole or 0), now, request_id)
+        if type(outcome) is Reservation:
+            return Held(outcome, 0)
+        assert type(outcome) is LimitRefusal
+        refusal = outcome
+        if not call.has_output or (given is not None and not refusal.limit.clamp):
+            return refusal
+    return _clamped(request_id, wants, allowances, now, refusal, whole or 0)
+
+
+def _clamped(
+    request_id: str, wants: Wants, allowances: Allowances, now: int, refusal: LimitRefusal | None, whole: int
+) -> Held | LimitRefusal:
+    """Hold the largest useful cap that fits."""
+    aim = wants.default_output_tokens
+    if whole and (whole < aim or wants.call.output_cap is not None):
+        aim = whole
+    cap = min(aim, largest_cap(wants, allowances, now))
+    floor = min(wants.min_answer_tokens, aim)
+    if cap < floor:
+        # Ask for the smallest answer, so that the refusal tells what even that would have needed.
+        outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(floor), now, request_id)
+        if type(outcome) is Reservation:
+            return Held(outcome, floor)
+        assert type(outcome) is LimitRefusal
+        return refusal if refusal is not None and wants.call.output_cap is not None else outcome
+    outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(cap), now, request_id)
+    return Held(outcome, cap) if type(outcome) is Reservation else outcome
+
+
+def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
+    """The largest output cap of one choice that every limit still has room for; negative where not even 0 fits."""
+    room = allowances.room(wants.limits, wants.who, now)
+    output = min(
+        room.output_tokens,
+        room.tokens - wants.input_tokens,
+        wants.tariff.output_tokens_within(room.usd, wants.input_tokens),
+    )
+    if room.requests < 1 or room.concurrency < 1 or room.input_tokens < wants.input_tokens:
+        return -1
+    return (output - wants.call.extra_output_tokens) // wants.call.choices

@@ -1,0 +1,106 @@
+"""What passes to the provider and back: headers by allow-list in both directions, and the framing of answers.
+
+Nothing that is not named here crosses the gate (RULINGS 18), so a header invented tomorrow cannot leak today.
+"""
+
+from typing import Final
+
+from faregate.control import Provider
+from faregate.proxy.refuse import identity_headers, status_line
+
+_REQUEST: Final = frozenset(
+    (
+        b"content-type",
+        b"accept",
+        b"user-agent",
+        b"openai-beta",
+        b"anthropic-version",
+        b"anthropic-beta",
+        b"traceparent",
+    )
+)
+
+#: Provider header → the name a client sees it under.
+_ANSWER: Final = {
+    b"content-type": b"content-type",
+    b"content-language": b"content-language",
+    b"cache-control": b"cache-control",
+    b"openai-processing-ms": b"openai-processing-ms",
+    b"openai-version": b"openai-version",
+    b"openai-model": b"openai-model",
+    b"x-ms-region": b"x-ms-region",
+    b"azureml-model-session": b"azureml-model-session",
+    b"retry-after": b"retry-after",
+    b"retry-after-ms": b"retry-after-ms",
+    b"x-should-retry": b"x-should-retry",
+    b"x-request-id": b"x-provider-request-id",
+    b"apim-request-id": b"x-provider-request-id",
+}
+
+_RATE_PREFIX: Final = b"x-ratelimit-"
+
+#: Says that a request has passed a Faregate, so that a configuration that points at itself does not loop.
+HOP_TOKEN: Final = b"faregate"
+_VIA: Final = b"via: 1.1 faregate\r\n"
+
+_ID_HEADERS: Final = {"azure_openai": b"x-ms-client-request-id: "}
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def request_head(
+    constant: bytes, headers: dict[bytes, bytes], provider_kind: str, request_id: str, length: int
+) -> bytes:
+    """The head of the request to the provider; ``constant`` holds request line, host and credential."""
+    parts = [constant]
+    for name, value in headers.items():
+        if name in _REQUEST or name.startswith(b"x-stainless-"):
+            parts += (name, b": ", value, b"\r\n")
+    parts += (
+        _ID_HEADERS.get(provider_kind, b"x-client-request-id: "),
+        request_id.encode(),
+        b"\r\n",
+        _VIA,
+        b"content-length: %d\r\n\r\n" % length,
+    )
+    return b"".join(parts)
+
+
+def passed_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The provider's headers that a client may see, under the names it sees them by."""
+    parts: list[bytes] = []
+    for name, value in headers:
+        shown = _ANSWER.get(name)
+        if shown is None:
+            if not name.startswith(_RATE_PREFIX):
+                continue
+            shown = b"x-provider-ratelimit-" + name[len(_RATE_PREFIX) :]
+        parts += (shown, b": ", value, b"\r\n")
+    return b"".join(parts)
+
+
+def answer_head(status: int, passed: bytes, request_id: str, ours: bytes, framing: bytes, keep_alive: bool) -> bytes:
+    """The head of an answer to the client; ``framing`` is its length or chunked line."""
+    return b"".join(
+        (
+            status_line(status),
+            passed,
+            identity_headers(request_id),
+            ours,
+            framing,
+            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+        )
+    )
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked answer; nothing for no data, because an empty chunk would end it."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def mask(body: bytes, provider: Provider) -> bytes:
+    """A provider's error text without our credential or organization ids."""
+    for text in provider.masked:
+        if text:
+            body = body.replace(text.encode(), b"***")
+    return body

@@ -1,0 +1,391 @@
+"""The gate: one process's allowances, journal, snapshot and connections, and the order in which they are told of
+things.
+
+All of it runs on one event loop, so nothing here needs a lock: a reservation is checked and taken without an await
+between. What cannot be decided in microseconds (counting tokens, opening connections, waiting for the disk) is done
+elsewhere and comes back as a callback.
+"""
+
+import asyncio
+import os
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from faregate.config.settings import GateSettings
+from faregate.control import Provider, Unknown
+from faregate.core.amounts import posted_amounts
+from faregate.core.attribution import Attribution
+from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Progressed, Refused, Settled
+from faregate.core.limits.admit import Allowances, Reservation
+from faregate.core.ulid import UlidSource
+from faregate.errors import Problem, StorageFull
+from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
+from faregate.proxy.answer import Answer
+from faregate.proxy.control_socket import ControlSocket
+from faregate.proxy.exchange import Exchange
+from faregate.proxy.http1 import Bounds
+from faregate.proxy.metrics import Metrics
+from faregate.proxy.server import ClientConnection
+from faregate.proxy.snapshot import EMPTY
+from faregate.proxy.upstream import Pool
+
+#: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
+SWEEP_S: Final = 0.25
+
+#: Refusals wait this many at most before they are journalled (they are after the reply, in batches).
+REFUSED_BATCH: Final = 256
+
+#: Texts longer than this are counted in a thread; shorter ones cost less than handing them over.
+COUNT_HERE_CHARACTERS: Final = 8_192
+
+_NOT_READY: Final = Problem("not_ready", "Not accepted: the gateway is starting.", retry_after_s=1)
+_DRAINING: Final = Problem("draining", "Not accepted: the gateway is stopping; nothing was charged.", retry_after_s=1)
+_FULL: Final = Problem("storage_full", "Not accepted: the disk is full; nothing was charged.", retry_after_s=5)
+_BACKLOG: Final = Problem(
+    "ledger_unavailable", "Not accepted: ledger unavailable; nothing was charged.", retry_after_s=1
+)
+
+
+class Gate:
+    """The data plane. ``serve`` runs it until it is told to drain."""
+
+    def __init__(
+        self,
+        settings: GateSettings,
+        clock: Clock,
+        journal: JournalWriter,
+        counter: TokenCounter,
+        answers: AnswerStore,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.journal = journal
+        self.answers = answers
+        self.metrics = Metrics()
+        self.bounds = Bounds(
+            settings.header_bytes_max, settings.headers_max, settings.uri_bytes_max, settings.body_bytes_max
+        )
+        self.peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
+        self.allowances = Allowances(settings.limits_each_max)
+        self.snapshot = EMPTY
+        self.waits_for_disk = settings.durability == "power"
+        self.new_id = UlidSource("req_", clock.wall_nanos, os.urandom).__call__
+        #: The loop's time at the last sweep: coarse, and free to read.
+        self.now = 0.0
+        self.loop: asyncio.AbstractEventLoop
+        #: Why calls are not taken at this moment; ``None`` when they are.
+        self.closed_for: Problem | None = _NOT_READY
+        self.opened_first = False
+        self.draining = False
+        self.projected = 0
+        self.held_bytes = 0
+        self.unknowns: dict[str, tuple[Unknown, Reservation]] = {}
+        self.drains: set[Answer] = set()
+        self._answers_open: set[Answer] = set()
+        self._connections: set[ClientConnection] = set()
+        self._pools: dict[Provider, Pool] = {}
+        self._refused: list[Refused] = []
+        self._unwritten: deque[tuple[Event, Callable[[], None] | None]] = deque()
+        self._counter = counter
+        self._counting = ThreadPoolExecutor(1, "count-tokens")
+        self._drained: asyncio.Future[None] | None = None
+        self._server: asyncio.Server | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def serve(self, listening: Callable[[int], None] | None = None) -> int:
+        """Listen until drained; returns the process's exit code. ``listening`` hears the port."""
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time()
+        self._drained = self.loop.create_future()
+        control = ControlSocket(self)
+        await control.listen(os.path.join(self.settings.data_dir, "gate.sock"))
+        self._server = await self.loop.create_server(
+            lambda: ClientConnection(self),
+            self.settings.host,
+            self.settings.port,
+            backlog=4096,
+            ssl=_listener_tls(self.settings),
+        )
+        if listening is not None:
+            listening(self._server.sockets[0].getsockname()[1])
+        sweep = self.loop.call_later(SWEEP_S, self._sweep)
+        try:
+            await self._drained
+        finally:
+            sweep.cancel()
+            self._server.close()
+            await control.close()
+            self._tell_refusals()
+            self._write_unwritten()
+            for pool in self._pools.values():
+                pool.close()
+            self._counting.shutdown(wait=False, cancel_futures=True)
+            self.journal.close()
+        return 0
+
+    def drain(self) -> None:
+        """Stop accepting, let what runs finish, then end; called again: end now."""
+        if self.draining:
+            self._cut_all()
+            return
+        self.draining = True
+        self.closed_for = _DRAINING
+        if self._server is not None:
+            self._server.close()
+        self.loop.call_later(self.settings.drain_ms / 1000, self._cut_all)
+        self._check_drained()
+
+    def _cut_all(self) -> None:
+        for answer in list(self._answers_open):
+            answer.cut(_DRAINING)
+        for client in list(self._connections):
+            client.close()
+        # Counting and the disk may still be awaited by the last settlements; what stays open becomes unknown.
+        self.loop.call_later(1.0, self._finish)
+
+    def _check_drained(self) -> None:
+        if self.draining and not self._answers_open:
+            for client in list(self._connections):
+                if client.exchange is None:
+                    client.close()
+            if not any(client.exchange is not None for client in self._connections):
+                self._finish()
+
+    def _finish(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _sweep(self) -> None:
+        """A few times a second: deadlines, idle connections, what waits to be written."""
+        self.loop.call_later(SWEEP_S, self._sweep)
+        self.now = now = self.loop.time()
+        for client in list(self._connections):
+            client.sweep(now)
+        for answer in list(self.drains):
+            answer.sweep(now)
+        for pool in self._pools.values():
+            pool.close_idle(now)
+        self._tell_refusals()
+        self._write_unwritten()
+        self.answers.expire(self.clock.wall_nanos())
+        self.judge()
+        self._check_drained()
+
+    def judge(self) -> None:
+        """Decide whether calls are taken."""
+        if self.draining:
+            self.closed_for = _DRAINING
+        elif not self.opened_first:
+            self.closed_for = _NOT_READY
+        elif self._unwritten:
+            self.closed_for = _FULL
+        elif self.journal.position - self.projected > self.settings.journal_backlog_max:
+            self.closed_for = _BACKLOG
+        else:
+            self.closed_for = None
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def welcome(self, client: ClientConnection) -> bool:
+        """A client connected; false when there are too many."""
+        self._connections.add(client)
+        return len(self._connections) <= self.settings.connections_max
+
+    def farewell(self, client: ClientConnection) -> None:
+        """A client's connection is gone."""
+        self._connections.discard(client)
+
+    @property
+    def connections(self) -> int:
+        """Open client connections."""
+        return len(self._connections)
+
+    def opened(self, answer: Answer) -> None:
+        """A call was sent to a provider."""
+        self._answers_open.add(answer)
+
+    def closed(self, answer: Answer) -> None:
+        """An answer is settled and delivered, as far as there was somebody to deliver it to."""
+        self._answers_open.discard(answer)
+        self.drains.discard(answer)
+        if self.draining:
+            self.loop.call_soon(self._check_drained)
+
+    @property
+    def open_answers(self) -> int:
+        """Calls at providers now."""
+        return len(self._answers_open)
+
+    def may_drain(self) -> bool:
+        """Whether one more answer may be read to its end though its client left."""
+        return len(self.drains) < self.settings.drains_max
+
+    def pool_of(self, provider: Provider) -> Pool:
+        """The pool of a provider; another URL or credential is another pool."""
+        pool = self._pools.get(provider)
+        if pool is None:
+            for old in [known for known in self._pools if known.name == provider.name]:
+                self._pools.pop(old).close()
+            pool = self._pools[provider] = Pool(provider, self.loop)
+        return pool
+
+    # -- the journal ---------------------------------------------------------------------------------------------------
+
+    def journal_intent(self, intent: Intended) -> int | None:
+        """Write an intent; ``None`` when the disk is full, and nothing may be sent."""
+        try:
+            return self.journal.append(intent)
+        except StorageFull:
+            self.closed_for = _FULL
+            return None
+
+    def settle(self, reservation: Reservation, who: Attribution, event: Settled, overhead_us: int) -> int | None:
+        """Journal a settlement, then post it; the position to wait for, ``None`` when it could not be written yet.
+
+        Until it is written its money stays held, so nothing is admitted on what nobody will remember.
+        """
+        self.metrics.settled(who, event.status, event.usage, event.cost, event.latency_us, overhead_us)
+        if event.first_token_us:
+            self.metrics.first_token.observe(event.first_token_us)
+        posted = posted_amounts(event.charge, event.usage)
+        try:
+            position = self.journal.append(event)
+        except StorageFull:
+            self.closed_for = _FULL
+            self._unwritten.append((event, lambda: self._post(reservation, posted)))
+            return None
+        self.allowances.settle(reservation, posted)
+        return position
+
+    def _post(self, reservation: Reservation, posted: tuple[int, ...]) -> None:
+        self.allowances.settle(reservation, posted)  # type: ignore[arg-type]
+
+    def lose(
+        self,
+        exchange: Exchange,
+        http_status: int,
+        code: str,
+        latency_us: int,
+        first_token_us: int,
+        attempts: tuple[Attempt, ...],
+        output_tokens: int,
+    ) -> None:
+        """The outcome of a dispatched call was not learnt: its money stays held, its slot is free."""
+        reservation = exchange.reservation
+        assert reservation is not None
+        at = self.clock.wall_nanos()
+        self._append_or_keep(
+            Lost(exchange.id, at, http_status, code, latency_us, first_token_us, attempts, output_tokens)
+        )
+        self.metrics.refused(code)
+        self.allowances.release(reservation)
+        self.hold_unknown(
+            Unknown(
+                exchange.id,
+                exchange.who,
+                reservation.amounts,
+                reservation.admitted_at,
+                at,
+                exchange.tariff.version,
+                exchange.who.deployment,
+                output_tokens,
+                exchange.input_tokens or exchange.call.input_tokens_max,
+            )
+        )
+
+    def hold_unknown(self, unknown: Unknown) -> None:
+        """Keep the money of an unknown exchange held."""
+        if unknown.id not in self.unknowns:
+            now = self.clock.wall_nanos()
+            reservation = self.allowances.hold_unknown(unknown.id, unknown.who, unknown.held, unknown.admitted_at, now)
+            self.unknowns[unknown.id] = (unknown, reservation)
+
+    def resolve(self, event: Settled) -> bool:
+        """End an unknown exchange; false where it had ended before."""
+        known = self.unknowns.pop(event.id, None)
+        if known is None:
+            return False
+        unknown, reservation = known
+        self._append_or_keep(event)
+        self.allowances.settle(reservation, posted_amounts(event.charge, event.usage))
+        self.metrics.settled(unknown.who, event.status, event.usage, event.cost, event.latency_us, 0)
+        return True
+
+    def tell_progress(self, event: Progressed) -> None:
+        """A progress mark is only an estimate's aid: on a full disk it is left out."""
+        if not self._unwritten:
+            self._append_or_keep(event)
+
+    def tell_refused(self, event: Refused) -> None:
+        """Refusals are journalled after the reply, in batches: nothing was held, so nothing waits for them."""
+        self._refused.append(event)
+        if len(self._refused) >= REFUSED_BATCH:
+            self._tell_refusals()
+
+    def _tell_refusals(self) -> None:
+        refused, self._refused = self._refused, []
+        for event in refused:
+            self._append_or_keep(event)
+
+    def _append_or_keep(self, event: Event) -> None:
+        if self._unwritten:
+            self._unwritten.append((event, None))
+            return
+        try:
+            self.journal.append(event)
+        except StorageFull:
+            self.closed_for = _FULL
+            self._unwritten.append((event, None))
+
+    def _write_unwritten(self) -> None:
+        """Try again what a full disk did not take, oldest first."""
+        while self._unwritten:
+            event, then = self._unwritten[0]
+            try:
+                self.journal.append(event)
+            except StorageFull:
+                return
+            self._unwritten.popleft()
+            if then is not None:
+                then()
+
+    # -- counting tokens -----------------------------------------------------------------------------------------------
+
+    def count_tokens(self, texts: Sequence[str], encoding: str, then: Callable[[int], None]) -> None:
+        """Count the tokens of some texts off the loop (loading a vocabulary takes a third of a second)."""
+        future = self.loop.run_in_executor(self._counting, _count, self._counter, tuple(texts), encoding)
+        future.add_done_callback(lambda done: then(0 if done.cancelled() else done.result()))
+
+    def count_usage(
+        self, exchange: Exchange, answer: Sequence[str], encoding: str, then: Callable[[int, int], None]
+    ) -> None:
+        """Tokens of a call's prompt and of what was delivered, for a provider that told nothing."""
+        prompt: Sequence[str] = ()
+        if not exchange.counted:
+            prompt = exchange.dialect.prompt_text(exchange.request.body)
+        overhead = 0 if exchange.counted else exchange.dialect.prompt_overhead(exchange.request.body)
+        known = exchange.input_tokens if exchange.counted else overhead
+
+        def count() -> tuple[int, int]:
+            return known + _count(self._counter, prompt, encoding), _count(self._counter, answer, encoding)
+
+        future = self.loop.run_in_executor(self._counting, count)
+        future.add_done_callback(lambda done: then(*((0, 0) if done.cancelled() else done.result())))
+
+
+def _count(counter: TokenCounter, texts: Sequence[str], encoding: str) -> int:
+    return sum(counter.count(text, encoding) for text in texts)
+
+
+def _listener_tls(settings: GateSettings) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(settings.tls.certificate_file, settings.tls.key_file)
+    return context

@@ -1,0 +1,279 @@
+"""Framing of requests: from a connection's bytes to whole requests, strictly, without sockets.
+
+llhttp (through httptools) is the parser and refuses every ambiguous framing; what it leaves to its user is checked here
+(RULINGS 17): the size of a head that never ends, exactly one ``Host``, the version, trailers, and how many pipelined
+requests may wait. Callbacks never raise: what is wrong is kept in ``problem`` and told by the server.
+"""
+
+import re
+from collections import deque
+from typing import Final
+
+import httptools
+
+from faregate.errors import Problem
+
+#: A client may send this many requests ahead of the answer; then its socket is not read until one is done.
+PIPELINE_MAX: Final = 1
+
+#: Fields that must not come twice, because two readers could believe two different ones.
+_SINGLE: Final = frozenset((b"host", b"content-length", b"content-type", b"content-encoding", b"idempotency-key"))
+
+#: Credentials may come in several headers, so a repeated one is told as a conflict of credentials.
+_CREDENTIALS: Final = frozenset((b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key"))
+
+#: By these a request says something about itself: who its end user is, which run it belongs to, and so on.
+DESCRIBING: Final = frozenset(
+    (
+        b"x-faregate-project",
+        b"x-faregate-user",
+        b"x-faregate-tags",
+        b"x-faregate-run",
+        b"x-faregate-timeout",
+        b"x-faregate-stage",
+        b"openai-proxy-project",
+        b"openai-proxy-staging",
+        b"openai-proxy-user",
+        b"x-request-timeout",
+    )
+)
+
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class Bounds:
+    """How large a request may be, in bytes and fields."""
+
+    __slots__ = ("body", "fields", "head", "uri")
+
+    def __init__(self, head: int, fields: int, uri: int, body: int) -> None:
+        self.head = head
+        self.fields = fields
+        self.uri = uri
+        self.body = body
+
+
+class Request:
+    """One whole request. ``headers`` has lower-case names; repeated fields are joined by a comma."""
+
+    __slots__ = ("body", "describes", "headers", "keep_alive", "method", "problem", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = b""
+        self.keep_alive = True
+        self.describes = False
+        self.problem: Problem | None = None
+
+
+class RequestParser:
+    """Feeds llhttp and collects whole requests in ``ready``.
+
+    ``problem`` is set when the connection cannot be understood any further; a request that is merely unacceptable
+    (too large, wrong host) comes out of ``ready`` with its own ``problem`` as soon as its head is known.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_bounds",
+        "_describes",
+        "_feed",
+        "_field_bytes",
+        "_fields",
+        "_headers",
+        "_in_body",
+        "_llhttp",
+        "_problem",
+        "_request",
+        "_url",
+        "awaits_continue",
+        "head_bytes",
+        "problem",
+        "ready",
+    )
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._feed = self._llhttp.feed_data
+        self.ready: deque[Request] = deque()
+        self.problem: Problem | None = None
+        #: Bytes of a head that has begun and not ended; the server watches its age.
+        self.head_bytes = 0
+        self.awaits_continue = False
+        self._in_body = False
+        self._request: Request | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._fields = 0
+        self._field_bytes = 0
+        self._describes = False
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._problem: Problem | None = None
+
+    @property
+    def mid_request(self) -> bool:
+        """Some bytes of a request have come, and not all of them."""
+        return self.head_bytes > 0 or self._in_body
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the current body that have come."""
+        return self._body_bytes
+
+    @property
+    def in_body(self) -> bool:
+        """The current request's head is complete and its body is not."""
+        return self._in_body
+
+    def feed(self, data: bytes) -> None:
+        """Take what the socket gave."""
+        self.head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade:
+            self.problem = _framing("protocol upgrades are not offered")
+        except httptools.HttpParserError as error:
+            # The parser's text names the rule and echoes nothing of what was sent.
+            self.problem = _framing(str(error) or "the request cannot be parsed")
+        if self._in_body or self.ready:
+            self.head_bytes = 0
+        elif self.head_bytes > self._bounds.head:
+            self.problem = _head_too_large(self._bounds)
+
+    # -- called by llhttp ----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request starts."""
+        self._reset()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field; trailers come here too and are dropped."""
+        if self._in_body:
+            return
+        self._fields += 1
+        self._field_bytes += len(name) + len(value) + 4
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            if name in _SINGLE:
+                self._problem = _framing(f"{name.decode('ascii', 'replace')} is given twice")
+            elif name in _CREDENTIALS and headers[name] != value:
+                self._problem = Problem("auth_conflict", "Two different credentials were sent. Send one.")
+            else:
+                headers[name] += b", " + value
+        else:
+            headers[name] = value
+            if name in DESCRIBING:
+                self._describes = True
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: everything that can be refused without the body is refused now."""
+        llhttp = self._llhttp
+        headers = self._headers
+        request = self._request = Request(llhttp.get_method(), self._url, headers)
+        self._in_body = True
+        request.describes = self._describes
+        request.keep_alive = llhttp.should_keep_alive()
+        problem = self._problem or _check_head(request, llhttp.get_http_version(), self._bounds)
+        if problem is None and (self._fields > self._bounds.fields or self._field_bytes > self._bounds.head):
+            problem = _head_too_large(self._bounds)
+        if problem is not None:
+            self._give_up(request, problem)
+        elif b"expect" in headers:
+            self.awaits_continue = True
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._body_bytes += len(data)
+        if self._body_bytes > self._bounds.body:
+            if self._request is not None:
+                self._give_up(self._request, body_too_large(self._bounds.body))
+            return
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_body = False
+        self.awaits_continue = False
+        request = self._request
+        if request is None:
+            return
+        self._request = None
+        pieces = self._body
+        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._body = []
+        self.ready.append(request)
+
+    def _give_up(self, request: Request, problem: Problem) -> None:
+        """Answer at once and close: the rest of this request would only be read to be thrown away."""
+        request.problem = problem._replace(close=True)
+        request.keep_alive = False
+        self._request = None
+        self._body = []
+        self.ready.append(request)
+
+
+def _check_head(request: Request, version: str, bounds: Bounds) -> Problem | None:
+    headers = request.headers
+    if version not in ("1.1", "1.0"):
+        return _framing("only HTTP/1.1 and HTTP/1.0 are spoken")
+    host = headers.get(b"host")
+    if host is None:
+        if version == "1.1":
+            return _framing("Host is missing")
+    elif _HOST.fullmatch(host) is None:
+        return Problem("host_invalid", "Host header is not a valid host[:port].", "Host")
+    target = request.target
+    if len(target) > bounds.uri:
+        return Problem("uri_too_long", f"Path exceeds {bounds.uri} bytes.")
+    if not target.startswith(b"/"):
+        problem = _to_origin_form(request, host)
+        if problem is not None:
+            return problem
+    encoding = headers.get(b"transfer-encoding")
+    if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
+        return _framing("Transfer-Encoding must be exactly `chunked`, on HTTP/1.1")
+    length = headers.get(b"content-length")
+    if length is not None and len(length) > 7 and int(length) > bounds.body:
+        return body_too_large(bounds.body)
+    expect = headers.get(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        return Problem("header_invalid", "Header Expect: only `100-continue` is understood.", "Expect")
+    return None
+
+
+def _to_origin_form(request: Request, host: bytes | None) -> Problem | None:
+    """Accept ``http://host/path`` only for the host that the ``Host`` header names (RFC 9112 section 3.2.2)."""
+    scheme, separator, rest = request.target.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return Problem("uri_invalid", "Path is not valid: it must start with /.")
+    if authority != host:
+        return Problem("host_invalid", "Host header is not the host of the request target.", "Host")
+    request.target = slash + path or b"/"
+    return None
+
+
+def _framing(rule: str) -> Problem:
+    return Problem("bad_framing", f"Request framing is ambiguous: {rule}.", close=True)
+
+
+def _head_too_large(bounds: Bounds) -> Problem:
+    return Problem("header_too_large", f"Headers exceed {bounds.head} bytes (or {bounds.fields} fields).", close=True)
+
+
+def body_too_large(limit: int) -> Problem:
+    """The refusal for a body over ``limit`` bytes."""
+    return Problem("body_too_large", f"Body exceeds {limit} bytes. Send a smaller one.", close=True)

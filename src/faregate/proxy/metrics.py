@@ -1,0 +1,123 @@
+"""Counters and histograms of the gate, in memory; the console reads them over the control socket.
+
+One dictionary lookup and a few additions per request: no library that locks.
+"""
+
+from bisect import bisect_left
+from typing import Final
+
+from faregate.control import Histogram, Sample
+from faregate.core.attribution import Attribution
+from faregate.core.usage import Usage
+
+#: Upper bounds in microseconds.
+LATENCY_US: Final = (
+    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+    60_000_000, 120_000_000, 300_000_000, 600_000_000,
+)  # fmt: skip
+OVERHEAD_US: Final = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000)
+
+#: Distinct label sets kept; more (an operator with very many teams) are counted together as ``other``.
+LABEL_SETS_MAX: Final = 10_000
+
+LABELS: Final = ("organization", "team", "project", "stage", "model", "deployment", "operation", "status")
+_OTHER: Final = ("other",) * len(LABELS)
+
+_TOKEN_KINDS: Final = (
+    "input",
+    "cached_input",
+    "cache_write",
+    "input_audio",
+    "output",
+    "reasoning",
+    "output_audio",
+)
+
+
+class Distribution:
+    """Counts by upper bound, not yet cumulative."""
+
+    __slots__ = ("bounds", "count", "counts", "sum_us")
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum_us = 0
+        self.count = 0
+
+    def observe(self, duration_us: int) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(self.bounds, duration_us)] += 1
+        self.sum_us += duration_us
+        self.count += 1
+
+    def histogram(self, name: str) -> Histogram:
+        """The cumulative form that Prometheus reads."""
+        total = 0
+        buckets = []
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            total += count
+            buckets.append((bound, total))
+        return Histogram(name, (), tuple(buckets), self.sum_us, self.count)
+
+
+class Metrics:
+    """Everything the gate counts."""
+
+    __slots__ = ("_by_labels", "first_token", "latency", "overhead", "refusals", "unidentified")
+
+    def __init__(self) -> None:
+        #: labels → [requests, cost in nano-dollars, then tokens by kind].
+        self._by_labels: dict[tuple[str, ...], list[int]] = {}
+        self.refusals: dict[str, int] = {}
+        self.latency = Distribution(LATENCY_US)
+        self.first_token = Distribution(LATENCY_US)
+        self.overhead = Distribution(OVERHEAD_US)
+
+    def settled(
+        self, who: Attribution, status: str, usage: Usage, cost: int, latency_us: int, overhead_us: int
+    ) -> None:
+        """Count one ended exchange."""
+        labels = (who[0], who[1], who[2], who[7], who[9], who[10], who[12], status)
+        row = self._by_labels.get(labels)
+        if row is None:
+            if len(self._by_labels) >= LABEL_SETS_MAX:
+                labels = _OTHER
+            row = self._by_labels.setdefault(labels, [0] * (2 + len(_TOKEN_KINDS)))
+        row[0] += 1
+        row[1] += cost
+        # Most calls have only plain input and output; the other leaves are added where one of them is not 0.
+        row[2] += usage[0]
+        row[6] += usage[4]
+        if usage[1] or usage[2] or usage[3] or usage[5] or usage[6]:
+            row[3] += usage[1]
+            row[4] += usage[2]
+            row[5] += usage[3]
+            row[7] += usage[5]
+            row[8] += usage[6]
+        self.latency.observe(latency_us)
+        self.overhead.observe(overhead_us)
+
+    def refused(self, code: str) -> None:
+        """Count one refusal, of an identified caller or not."""
+        self.refusals[code] = self.refusals.get(code, 0) + 1
+
+    def samples(self) -> tuple[Sample, ...]:
+        """All counters. Cost is in nano-dollars here; the console shows dollars."""
+        samples = [Sample("faregate_refusals_total", (("code", code),), n) for code, n in self.refusals.items()]
+        for values, row in self._by_labels.items():
+            labels = tuple(zip(LABELS, values, strict=True))
+            samples.append(Sample("faregate_requests_total", labels, row[0]))
+            samples.append(Sample("faregate_cost_nanos_total", labels, row[1]))
+            for kind, count in zip(_TOKEN_KINDS, row[2:], strict=True):
+                if count:
+                    samples.append(Sample("faregate_tokens_total", (*labels, ("kind", kind)), count))
+        return tuple(samples)
+
+    def histograms(self) -> tuple[Histogram, ...]:
+        """All histograms."""
+        return (
+            self.latency.histogram("faregate_request_seconds"),
+            self.first_token.histogram("faregate_first_token_seconds"),
+            self.overhead.histogram("faregate_overhead_seconds"),
+        )

@@ -1,0 +1,165 @@
+"""Step 1: client connections. Bytes in, whole requests out, one exchange at a time, back-pressure both ways."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from faregate.errors import Problem
+from faregate.proxy.exchange import Exchange
+from faregate.proxy.http1 import PIPELINE_MAX, Request, RequestParser
+from faregate.proxy.refuse import problem_answer
+
+if TYPE_CHECKING:
+    from faregate.proxy.gate import Gate
+
+#: Bytes waiting for a client before its provider is no longer read (GUARANTEES, back-pressure).
+WRITE_BUFFER_BYTES: Final = 64 * 1024
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. Owns nothing of an exchange but the right to hear its answer."""
+
+    __slots__ = (
+        "_closing",
+        "_gate",
+        "_head_since",
+        "_parser",
+        "_reading",
+        "exchange",
+        "gone",
+        "idle_since",
+        "paused_since",
+        "transport",
+        "write",
+    )
+
+    transport: asyncio.Transport
+    write: Callable[[bytes], None]
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate = gate
+        self._parser = RequestParser(gate.bounds)
+        self._closing = False
+        self._reading = True
+        self._head_since = 0.0
+        self.exchange: Exchange | None = None
+        self.gone = False
+        #: Coarse times of the event loop's clock, kept by the sweep: no timer per connection.
+        self.idle_since = gate.now
+        self.paused_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        if not self._gate.welcome(self):
+            self.fail(Problem("overloaded", "Too many connections are open; retry later.", retry_after_s=1, close=True))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of one or more requests."""
+        if self._closing:
+            return
+        parser = self._parser
+        parser.feed(data)
+        if self.exchange is None:
+            self._next()
+        elif len(parser.ready) >= PIPELINE_MAX and self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+        if parser.problem is not None and self.exchange is None and not self._closing:
+            self.fail(parser.problem)
+        elif parser.awaits_continue and parser.in_body and not parser.body_bytes:
+            parser.awaits_continue = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _next(self) -> None:
+        """Start the next whole request, if there is one."""
+        ready = self._parser.ready
+        # A loop, not a call from the end of an exchange: a run of refusals must not grow the stack.
+        while ready and self.exchange is None and not self._closing:
+            request: Request = ready.popleft()
+            exchange = self.exchange = Exchange(self._gate, self, request)
+            exchange.begin()
+        if self.exchange is None:
+            self.idle_since = self._gate.now
+        if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def ended(self, keep_alive: bool) -> None:
+        """The exchange is over and its answer is written."""
+        self.exchange = None
+        if self.gone:
+            return
+        if not keep_alive or self._closing or self._gate.draining:
+            self.close()
+        elif self._parser.ready:
+            # On the loop's next turn, so that one client's pipeline cannot starve the others.
+            self._gate.loop.call_soon(self._resume)
+        elif self._parser.problem is not None:
+            self.fail(self._parser.problem)
+        else:
+            self.idle_since = self._gate.now
+            if not self._reading:
+                self._reading = True
+                self.transport.resume_reading()
+
+    def _resume(self) -> None:
+        if self.exchange is None and not self.gone:
+            self._next()
+
+    def fail(self, problem: Problem) -> None:
+        """Tell what is wrong with the connection itself, and close it."""
+        self._gate.metrics.refused(problem.code)
+        self.write(problem_answer(problem, self._gate.new_id(), "openai", keep_alive=False))
+        self.close()
+
+    def close(self) -> None:
+        """Close once everything is written; what still comes in is not looked at."""
+        self._closing = True
+        self.transport.close()
+
+    def sweep(self, now: float) -> None:
+        """Called a few times a second: ends what takes too long."""
+        settings = self._gate.settings
+        parser = self._parser
+        if self.paused_since and now - self.paused_since > settings.slow_reader_ms / 1000:
+            self.transport.abort()
+            return
+        if self.exchange is not None:
+            self.exchange.sweep(now)
+            self._head_since = 0.0
+        elif parser.mid_request:
+            if not self._head_since:
+                self._head_since = now
+            age = now - self._head_since
+            if not parser.in_body:
+                if age > settings.header_timeout_ms / 1000:
+                    self.fail(Problem("header_timeout", "Headers arrived too slowly.", close=True))
+            elif age > settings.body_grace_ms / 1000 and parser.body_bytes < age * settings.body_bytes_per_second_min:
+                self.fail(Problem("body_timeout", "Body arrived too slowly.", close=True))
+        else:
+            self._head_since = 0.0
+            if self._gate.draining or now - self.idle_since > settings.keep_alive_ms / 1000:
+                self.close()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the provider writes."""
+        self.paused_since = self._gate.now
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self.paused_since = 0.0
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self.gone = True
+        self._closing = True
+        self._gate.farewell(self)
+        if self.exchange is not None:
+            self.exchange.client_gone()

@@ -1,0 +1,192 @@
+"""What the gate works from: keys, limits, routes and prices, compiled once and swapped whole.
+
+A ``Snapshot`` never changes after it is built; applying a ``Load`` makes a new one that shares what stayed the same.
+So a request holds one reference and needs no lock, however often the console changes its mind.
+"""
+
+from collections.abc import Callable, Iterable
+from zoneinfo import ZoneInfo
+
+from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider
+from faregate.core.attribution import Attribution
+from faregate.core.limits.index import CompiledLimit, LimitIndex
+from faregate.core.pricing.book import PriceTimeline
+from faregate.proxy.upstream import Pool
+
+#: Where an operation lives below a provider's base URL.
+PATHS = {
+    "chat.completions": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+}
+
+
+class Target:
+    """One deployment, ready to be called."""
+
+    __slots__ = (
+        "cap_field",
+        "context_tokens_max",
+        "encoding",
+        "heads",
+        "model",
+        "name",
+        "operations",
+        "output_tokens_max",
+        "pool",
+        "prices",
+        "provider",
+        "rewrites_model",
+        "tag",
+        "upstream_model",
+    )
+
+    def __init__(self, deployment: Deployment, provider: Provider, pool: Pool) -> None:
+        self.name = deployment.name
+        self.model = deployment.model
+        self.upstream_model = deployment.upstream_model
+        self.provider = provider
+        self.pool = pool
+        self.prices = PriceTimeline(deployment.cards)
+        self.output_tokens_max = deployment.output_tokens_max
+        self.context_tokens_max = deployment.context_tokens_max
+        self.cap_field = deployment.cap_field
+        self.encoding = deployment.encoding
+        self.operations = frozenset(deployment.operations)
+        #: An Azure path names the deployment; everywhere else the body does.
+        self.rewrites_model = provider.kind != "azure_openai"
+        #: What every answer from here says about itself.
+        self.tag = f"x-faregate-model: {self.model}\r\nx-faregate-deployment: {self.name}\r\n".encode()
+        #: The constant part of a request's head, by operation.
+        self.heads = {operation: _request_head(provider, deployment, operation) for operation in deployment.operations}
+
+
+class Match:
+    """The limits that hold for one key at one deployment and who its calls are charged to, found once."""
+
+    __slots__ = ("limits", "who")
+
+    def __init__(self, who: Attribution, limits: tuple[CompiledLimit, ...]) -> None:
+        self.who = who
+        self.limits = limits
+
+
+class Snapshot:
+    """Everything a request is decided by, at one change sequence number."""
+
+    __slots__ = (
+        "by_digest",
+        "catalogue",
+        "keys",
+        "limit_rows",
+        "limits",
+        "matches",
+        "model_names",
+        "projects",
+        "routes",
+        "sequence",
+        "stages",
+    )
+
+    def __init__(
+        self,
+        sequence: int,
+        keys: dict[str, Key],
+        by_digest: dict[str, Key],
+        limit_rows: dict[str, Limit],
+        catalogue: Catalogue,
+        routes: dict[str, tuple[Target, ...]],
+        limits: LimitIndex,
+    ) -> None:
+        self.sequence = sequence
+        self.keys = keys
+        self.by_digest = by_digest
+        self.limit_rows = limit_rows
+        self.catalogue = catalogue
+        self.routes = routes
+        self.limits = limits
+        self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
+        self.projects = frozenset(catalogue.projects)
+        self.model_names = tuple(sorted(name for name, targets in routes.items() if any(t.operations for t in targets)))
+        #: (key, deployment, operation) → Match; filled as requests come, gone with the snapshot.
+        self.matches: dict[tuple[str, str, str], Match] = {}
+
+
+EMPTY = Snapshot(0, {}, {}, {}, Catalogue(), {}, LimitIndex())
+
+
+def compile_limit(row: Limit) -> CompiledLimit:
+    """The limit as the core admits by it."""
+    return CompiledLimit(
+        id=row.id,
+        selector=row.selector,
+        each=row.each,
+        unit=row.unit,
+        amount=row.amount,
+        window=row.window,
+        zone=ZoneInfo(row.timezone) if row.timezone not in ("", "UTC") else None,
+        mode=row.mode,
+        clamp=row.clamp,
+        contact=row.contact,
+    )
+
+
+def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Snapshot:
+    """A new snapshot: ``old`` with the rows of ``load`` put in, replaced or removed."""
+    keys, by_digest = old.keys, old.by_digest
+    if load.full or load.keys or load.keys_removed:
+        keys = {} if load.full else dict(keys)
+        by_digest = {} if load.full else dict(by_digest)
+        _change_keys(keys, by_digest, load.keys, load.keys_removed)
+    rows, limits = old.limit_rows, old.limits
+    if load.full or load.limits or load.limits_removed:
+        rows = {} if load.full else dict(rows)
+        for removed in load.limits_removed:
+            rows.pop(removed, None)
+        rows.update((row.id, row) for row in load.limits)
+        limits = LimitIndex(tuple(compile_limit(row) for row in rows.values()))
+    catalogue, routes = old.catalogue, old.routes
+    if load.catalogue is not None:
+        catalogue = load.catalogue
+        routes = _compile_routes(catalogue, pool_of)
+    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits)
+
+
+def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[Key], removed: Iterable[str]) -> None:
+    for id in removed:
+        gone = keys.pop(id, None)
+        for digest in gone.digests if gone else ():
+            by_digest.pop(digest, None)
+    for key in put:
+        before = keys.get(key.id)
+        for digest in before.digests if before else ():
+            by_digest.pop(digest, None)
+        keys[key.id] = key
+        for digest in key.digests:
+            by_digest[digest] = key
+
+
+def _compile_routes(catalogue: Catalogue, pool_of: Callable[[Provider], Pool]) -> dict[str, tuple[Target, ...]]:
+    providers = {provider.name: provider for provider in catalogue.providers}
+    pools = {name: pool_of(provider) for name, provider in providers.items()}
+    targets = {
+        deployment.name: Target(deployment, providers[deployment.provider], pools[deployment.provider])
+        for deployment in catalogue.deployments
+        if deployment.provider in providers
+    }
+    return {route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes}
+
+
+def _request_head(provider: Provider, deployment: Deployment, operation: str) -> bytes:
+    """Request line, Host, credential: what is the same for every call of an operation at a deployment."""
+    _, _, rest = provider.base_url.partition("://")
+    authority, _, prefix = rest.partition("/")
+    path = f"/{prefix}".rstrip("/")
+    if provider.kind == "azure_openai":
+        path += f"/openai/deployments/{deployment.upstream_model}{PATHS[operation]}?api-version={provider.api_version}"
+    else:
+        path += PATHS[operation]
+    head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in provider.credential.items())
+    # Usage must be read from the answer, so it must not come compressed.
+    return (head + "accept-encoding: identity\r\n").encode("latin-1")

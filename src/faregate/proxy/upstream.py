@@ -1,0 +1,379 @@
+"""Connections to providers: one keep-alive pool per provider, responses parsed by llhttp.
+
+A connection carries one exchange at a time and knows nothing about it but the few methods of ``Listener``. Whatever is
+odd about it (bytes after the end, a header block without end, an early close) ends it: it is never given to another
+exchange.
+"""
+
+import asyncio
+import ssl
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from faregate.control import Provider
+
+#: A provider's header block may be this large; real ones stay under 8 KiB.
+HEAD_BYTES_MAX: Final = 64 * 1024
+
+#: Interim (1xx) answers accepted before the real one; more is a storm.
+INTERIM_MAX: Final = 8
+
+#: Idle connections are closed before providers usually do it themselves, so that a request seldom meets a closing one.
+IDLE_CLOSE_S: Final = 55.0
+
+
+class Listener(Protocol):
+    """What an exchange tells a connection it wants to hear."""
+
+    def answered(self, status: int, headers: list[tuple[bytes, bytes]], chunked: bool) -> None:
+        """The head of the answer is whole."""
+        ...
+
+    def arrived(self, pieces: list[bytes], whole: bool) -> None:
+        """Pieces of the body that one read gave, and whether the answer ends with them."""
+        ...
+
+    def upstream_lost(self, code: str, why: str) -> None:
+        """The connection ended, or broke the protocol, before the answer was whole."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a provider."""
+
+    __slots__ = (
+        "_chunked",
+        "_feed",
+        "_head_bytes",
+        "_headers",
+        "_interim",
+        "_llhttp",
+        "_pieces",
+        "_pool",
+        "_whole",
+        "idle_since",
+        "listener",
+        "odd",
+        "transport",
+        "used",
+        "write",
+    )
+
+    transport: asyncio.Transport
+    write: Callable[[bytes], None]
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._feed = self._llhttp.feed_data
+        self._pieces: list[bytes] = []
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._interim = 0
+        self._chunked = False
+        self._whole = False
+        self.listener: Listener | None = None
+        self.odd = ""
+        #: It has carried an exchange before, so it may be a stale keep-alive connection.
+        self.used = False
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open (and its TLS handshake done)."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
+
+    def send(self, listener: Listener, head: bytes, body: bytes) -> None:
+        """Send one request; ``listener`` hears of its answer."""
+        self.listener = listener
+        # One write for small bodies; a large one is not copied only to be joined with its head.
+        if len(body) <= 65536:
+            self.write(head + body)
+        else:
+            self.write(head)
+            self.write(body)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came and hand it on in one call."""
+        listener = self.listener
+        if listener is None:
+            # Bytes nobody asked for: the connection cannot be trusted with the next request.
+            self.close()
+            return
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self.odd = str(error) or "the answer cannot be parsed"
+        except httptools.HttpParserUpgrade:
+            self.odd = "the provider switched protocols unasked"
+        pieces = self._pieces
+        whole = self._whole
+        if pieces or whole:
+            self._pieces = []
+            if whole:
+                self.listener = None
+                self._release()
+            listener.arrived(pieces, whole)
+        if self.odd and not whole:
+            self.listener = None
+            self.close()
+            listener.upstream_lost("upstream_protocol", self.odd)
+        elif self._head_bytes > HEAD_BYTES_MAX and not whole:
+            self.listener = None
+            self.close()
+            listener.upstream_lost("upstream_protocol", "its header block is too large")
+
+    def _release(self) -> None:
+        self._whole = False
+        self._head_bytes = 0
+        self._interim = 0
+        if self.odd or not self._llhttp.should_keep_alive():
+            self.close()
+        else:
+            self.used = True
+            self._pool.give_back(self)
+
+    def close(self) -> None:
+        """Close and forget."""
+        self._pool.forget(self)
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The provider, or we, closed."""
+        self._pool.forget(self)
+        listener = self.listener
+        if listener is not None:
+            self.listener = None
+            listener.upstream_lost("upstream_truncated", "the connection closed before the answer was whole")
+
+    def eof_received(self) -> bool:
+        """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
+        listener = self.listener
+        if listener is not None and not self._chunked and self._headers and not self._has_length():
+            self.listener = None
+            listener.arrived([], True)
+        return False
+
+    def _has_length(self) -> bool:
+        return any(name == b"content-length" for name, _ in self._headers)
+
+    def pause_writing(self) -> None:
+        """A request body fills the socket: it is in memory already, so there is nothing to slow down."""
+
+    def resume_writing(self) -> None:
+        """The socket drained."""
+
+    # -- called by llhttp ----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """An answer starts; a second one to the same request is bytes after the end."""
+        if self._whole:
+            self.odd = "bytes came after the end of the answer"
+            return
+        self._headers = []
+        self._chunked = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field; the names are lower-cased for the allow-list."""
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > HEAD_BYTES_MAX or self._whole:
+            return
+        name = name.lower()
+        if name == b"transfer-encoding":
+            self._chunked = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        status = self._llhttp.get_status_code()
+        listener = self.listener
+        if listener is None or self._whole or self.odd:
+            return
+        if status < 200:
+            self._interim += 1
+            if self._interim > INTERIM_MAX:
+                self.odd = "it sent interim answers without end"
+            return
+        listener.answered(status, self._headers, self._chunked)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body, chunk framing removed."""
+        if not self._whole:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        if self._llhttp.get_status_code() >= 200:
+            self._whole = True
+
+
+class Pool:
+    """Keep-alive connections to one provider."""
+
+    __slots__ = ("_dialling", "_host", "_idle", "_loop", "_open", "_port", "_proxy", "_tls", "closed", "provider")
+
+    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop) -> None:
+        self.provider = provider
+        self._loop = loop
+        parts = urlsplit(provider.base_url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = _tls_context(provider) if parts.scheme == "https" else None
+        self._proxy = urlsplit(provider.proxy) if provider.proxy else None
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
+        self.closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open or being opened."""
+        return len(self._open) + len(self._dialling)
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, the one used last first, or ``None``."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+    def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None]) -> None:
+        """Open a connection in the background; exactly one of the callbacks hears of it."""
+        if self.open_connections >= self.provider.connections_max:
+            failed("overloaded", "all connections to it are in use")
+            return
+        task = self._loop.create_task(self._dial(connected, failed))
+        self._dialling.add(task)
+        task.add_done_callback(self._dialling.discard)
+
+    async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None]) -> None:
+        try:
+            async with asyncio.timeout(self.provider.connect_timeout_ms / 1000):
+                connection = await self._connect()
+        except TimeoutError:
+            failed("upstream_connect", "it did not accept a connection in time")
+        except ssl.SSLError as error:
+            failed("upstream_connect", f"its TLS certificate or handshake was refused ({error.reason or 'TLS'})")
+        except (OSError, ConnectionError, _TunnelRefused):
+            failed("upstream_connect", "it does not accept connections")
+        else:
+            self._open.add(connection)
+            connected(connection)
+
+    async def _connect(self) -> UpstreamConnection:
+        if self._proxy is not None:
+            return await self._connect_through_proxy()
+        _, connection = await self._loop.create_connection(
+            lambda: UpstreamConnection(self),
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
+        return connection
+
+    async def _connect_through_proxy(self) -> UpstreamConnection:
+        assert self._proxy is not None
+        transport, tunnel = await self._loop.create_connection(
+            lambda: _Tunnel(self._loop), self._proxy.hostname or "", self._proxy.port or 80
+        )
+        try:
+            await tunnel.open(self._host, self._port, self._proxy.username, self._proxy.password)
+        except BaseException:  # Whatever stops the tunnel, also a cancellation, must not leak its socket.
+            transport.abort()
+            raise
+        connection = UpstreamConnection(self)
+        if self._tls is None:
+            transport.set_protocol(connection)
+            connection.connection_made(transport)
+            return connection
+        secured = await self._loop.start_tls(transport, connection, self._tls, server_hostname=self._host)
+        assert secured is not None
+        connection.connection_made(secured)
+        return connection
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Keep a connection for the next exchange."""
+        if self.closed:
+            connection.close()
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """A connection is no longer usable."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_idle(self, now: float) -> None:
+        """Close connections that nobody used for a while."""
+        for connection in [c for c in self._idle if now - c.idle_since > IDLE_CLOSE_S]:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest when its exchange ends."""
+        self.closed = True
+        for connection in list(self._idle):
+            connection.close()
+
+
+class _TunnelRefused(Exception):
+    """The HTTP proxy did not open a tunnel."""
+
+
+class _Tunnel(asyncio.Protocol):
+    """``CONNECT`` through an HTTP proxy (RFC 9110 section 9.3.6); the socket is handed on once it answered 200."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._answer = b""
+        self._done: asyncio.Future[None] = loop.create_future()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The proxy accepted the connection."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    async def open(self, host: str, port: int, user: str | None, password: str | None) -> None:
+        """Ask for the tunnel and wait for the answer."""
+        assert self._transport is not None
+        request = f"CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n"
+        if user is not None:
+            credential = b64encode(f"{user}:{password or ''}".encode()).decode()
+            request += f"proxy-authorization: Basic {credential}\r\n"
+        self._transport.write(request.encode() + b"\r\n")
+        await self._done
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the proxy's answer, at most 8 KiB of it."""
+        self._answer += data
+        if self._done.done():
+            return
+        if b"\r\n\r\n" in self._answer:
+            status = self._answer.split(b" ", 2)[1:2]
+            if status == [b"200"]:
+                self._done.set_result(None)
+            else:
+                self._done.set_exception(_TunnelRefused())
+        elif len(self._answer) > 8192:
+            self._done.set_exception(_TunnelRefused())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The proxy closed before it answered."""
+        if not self._done.done():
+            self._done.set_exception(_TunnelRefused())
+
+
+def _tls_context(provider: Provider) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=provider.ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # HTTP/1.1 is all that is spoken; saying so keeps a server from choosing HTTP/2.
+    context.set_alpn_protocols(["http/1.1"])
+    return context
