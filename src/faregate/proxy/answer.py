@@ -5,10 +5,12 @@ byte as it comes; what ends it (``[DONE]``, or the last chunk) waits for the set
 side, each ``Answer`` ends in exactly one of *settled* and *lost*.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faregate.core.ledger.events import Attempt, Progressed, Settled
-from faregate.core.metering.meter import Report, StreamMeter
+from faregate.core.metering.fallback import Estimate
+from faregate.core.metering.meter import Metered, Report, StreamMeter, metered_answer
 from faregate.core.money import dollars
 from faregate.core.usage import NO_USAGE, Usage
 from faregate.errors import CODES, Problem
@@ -149,7 +151,7 @@ class Answer:
             call, target = exchange.call, exchange.target
             assert target is not None
             hide = not call.usage_wanted and target.provider.stream_usage
-            self._meter = StreamMeter(exchange.dialect.decode_event, hide)
+            self._meter = StreamMeter(exchange.dialect.decode_event, hide, call.choices)
             self._head = self._stream_head()
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(self._write_head)
@@ -216,14 +218,15 @@ class Answer:
             self._conclude_stream(meter)
 
     def _conclude_stream(self, meter: StreamMeter) -> None:
-        metered = meter.finish("complete")
-        if meter.error_event:
+        ended = meter.done or meter.finish_seen
+        metered = meter.finish("complete" if ended else "cut")
+        if metered.error:
             status, code = "failed", "upstream_error"
-        elif meter.done or metered.finished or meter.malformed:
+        elif ended:
             status, code = "ok", ""
         else:
             status, code = "cut", "upstream_truncated"
-        self._conclude(status, 200, code, metered, meter.delivered())
+        self._conclude(status, 200, code, metered)
 
     def _stream_head(self) -> bytes:
         request = self.exchange.request
@@ -249,16 +252,19 @@ class Answer:
         if 300 <= status < 400 or status < 200:
             self._fail("upstream_protocol", "it answered with a redirect, which is never followed")
             return
-        report = self.exchange.dialect.usage_of(body)
+        dialect = self.exchange.dialect
         if status >= 300:
             # A provider's error costs nothing unless it says otherwise (CAPABILITIES D10).
+            report = dialect.usage_of(body)
             usage = report.usage
             source = "provider" if usage is not None else "none"
             self._settle_and_deliver("failed", status, "upstream_error", usage or NO_USAGE, source, report)
-        elif report.malformed:
+        elif body.lstrip()[:1] != b"{":
             self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
         else:
-            self._conclude("ok", status, "", report, (), body)
+            report = dialect.usage_of(body)
+            text = dialect.answer_text(body) if report.usage is None or report.invalid else ""
+            self._conclude("ok", status, "", metered_answer(report, text))
 
     def _start_passing(self) -> None:
         """The answer is larger than what is held whole: it goes on as it comes, without the headers of its cost."""
@@ -283,47 +289,23 @@ class Answer:
             self._write(chunk(data))
             return
         self._out.append(chunk(data) + LAST_CHUNK)
-        report = self.exchange.dialect.usage_in_tail(self._body)
-        self._conclude("ok" if self._status == 200 else "failed", self._status, "", report, ())
+        report = usage_in_tail(self._body, self.exchange.dialect.usage_of)
+        self._conclude("ok" if self._status == 200 else "failed", self._status, "", Metered(report, "complete"))
 
     # -- the end: usage, settlement, last bytes ------------------------------------------------------------------------
 
-    def _conclude(
-        self,
-        status: str,
-        http_status: int,
-        code: str,
-        report: Report,
-        delivered: tuple[str, ...],
-        body: bytes = b"",
-    ) -> None:
+    def _conclude(self, status: str, http_status: int, code: str, metered: Metered) -> None:
         """Step 9 begins: the usage is what the provider told, or our own count of what was delivered."""
         self._concluding = True
-        usage = report.usage
-        if usage is not None and not report.invalid:
-            self._settle_and_deliver(status, http_status, code, usage, "provider", report)
+        told = metered.told
+        if told is not None:
+            self._settle_and_deliver(status, http_status, code, told, "provider", metered.report)
             return
-        source = "provider_invalid" if report.invalid else "counted"
-        exchange = self.exchange
-        target = exchange.target
-        assert target is not None
-        texts = exchange.dialect.answer_text(body) if body else list(delivered)
 
-        def counted(prompt_tokens: int, answer_tokens: int) -> None:
-            estimate = Usage(input_text=prompt_tokens, output_text=answer_tokens)
-            self._settle_and_deliver(status, http_status, code, self._within_bound(estimate), source, report)
+        def counted(estimate: Estimate) -> None:
+            self._settle_and_deliver(status, http_status, code, estimate.usage, estimate.source, metered.report)
 
-        self._gate.count_usage(exchange, texts, target.encoding, counted)
-
-    def _within_bound(self, usage: Usage) -> Usage:
-        """Our own count is never charged above the hold: the provider did not ask for more."""
-        reservation = self.exchange.reservation
-        assert reservation is not None
-        held = reservation.amounts
-        return Usage(
-            input_text=min(usage.input_text, held.input_tokens),
-            output_text=min(usage.output_text, held.output_tokens),
-        )
+        self._gate.count_usage(self.exchange, metered, counted)
 
     def _settle_and_deliver(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
@@ -401,29 +383,26 @@ class Answer:
         assert target is not None
         meter = self._meter
         status = "cut" if meter is not None or self._passing else "failed"
-        report = meter.finish("cut") if meter is not None else Report()
-        known = report.usage is not None and not report.invalid
-        silent = not self._status and code != "upstream_timeout"
-        if not known and target.provider.lookup:
-            self._error = Problem(code, f"Provider {target.provider.name}: {why}. Charged: pending.")
+        metered = meter.finish("cut") if meter is not None else Metered(Report(), "cut")
+        told = metered.told
+        name, http_status = target.provider.name, CODES[code].status
+        if told is None and target.provider.lookup:
+            self._error = Problem(code, f"Provider {name}: {why}. Charged: pending.")
             self._lose(code)
-            return
-        charged = "nothing" if silent and not known else "what was used"
-        self._error = Problem(code, f"Provider {target.provider.name}: {why}. Charged: {charged}.")
-        http_status = CODES[code].status
-        if known and report.usage is not None:
-            self._settle_failed(status, http_status, code, report.usage, "provider", report)
-        elif silent:
-            # It closed or refused without a byte of an answer: providers do not bill that.
-            self._settle_failed(status, http_status, code, NO_USAGE, "none", report)
+        elif told is not None:
+            self._error = Problem(code, f"Provider {name}: {why}. Charged: what it reported.")
+            self._settle_failed(status, http_status, code, told, "provider", metered.report)
+        elif not self._status and code != "upstream_timeout":
+            # It closed or broke off without a byte of an answer: providers do not bill that (docs/decisions/005).
+            self._error = Problem(code, f"Provider {name}: {why}. Charged: nothing.")
+            self._settle_failed(status, http_status, code, NO_USAGE, "none", metered.report)
         else:
-            delivered = meter.delivered() if meter is not None else ()
+            self._error = Problem(code, f"Provider {name}: {why}. Charged: an estimate of what was used.")
 
-            def counted(prompt_tokens: int, answer_tokens: int) -> None:
-                usage = self._within_bound(Usage(input_text=prompt_tokens, output_text=answer_tokens))
-                self._settle_failed(status, http_status, code, usage, "estimate", report)
+            def counted(estimate: Estimate) -> None:
+                self._settle_failed(status, http_status, code, estimate.usage, "estimate", metered.report)
 
-            self._gate.count_usage(exchange, list(delivered), target.encoding, counted)
+            self._gate.count_usage(exchange, metered, counted)
 
     def _settle_failed(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
@@ -545,8 +524,8 @@ class Answer:
         if policy == "no_bill":
             self._settle_and_deliver("aborted", 499, "client_gone", NO_USAGE, "none", None)
             return
-        report = meter.finish("aborted") if meter is not None else Report()
-        self._conclude("aborted", 499, "client_gone", report, meter.delivered() if meter is not None else ())
+        metered = meter.finish("aborted") if meter is not None else Metered(Report(), "aborted")
+        self._conclude("aborted", 499, "client_gone", metered)
 
     def _cancel(self) -> None:
         """Close the provider's connection, which is the only way HTTP/1.1 has to stop an answer."""
@@ -617,6 +596,18 @@ class Answer:
 
     def _elapsed_us(self) -> int:
         return (self._gate.clock.monotonic_nanos() - self.exchange.started) // 1000
+
+
+def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
+    """The usage at the end of a JSON answer of which only the last bytes were kept."""
+    start = tail.rfind(b'"usage"')
+    opened = tail.find(b"{", start, start + 32) if start >= 0 else -1
+    depth = 0
+    for at in range(opened, len(tail)) if opened >= 0 else ():
+        depth += (tail[at] == 0x7B) - (tail[at] == 0x7D)
+        if not depth:
+            return usage_of(b'{"usage":' + tail[opened : at + 1] + b"}")
+    return Report()
 
 
 def _content_type(headers: list[tuple[bytes, bytes]]) -> bytes:

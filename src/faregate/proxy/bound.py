@@ -50,10 +50,9 @@ def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Hel
     whole = given if given is not None else wants.target.output_tokens_max
     refusal: LimitRefusal | None = None
     if whole or not call.has_output:
-        outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(whole or 0), now, request_id)
-        if type(outcome) is Reservation:
+        outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(whole or 0), now)
+        if isinstance(outcome, Reservation):
             return Held(outcome, 0)
-        assert type(outcome) is LimitRefusal
         refusal = outcome
         if not call.has_output or (given is not None and not refusal.limit.clamp):
             return refusal
@@ -71,13 +70,12 @@ def _clamped(
     floor = min(wants.min_answer_tokens, aim)
     if cap < floor:
         # Ask for the smallest answer, so that the refusal tells what even that would have needed.
-        outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(floor), now, request_id)
-        if type(outcome) is Reservation:
+        outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(floor), now)
+        if isinstance(outcome, Reservation):
             return Held(outcome, floor)
-        assert type(outcome) is LimitRefusal
         return refusal if refusal is not None and wants.call.output_cap is not None else outcome
-    outcome = allowances.reserve(wants.limits, wants.who, wants.amounts(cap), now, request_id)
-    return Held(outcome, cap) if type(outcome) is Reservation else outcome
+    outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(cap), now)
+    return Held(outcome, cap) if isinstance(outcome, Reservation) else outcome
 
 
 def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:

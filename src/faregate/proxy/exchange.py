@@ -19,7 +19,9 @@ from faregate.core.ledger.events import Attempt, Intended, Refused
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.pricing.cost import Tariff
 from faregate.dialects import DIALECTS, Dialect
+from faregate.dialects.errors_shape import models_answer
 from faregate.dialects.paths import Operation, route
+from faregate.dialects.splice import edit
 from faregate.errors import Problem, status_of
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap
@@ -113,9 +115,8 @@ class Exchange:
         """What needs no key: health, unknown paths; and whether calls are taken at all."""
         request = self.request
         operation = route(request.method, request.target)
-        if type(operation) is Problem:
+        if isinstance(operation, Problem):
             return operation
-        assert type(operation) is Operation
         self.operation = operation
         if operation.metered:
             return self.gate.closed_for
@@ -131,15 +132,13 @@ class Exchange:
         """Step 2: who asks."""
         gate = self.gate
         found = identify(self.request, self.snapshot, gate.peppers, gate.clock.wall_nanos())
-        if type(found) is Problem:
+        if isinstance(found, Problem):
             return found
-        assert type(found) is Key
         self.key = found
         if self.request.describes:
             described = describe(self.request, found, self.snapshot)
-            if type(described) is Problem:
+            if isinstance(described, Problem):
                 return described
-            assert type(described) is Described
             self.described = described
         via = self.request.headers.get(b"via")
         if via is not None and HOP_TOKEN in via.lower():
@@ -162,9 +161,8 @@ class Exchange:
             model=operation.deployment,
             forbid_private_urls=self.gate.settings.forbid_private_urls,
         )
-        if type(call) is Problem:
+        if isinstance(call, Problem):
             return call
-        assert type(call) is Call
         self.call = call
         return None
 
@@ -233,6 +231,8 @@ class Exchange:
     def _reserve(self) -> None:
         """Steps 6 and 7: hold the most the call may cost on every limit, or on none."""
         gate, call = self.gate, self.call
+        # Counting tokens or a failed connection takes time: the limits that hold now are what admits the call.
+        self.snapshot = gate.snapshot
         target = self.target = self.candidates[0]
         now = gate.clock.wall_nanos()
         tariff = target.prices.at(now)
@@ -249,12 +249,11 @@ class Exchange:
             return
         wants = self._wants(match)
         outcome = hold(self.id, wants, gate.allowances, now)
-        if type(outcome) is Held:
+        if isinstance(outcome, Held):
             self.reservation = outcome.reservation
             self.cap = outcome.cap
             self._dispatch()
             return
-        assert type(outcome) is LimitRefusal
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
             # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
             self.counted = True
@@ -277,7 +276,9 @@ class Exchange:
         )
 
     def _prompt_counted(self, tokens: int) -> None:
-        self.input_tokens = min(tokens + self.dialect.prompt_overhead(self.request.body), self.call.input_tokens_max)
+        self.input_tokens = min(
+            tokens + self.dialect.prompt_tokens_overhead(self.request.body), self.call.input_tokens_max
+        )
         if self.client is None:
             self._give_up()
         else:
@@ -320,7 +321,7 @@ class Exchange:
             described.tags,
             source,
         )
-        match = Match(who, snapshot.limits.matching(who))
+        match = Match(who, tuple(snapshot.limits.matching(who)))
         if plain:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
@@ -387,13 +388,18 @@ class Exchange:
 
     def _edited(self, target: Target) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/edits.md)."""
-        call = self.call
-        model = target.upstream_model if target.rewrites_model and target.upstream_model != call.body_model else None
-        ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
-        if model is None and not self.cap and not ask_usage:
-            return call.body_of(self.request.body)
-        return self.dialect.edit(
-            self.request.body, call, model=model, cap=self.cap or None, cap_field=target.cap_field, ask_usage=ask_usage
+        call, operation = self.call, self.operation
+        assert operation is not None
+        model = None
+        if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
+            model = target.upstream_model
+        return edit(
+            self.request.body,
+            call,
+            model=model,
+            cap=self.cap or None,
+            cap_field=target.cap_field,
+            ask_usage=call.stream and not call.usage_wanted and target.provider.stream_usage,
         )
 
     def _not_connected(self, code: str, why: str) -> None:
@@ -486,7 +492,7 @@ class Exchange:
         if self.key.models is not None:
             allowed = frozenset(self.key.models)
             names = tuple(name for name in names if name in allowed)
-        body = DIALECTS["models"].listing(names, operation.deployment)
+        body = models_answer(names, operation.deployment)
         if body is None:
             return Problem("model_not_found", f"Model {operation.deployment[:64]!r} is not configured.", "model")
         self._write_whole(plain_answer(200, body, self.id, keep_alive=self.request.keep_alive))

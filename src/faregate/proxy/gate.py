@@ -20,7 +20,10 @@ from faregate.core.amounts import posted_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Progressed, Refused, Settled
 from faregate.core.limits.admit import Allowances, Reservation
+from faregate.core.metering.fallback import Estimate, estimate
+from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
+from faregate.core.usage import NO_USAGE
 from faregate.errors import Problem, StorageFull
 from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
 from faregate.proxy.answer import Answer
@@ -86,7 +89,7 @@ class Gate:
         self.drains: set[Answer] = set()
         self._answers_open: set[Answer] = set()
         self._connections: set[ClientConnection] = set()
-        self._pools: dict[Provider, Pool] = {}
+        self._pools: dict[str, Pool] = {}
         self._refused: list[Refused] = []
         self._unwritten: deque[tuple[Event, Callable[[], None] | None]] = deque()
         self._counter = counter
@@ -226,11 +229,11 @@ class Gate:
 
     def pool_of(self, provider: Provider) -> Pool:
         """The pool of a provider; another URL or credential is another pool."""
-        pool = self._pools.get(provider)
-        if pool is None:
-            for old in [known for known in self._pools if known.name == provider.name]:
-                self._pools.pop(old).close()
-            pool = self._pools[provider] = Pool(provider, self.loop)
+        pool = self._pools.get(provider.name)
+        if pool is None or pool.provider != provider:
+            if pool is not None:
+                pool.close()
+            pool = self._pools[provider.name] = Pool(provider, self.loop)
         return pool
 
     # -- the journal ---------------------------------------------------------------------------------------------------
@@ -360,21 +363,30 @@ class Gate:
         future = self.loop.run_in_executor(self._counting, _count, self._counter, tuple(texts), encoding)
         future.add_done_callback(lambda done: then(0 if done.cancelled() else done.result()))
 
-    def count_usage(
-        self, exchange: Exchange, answer: Sequence[str], encoding: str, then: Callable[[int, int], None]
-    ) -> None:
-        """Tokens of a call's prompt and of what was delivered, for a provider that told nothing."""
-        prompt: Sequence[str] = ()
-        if not exchange.counted:
-            prompt = exchange.dialect.prompt_text(exchange.request.body)
-        overhead = 0 if exchange.counted else exchange.dialect.prompt_overhead(exchange.request.body)
-        known = exchange.input_tokens if exchange.counted else overhead
+    def count_usage(self, exchange: Exchange, metered: Metered, then: Callable[[Estimate], None]) -> None:
+        """What a call used, by our own count, for a provider that told nothing usable."""
+        reservation, target = exchange.reservation, exchange.target
+        assert reservation is not None
+        assert target is not None
+        held, encoding = reservation.amounts, target.encoding
+        body, dialect, known = exchange.request.body, exchange.dialect, exchange.input_tokens
 
-        def count() -> tuple[int, int]:
-            return known + _count(self._counter, prompt, encoding), _count(self._counter, answer, encoding)
+        def count() -> Estimate:
+            tokens = known
+            if not tokens:
+                tokens = _count(self._counter, dialect.prompt_text(body), encoding)
+                tokens += dialect.prompt_tokens_overhead(body)
+            return estimate(
+                metered,
+                self._counter,
+                encoding,
+                # Our own count is never charged above the hold: the provider was not asked for more.
+                input_tokens=min(tokens, held.input_tokens),
+                output_tokens_max=held.output_tokens,
+            )
 
         future = self.loop.run_in_executor(self._counting, count)
-        future.add_done_callback(lambda done: then(*((0, 0) if done.cancelled() else done.result())))
+        future.add_done_callback(lambda done: then(Estimate(NO_USAGE, "none") if done.cancelled() else done.result()))
 
 
 def _count(counter: TokenCounter, texts: Sequence[str], encoding: str) -> int:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
 from faregate.control import Key
-from faregate.core.keys import well_formed
+from faregate.core.keys import is_well_formed
 from faregate.errors import Problem
 from faregate.proxy.http1 import Request
 from faregate.proxy.snapshot import Snapshot
@@ -79,9 +79,8 @@ def credential(request: Request) -> bytes | Problem:
 def identify(request: Request, snapshot: Snapshot, peppers: tuple[bytes, ...], wall_nanos: int) -> Key | Problem:
     """The key that the request's credential opens, if it opens one now."""
     secret = credential(request)
-    if type(secret) is Problem:
+    if isinstance(secret, Problem):
         return secret
-    assert type(secret) is bytes
     if len(secret) > CREDENTIAL_BYTES_MAX:
         return _MALFORMED
     for pepper in peppers:
@@ -90,7 +89,7 @@ def identify(request: Request, snapshot: Snapshot, peppers: tuple[bytes, ...], w
         if key is not None:
             return _standing(key, digest, wall_nanos)
     # The checksum is looked at only now: it tells a typing mistake from a stranger, and costs a valid key nothing.
-    return _INVALID if well_formed(secret.decode("latin-1")) else _MALFORMED
+    return _INVALID if is_well_formed(secret.decode("latin-1")) else _MALFORMED
 
 
 def _standing(key: Key, digest: str, wall_nanos: int) -> Key | Problem:
@@ -138,13 +137,11 @@ def describe(request: Request, key: Key, snapshot: Snapshot) -> Described | Prob
     if staged and staged not in snapshot.stages:
         return Problem("field_range", "x-faregate-stage: no such stage.", "x-faregate-stage")
     pairs = parse_tags(tags) if tags is not None else ()
-    if type(pairs) is Problem:
+    if isinstance(pairs, Problem):
         return pairs
     timeout = parse_timeout(_either(headers, b"x-faregate-timeout", b"x-request-timeout"))
-    if type(timeout) is Problem:
+    if isinstance(timeout, Problem):
         return timeout
-    assert type(pairs) is tuple
-    assert type(timeout) is int
     return Described(named, staged, texts.get("user", ""), texts.get("run", ""), pairs, timeout)
 
 

@@ -78,7 +78,7 @@ class Metrics:
         self, who: Attribution, status: str, usage: Usage, cost: int, latency_us: int, overhead_us: int
     ) -> None:
         """Count one ended exchange."""
-        labels = (who[0], who[1], who[2], who[7], who[9], who[10], who[12], status)
+        labels: tuple[str, ...] = (who[0], who[1], who[2], who[7], who[9], who[10], who[12], status)
         row = self._by_labels.get(labels)
         if row is None:
             if len(self._by_labels) >= LABEL_SETS_MAX:

@@ -1,0 +1,92 @@
+"""Whether an address that a provider would fetch is literally private, before it is passed on.
+
+Judges the text of the address alone: no name is resolved here, so a public name that points inward is the provider's
+to refuse. Loopback, private, link-local and other special ranges are refused in every spelling that URL parsers accept.
+"""
+
+import binascii
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+URL_CHARACTERS_MAX: Final = 8192
+
+_LOCAL_SUFFIXES: Final = (".localhost", ".local", ".internal", ".localdomain", ".home.arpa", ".intranet", ".lan")
+_NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)\Z")
+_NOT_BASE64: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
+_BASE64: Final = bytes(set(range(256)) - set(_NOT_BASE64))
+
+
+def is_public_https(url: str) -> bool:
+    """Whether ``url`` is an https address of a host that is not literally private, without user or password."""
+    if len(url) > URL_CHARACTERS_MAX or not url.isprintable() or "\\" in url or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme.lower() != "https" or "@" in parts.netloc or not host or port == 0:
+        return False
+    host = unquote(host).rstrip(".").lower()
+    if not host or not host.isascii():
+        # Full-width digits and dots are folded to ASCII by some resolvers, so nothing but ASCII is let through.
+        return False
+    return not _is_private(host)
+
+
+def _is_private(host: str) -> bool:
+    if "%" in host or host == "localhost" or host.endswith(_LOCAL_SUFFIXES):
+        return True
+    if ":" in host:
+        return not _is_global(host)
+    labels = host.split(".")
+    if _NUMBER.match(labels[-1]):
+        # A host that ends in a number is an IPv4 address in one of inet_aton's spellings; odd ones have no honest use.
+        return not _is_dotted_quad(labels) or not _is_global(host)
+    # A name without a dot is resolved by a search list, which is never public.
+    return len(labels) < 2 or "" in labels
+
+
+def _is_dotted_quad(labels: list[str]) -> bool:
+    return len(labels) == 4 and all(label.isdigit() and (label == "0" or label[0] != "0") for label in labels)
+
+
+def _is_global(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None and not inner.is_global:
+            return False
+        # NAT64 carries an IPv4 address in its last 32 bits.
+        if address in ipaddress.ip_network("64:ff9b::/96"):
+            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF).is_global
+        if address.ipv4_mapped is not None:
+            return True
+    return address.is_global and not address.is_multicast
+
+
+def data_url_problem(url: str) -> str:
+    """What is wrong with a ``data:`` URL, empty when it is well-formed base64 or plain text."""
+    head, comma, data = url.partition(",")
+    if not comma:
+        return "no comma"
+    if not head.lower().endswith(";base64"):
+        return ""
+    if not data.isascii():
+        return "characters outside base64"
+    raw = data.encode("ascii")
+    if raw.translate(None, _BASE64):
+        return "characters outside base64"
+    if len(raw) % 4 or b"=" in raw[:-2] or raw[-2:-1] == b"=" != raw[-1:]:
+        return "a wrong length or padding"
+    try:
+        binascii.a2b_base64(raw[-4:], strict_mode=True)
+    except binascii.Error:
+        return "a wrong length or padding"
+    return "" if raw else "no data"
