@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import httpx2
 
 from faregate import control
+from faregate.assembly.clock import SystemClock
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.settings import GateSettings
 from faregate.control import Catalogue, Deployment, Key, Limit, Load, Opening, Provider, Route
@@ -38,20 +39,6 @@ CARD = RateCard(
     ),
 )
 OPERATIONS = ("chat.completions", "completions", "embeddings")
-
-
-class WallClock:
-    """The machine's clocks."""
-
-    def wall_nanos(self) -> int:
-        import time
-
-        return time.time_ns()
-
-    def monotonic_nanos(self) -> int:
-        import time
-
-        return time.monotonic_ns()
 
 
 def secret(name: str) -> str:
@@ -150,7 +137,7 @@ async def running_gate(
     simulator = await simulate()
     os.makedirs(folder, exist_ok=True)
     loop = asyncio.get_running_loop()
-    clock = WallClock()
+    clock = SystemClock()
     journal = FileJournal(folder / "journal", clock, loop.call_soon_threadsafe)
     answers = FileAnswerStore(folder / "answers", clock.wall_nanos())
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "data_dir": str(folder)}

@@ -44,16 +44,17 @@ class Answer:
         "_client_left_at",
         "_concluding",
         "_connection",
+        "_content_type",
         "_error",
         "_first_byte_us",
         "_first_token_us",
         "_gate",
         "_head",
-        "_headers",
         "_kept",
         "_last_at",
         "_meter",
         "_out",
+        "_passed",
         "_passing",
         "_paused",
         "_pieces",
@@ -74,7 +75,8 @@ class Answer:
         self._connection: UpstreamConnection | None = connection
         self._request: tuple[bytes, bytes] = (b"", b"")
         self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._passed = b""
+        self._content_type = b""
         self._meter: StreamMeter | None = None
         self._pieces: list[bytes] = []
         self._bytes = 0
@@ -106,7 +108,7 @@ class Answer:
         self._request = (head, body)
         self._gate.opened(self)
         self._sent_at = self._last_at = self._progress_at = self._gate.now
-        self._sent_nanos = self._gate.clock.monotonic_nanos()
+        self._sent_nanos = self._gate.monotonic_nanos()
         if connection.transport.is_closing():
             self.upstream_lost("upstream_truncated", "the connection closed before the request was sent")
             return
@@ -117,7 +119,7 @@ class Answer:
         connection, target = self._connection, self.exchange.target
         if connection is None or not connection.used or self._resent or self._status or target is None:
             return False
-        if self._gate.clock.monotonic_nanos() - self._sent_nanos > STALE_NANOS:
+        if self._gate.monotonic_nanos() - self._sent_nanos > STALE_NANOS:
             return False
         self._resent = True
         self._connection = None
@@ -140,13 +142,13 @@ class Answer:
 
     # -- the answer comes back (called by the connection) --------------------------------------------------------------
 
-    def answered(self, status: int, headers: list[tuple[bytes, bytes]], chunked: bool) -> None:
+    def answered(self, status: int, headers: list[bytes]) -> None:
         """The head of the answer is whole."""
         self._status = status
-        self._headers = headers
+        self._passed, self._content_type = passed_headers(headers)
         self._last_at = self._gate.now
         self._first_byte_us = self._elapsed_us()
-        if status == 200 and _content_type(headers).startswith(b"text/event-stream"):
+        if status == 200 and self._content_type.startswith(b"text/event-stream"):
             exchange = self.exchange
             call, target = exchange.call, exchange.target
             assert target is not None
@@ -232,7 +234,7 @@ class Answer:
         request = self.exchange.request
         return answer_head(
             200,
-            passed_headers(self._headers),
+            self._passed,
             self.exchange.id,
             self._our_headers(None),
             b"transfer-encoding: chunked\r\n",
@@ -263,15 +265,17 @@ class Answer:
             self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
         else:
             report = dialect.usage_of(body)
-            text = dialect.answer_text(body) if report.usage is None or report.invalid else ""
-            self._conclude("ok", status, "", metered_answer(report, text))
+            if report.usage is not None:
+                self._settle_and_deliver("ok", status, "", report.usage, "provider", report)
+            else:
+                self._conclude("ok", status, "", metered_answer(report, dialect.answer_text(body)))
 
     def _start_passing(self) -> None:
         """The answer is larger than what is held whole: it goes on as it comes, without the headers of its cost."""
         self._passing = True
         self._head = answer_head(
             self._status,
-            passed_headers(self._headers),
+            self._passed,
             self.exchange.id,
             self._our_headers(None),
             b"transfer-encoding: chunked\r\n",
@@ -319,10 +323,13 @@ class Answer:
         reservation = exchange.reservation
         assert reservation is not None
         cost = exchange.tariff.cost(usage)
-        latency = self._elapsed_us()
+        now = gate.monotonic_nanos()
+        latency = (now - exchange.started) // 1000
+        attempt = Attempt(reservation.who.deployment, self._status, code, (now - self._sent_nanos) // 1000)
+        attempts = (*exchange.attempts, attempt) if exchange.attempts else (attempt,)
         event = Settled(
             exchange.id,
-            gate.clock.wall_nanos(),
+            gate.wall_nanos(),
             status,
             http_status,
             code,
@@ -333,7 +340,7 @@ class Answer:
             exchange.tariff.version,
             latency,
             self._first_token_us or self._first_byte_us,
-            (*exchange.attempts, self._attempt(code)),
+            attempts,
             report.model if report is not None else "",
             report.id if report is not None else "",
             max(0, cost - reservation.amounts.usd),
@@ -353,7 +360,7 @@ class Answer:
         assert target is not None
         body = self._body if self._status < 300 else mask(self._body, target.provider)
         ours = self._our_headers(cost)
-        passed = passed_headers(self._headers)
+        passed = self._passed
         if self._kept is not None:
             self._kept.append(body)
         keep_alive = self.exchange.request.keep_alive
@@ -478,9 +485,8 @@ class Answer:
         exchange, kept = self.exchange, self._kept
         answer = None
         if kept is not None and self._error is None and self._status == 200:
-            content_type = _content_type(self._headers)
-            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type, b"".join(kept))
-        now = self._gate.clock.wall_nanos()
+            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % self._content_type, b"".join(kept))
+        now = self._gate.wall_nanos()
         self._gate.answers.finish(exchange.who.key, exchange.idempotency, now, answer)
 
     def _keep(self, data: bytes) -> None:
@@ -579,7 +585,7 @@ class Answer:
         elif self._meter is not None and now - self._progress_at >= self._gate.settings.progress_ms / 1000:
             self._progress_at = now
             tokens = _tokens_of(self._meter.delivered_characters)
-            self._gate.tell_progress(Progressed(exchange.id, self._gate.clock.wall_nanos(), tokens))
+            self._gate.tell_progress(Progressed(exchange.id, self._gate.wall_nanos(), tokens))
 
     def cut(self, problem: Problem) -> None:
         """The gate stops: end the stream with an error event and settle what was delivered."""
@@ -591,11 +597,11 @@ class Answer:
     def _attempt(self, code: str) -> Attempt:
         target = self.exchange.target
         assert target is not None
-        took = (self._gate.clock.monotonic_nanos() - self._sent_nanos) // 1000 if self._sent_nanos else 0
+        took = (self._gate.monotonic_nanos() - self._sent_nanos) // 1000 if self._sent_nanos else 0
         return Attempt(target.name, self._status, code, took)
 
     def _elapsed_us(self) -> int:
-        return (self._gate.clock.monotonic_nanos() - self.exchange.started) // 1000
+        return (self._gate.monotonic_nanos() - self.exchange.started) // 1000
 
 
 def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
@@ -608,13 +614,6 @@ def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
         if not depth:
             return usage_of(b'{"usage":' + tail[opened : at + 1] + b"}")
     return Report()
-
-
-def _content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
-    for name, value in headers:
-        if name == b"content-type":
-            return value
-    return b"application/octet-stream"
 
 
 def _tokens_of(characters: int) -> int:

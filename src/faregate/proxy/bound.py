@@ -16,6 +16,12 @@ from faregate.core.pricing.cost import Tariff
 from faregate.proxy.snapshot import Target
 
 
+def upper_bound(call: Call, tariff: Tariff, input_tokens: int, cap: int) -> Amounts:
+    """The amounts held for a call whose every choice has at most ``cap`` output tokens."""
+    output = cap * call.choices + call.extra_output_tokens if call.has_output else 0
+    return held_amounts(tariff.bound(input_tokens, output), input_tokens, output)
+
+
 class Held(NamedTuple):
     """A hold was taken; ``cap`` is the output cap to send where it is not the caller's own, else 0."""
 
@@ -38,9 +44,7 @@ class Wants(NamedTuple):
 
     def amounts(self, cap: int) -> Amounts:
         """The amounts held for an output cap of one choice."""
-        call = self.call
-        output = cap * call.choices + call.extra_output_tokens if call.has_output else 0
-        return held_amounts(self.tariff.bound(self.input_tokens, output), self.input_tokens, output)
+        return upper_bound(self.call, self.tariff, self.input_tokens, cap)
 
 
 def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Held | LimitRefusal:

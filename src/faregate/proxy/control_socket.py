@@ -130,13 +130,13 @@ class ControlSocket:
         except (ValueError, KeyError, OSError) as error:
             # Prices that overlap, an unknown time zone, a CA file that is gone: the old snapshot stays in force.
             return Trouble(f"not loaded: {error}")
-        pending = gate.allowances.replace_limits(snapshot.limits, gate.clock.wall_nanos())
+        pending = gate.allowances.replace_limits(snapshot.limits, gate.wall_nanos())
         gate.snapshot = snapshot
         return Loaded(snapshot.sequence, gate.journal.position, gate.journal.epoch, pending)
 
     def _open(self, opening: Opening) -> Reply:
         gate = self._gate
-        now = gate.clock.wall_nanos()
+        now = gate.wall_nanos()
         if opening.first:
             for unknown in opening.unknowns:
                 gate.hold_unknown(unknown)
@@ -157,7 +157,7 @@ class ControlSocket:
         if known is None:
             return False
         unknown, _ = known
-        now = gate.clock.wall_nanos()
+        now = gate.wall_nanos()
         event = Settled(
             order.id,
             now,
@@ -181,7 +181,7 @@ class ControlSocket:
 
     def _allowances(self, ask: AskAllowances) -> Allowances:
         allowances = self._gate.allowances
-        now = self._gate.clock.wall_nanos()
+        now = self._gate.wall_nanos()
         views = allowances.views(now, ask.limits or None)
         return Allowances(
             tuple(AllowanceView(v.limit, v.subject, v.posted, v.held, v.window_start, v.resets_at) for v in views),

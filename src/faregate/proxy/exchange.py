@@ -10,7 +10,7 @@ The answer's side (steps 8 and 9) is in ``answer``.
 """
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from faregate.control import Key
 from faregate.core.attribution import Attribution
@@ -24,8 +24,8 @@ from faregate.dialects.paths import Operation, route
 from faregate.dialects.splice import edit
 from faregate.errors import Problem, status_of
 from faregate.proxy.answer import Answer
-from faregate.proxy.bound import Held, Wants, hold, largest_cap
-from faregate.proxy.forward import HOP_TOKEN, request_head
+from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
+from faregate.proxy.forward import HOP_TOKEN, forwarded_headers, request_head
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import NOT_DESCRIBED, Described, describe, identify
 from faregate.proxy.refuse import limit_problem, plain_answer, problem_answer
@@ -35,6 +35,16 @@ from faregate.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
     from faregate.proxy.server import ClientConnection
+
+
+class Entered(NamedTuple):
+    """What a head alone tells under one snapshot: its path, its key, and the headers that pass on."""
+
+    snapshot: Snapshot
+    operation: Operation
+    key: Key
+    forwarded: bytes
+
 
 #: Units whose bound shrinks when the prompt is counted instead of measured.
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
@@ -55,6 +65,7 @@ class Exchange:
         "described",
         "dialect",
         "ended",
+        "forwarded",
         "gate",
         "id",
         "idempotency",
@@ -80,7 +91,7 @@ class Exchange:
         self.client: ClientConnection | None = client
         self.request = request
         self.id = gate.new_id()
-        self.started = gate.clock.monotonic_nanos()
+        self.started = gate.monotonic_nanos()
         #: One exchange works from one snapshot, whatever the console changes meanwhile.
         self.snapshot: Snapshot = gate.snapshot
         self.operation: Operation | None = None
@@ -93,6 +104,7 @@ class Exchange:
         self.counted = False
         self.cap = 0
         self.body = b""
+        self.forwarded = b""
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency = ""
         self.answer: Answer | None = None
@@ -103,17 +115,24 @@ class Exchange:
     def begin(self) -> None:
         """Take the steps up to the reservation, or answer at once."""
         problem = self.request.problem or self._enter()
-        if problem is None:
-            if self.operation is not None and self.operation.metered:
-                problem = self._identify() or self._read() or self._recall() or self._choose()
-                if problem is None and not self.ended:
+        operation = self.operation
+        if problem is None and operation is not None and operation.metered:
+            problem = self._identify() or self._read() or self._recall()
+            if problem is None and not self.ended:
+                problem = self._choose()
+                if problem is None:
                     self._reserve()
-            return
-        self.refuse(problem)
+        if problem is not None:
+            self.refuse(problem)
 
     def _enter(self) -> Problem | None:
         """What needs no key: health, unknown paths; and whether calls are taken at all."""
         request = self.request
+        head = request.head
+        if head is not None and type(head.found) is Entered and head.found.snapshot is self.snapshot:
+            # The same head came on this connection before, under this very snapshot.
+            _, self.operation, self.key, self.forwarded = head.found
+            return self.gate.closed_for
         operation = route(request.method, request.target)
         if isinstance(operation, Problem):
             return operation
@@ -130,31 +149,45 @@ class Exchange:
 
     def _identify(self) -> Problem | None:
         """Step 2: who asks."""
-        gate = self.gate
-        found = identify(self.request, self.snapshot, gate.peppers, gate.clock.wall_nanos())
+        if self.key is not None:
+            return None
+        gate, request = self.gate, self.request
+        found = identify(request, self.snapshot, gate.peppers, gate.wall_nanos())
         if isinstance(found, Problem):
             return found
         self.key = found
-        if self.request.describes:
-            described = describe(self.request, found, self.snapshot)
+        if request.describes:
+            described = describe(request, found, self.snapshot)
             if isinstance(described, Problem):
                 return described
             self.described = described
-        via = self.request.headers.get(b"via")
+        via = request.headers.get(b"via")
         if via is not None and HOP_TOKEN in via.lower():
             return Problem("header_invalid", "Header Via: this request has passed Faregate before; it loops.", "Via")
-        return None
-
-    def _read(self) -> Problem | None:
-        """Step 3: the few facts of the call; the body's bytes stay as they came."""
-        request, operation = self.request, self.operation
+        operation = self.operation
         assert operation is not None
+        return self._check_media() if operation.metered else None
+
+    def _check_media(self) -> Problem | None:
+        """The head's part of step 3; and remember what this head said, if it says the same every time."""
+        request, key = self.request, self.key
         headers = request.headers
         media = headers.get(b"content-type")
         if media != b"application/json" and not _is_json(media):
             return Problem("media_unsupported", "Send Content-Type application/json.", "Content-Type")
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             return Problem("encoding_unsupported", "Compressed request bodies are not accepted.", "Content-Encoding")
+        self.forwarded = forwarded_headers(headers)
+        if request.head is not None and key is not None and self.operation is not None:
+            timeless = not key.expires_at and not any(key.digests.values())
+            if timeless and not request.describes and b"idempotency-key" not in headers:
+                request.head.found = Entered(self.snapshot, self.operation, key, self.forwarded)
+        return None
+
+    def _read(self) -> Problem | None:
+        """Step 3: the few facts of the call; the body's bytes stay as they came."""
+        request, operation = self.request, self.operation
+        assert operation is not None
         self.dialect = DIALECTS[operation.name]
         call = self.dialect.read(
             request.body,
@@ -234,7 +267,7 @@ class Exchange:
         # Counting tokens or a failed connection takes time: the limits that hold now are what admits the call.
         self.snapshot = gate.snapshot
         target = self.target = self.candidates[0]
-        now = gate.clock.wall_nanos()
+        now = gate.wall_nanos()
         tariff = target.prices.at(now)
         if tariff is None:
             text = f"Model {call.model[:64]!r} has no valid price; the administrator must set one."
@@ -247,6 +280,16 @@ class Exchange:
             text = "No money limit applies to this key, and the administrator requires one."
             self.refuse(Problem("limit_required", text))
             return
+        input_tokens = self.input_tokens or call.input_tokens_max
+        whole = call.output_cap if call.output_cap is not None else target.output_tokens_max
+        if whole or not call.has_output:
+            # Nearly every call ends here: what it asks for fits.
+            amounts = upper_bound(call, tariff, input_tokens, whole)
+            reserved = gate.allowances.reserve(self.id, match.limits, match.who, amounts, now)
+            if type(reserved) is Reservation:
+                self.reservation = reserved
+                self._dispatch()
+                return
         wants = self._wants(match)
         outcome = hold(self.id, wants, gate.allowances, now)
         if isinstance(outcome, Held):
@@ -349,7 +392,7 @@ class Exchange:
             target.pool.give_back(connection)
             self.refuse(refused)
             return
-        at = gate.clock.wall_nanos()
+        at = gate.wall_nanos()
         intent = Intended(
             self.id,
             at,
@@ -381,16 +424,16 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        head = request_head(
-            target.heads[operation.name], self.request.headers, target.provider.kind, self.id, len(self.body)
-        )
-        answer.send(head, self.body)
+        body = self.body
+        constant = target.heads[operation.name]
+        answer.send(request_head(constant, self.forwarded, target.provider.kind, self.id, len(body)), body)
 
     def _edited(self, target: Target) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/edits.md)."""
         call, operation = self.call, self.operation
         assert operation is not None
         model = None
+        ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
         if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
             model = target.upstream_model
         return edit(
@@ -399,14 +442,14 @@ class Exchange:
             model=model,
             cap=self.cap or None,
             cap_field=target.cap_field,
-            ask_usage=call.stream and not call.usage_wanted and target.provider.stream_usage,
+            ask_usage=ask_usage,
         )
 
     def _not_connected(self, code: str, why: str) -> None:
         """Nothing was sent: the next candidate is tried under a hold of its own, all in memory."""
         gate, target = self.gate, self.target
         assert target is not None
-        waited = (gate.clock.monotonic_nanos() - self.started) // 1000
+        waited = (gate.monotonic_nanos() - self.started) // 1000
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         self._release()
         del self.candidates[0]
@@ -449,10 +492,10 @@ class Exchange:
             service=operation.name if operation is not None else "",
             tags=self.described.tags,
         )
-        latency = (gate.clock.monotonic_nanos() - self.started) // 1000
+        latency = (gate.monotonic_nanos() - self.started) // 1000
         stream = call is not None and call.stream
         gate.tell_refused(
-            Refused(self.id, gate.clock.wall_nanos(), who, stream, status_of(problem), problem.code, latency, limit)
+            Refused(self.id, gate.wall_nanos(), who, stream, status_of(problem), problem.code, latency, limit)
         )
 
     def _release(self) -> None:

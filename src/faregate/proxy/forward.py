@@ -48,35 +48,57 @@ _ID_HEADERS: Final = {"azure_openai": b"x-ms-client-request-id: "}
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def request_head(
-    constant: bytes, headers: dict[bytes, bytes], provider_kind: str, request_id: str, length: int
-) -> bytes:
-    """The head of the request to the provider; ``constant`` holds request line, host and credential."""
-    parts = [constant]
+def forwarded_headers(headers: dict[bytes, bytes]) -> bytes:
+    """The caller's headers that the provider may see, and our hop token."""
+    parts: list[bytes] = []
     for name, value in headers.items():
         if name in _REQUEST or name.startswith(b"x-stainless-"):
             parts += (name, b": ", value, b"\r\n")
-    parts += (
-        _ID_HEADERS.get(provider_kind, b"x-client-request-id: "),
-        request_id.encode(),
-        b"\r\n",
-        _VIA,
-        b"content-length: %d\r\n\r\n" % length,
-    )
-    return b"".join(parts)
+    return b"".join((*parts, _VIA))
 
 
-def passed_headers(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The provider's headers that a client may see, under the names it sees them by."""
+def request_head(constant: bytes, forwarded: bytes, provider_kind: str, request_id: str, length: int) -> bytes:
+    """The head of the request to the provider; ``constant`` holds request line, host and credential."""
+    named = _ID_HEADERS.get(provider_kind, b"x-client-request-id: ")
+    return b"%b%b%b%b\r\ncontent-length: %d\r\n\r\n" % (constant, forwarded, named, request_id.encode(), length)
+
+
+#: Header name as a provider spells it → the line start a client sees, empty for one it does not see. Learnt as names
+#: come.
+_shown: dict[bytes, bytes] = {}
+
+#: A provider that makes up header names must not fill the memory.
+_SHOWN_MAX: Final = 1_000
+
+
+def _line_start(name: bytes) -> bytes:
+    lower = name.lower()
+    shown = _ANSWER.get(lower, b"")
+    if lower.startswith(_RATE_PREFIX):
+        shown = b"x-provider-ratelimit-" + lower[len(_RATE_PREFIX) :]
+    start = shown + b": " if shown else b""
+    if len(_shown) < _SHOWN_MAX:
+        _shown[name] = start
+    return start
+
+
+_CONTENT_TYPE: Final = b"content-type: "
+
+
+def passed_headers(headers: list[bytes]) -> tuple[bytes, bytes]:
+    """The lines of a provider's headers that a client may see, and the content type among them."""
     parts: list[bytes] = []
-    for name, value in headers:
-        shown = _ANSWER.get(name)
-        if shown is None:
-            if not name.startswith(_RATE_PREFIX):
-                continue
-            shown = b"x-provider-ratelimit-" + name[len(_RATE_PREFIX) :]
-        parts += (shown, b": ", value, b"\r\n")
-    return b"".join(parts)
+    content_type = b""
+    names = iter(headers)
+    for name, value in zip(names, names, strict=True):
+        start = _shown.get(name)
+        if start is None:
+            start = _line_start(name)
+        if start:
+            parts += (start, value, b"\r\n")
+            if start == _CONTENT_TYPE:
+                content_type = value
+    return b"".join(parts), content_type
 
 
 def answer_head(status: int, passed: bytes, request_id: str, ours: bytes, framing: bytes, keep_alive: bool) -> bytes:

@@ -24,7 +24,7 @@ from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import NO_USAGE
-from faregate.errors import Problem, StorageFull
+from faregate.errors import Problem, Unavailable
 from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
 from faregate.proxy.answer import Answer
 from faregate.proxy.control_socket import ControlSocket
@@ -65,6 +65,9 @@ class Gate:
     ) -> None:
         self.settings = settings
         self.clock = clock
+        #: Read several times per request, so without a detour.
+        self.wall_nanos = clock.wall_nanos
+        self.monotonic_nanos = clock.monotonic_nanos
         self.journal = journal
         self.answers = answers
         self.metrics = Metrics()
@@ -174,7 +177,7 @@ class Gate:
             pool.close_idle(now)
         self._tell_refusals()
         self._write_unwritten()
-        self.answers.expire(self.clock.wall_nanos())
+        self.answers.expire(self.wall_nanos())
         self.judge()
         self._check_drained()
 
@@ -242,7 +245,7 @@ class Gate:
         """Write an intent; ``None`` when the disk is full, and nothing may be sent."""
         try:
             return self.journal.append(intent)
-        except StorageFull:
+        except Unavailable:
             self.closed_for = _FULL
             return None
 
@@ -257,7 +260,7 @@ class Gate:
         posted = posted_amounts(event.charge, event.usage)
         try:
             position = self.journal.append(event)
-        except StorageFull:
+        except Unavailable:
             self.closed_for = _FULL
             self._unwritten.append((event, lambda: self._post(reservation, posted)))
             return None
@@ -280,7 +283,7 @@ class Gate:
         """The outcome of a dispatched call was not learnt: its money stays held, its slot is free."""
         reservation = exchange.reservation
         assert reservation is not None
-        at = self.clock.wall_nanos()
+        at = self.wall_nanos()
         self._append_or_keep(
             Lost(exchange.id, at, http_status, code, latency_us, first_token_us, attempts, output_tokens)
         )
@@ -303,7 +306,7 @@ class Gate:
     def hold_unknown(self, unknown: Unknown) -> None:
         """Keep the money of an unknown exchange held."""
         if unknown.id not in self.unknowns:
-            now = self.clock.wall_nanos()
+            now = self.wall_nanos()
             reservation = self.allowances.hold_unknown(unknown.id, unknown.who, unknown.held, unknown.admitted_at, now)
             self.unknowns[unknown.id] = (unknown, reservation)
 
@@ -340,7 +343,7 @@ class Gate:
             return
         try:
             self.journal.append(event)
-        except StorageFull:
+        except Unavailable:
             self.closed_for = _FULL
             self._unwritten.append((event, None))
 
@@ -350,7 +353,7 @@ class Gate:
             event, then = self._unwritten[0]
             try:
                 self.journal.append(event)
-            except StorageFull:
+            except Unavailable:
                 return
             self._unwritten.popleft()
             if then is not None:

@@ -54,18 +54,64 @@ class Bounds:
 
 
 class Request:
-    """One whole request. ``headers`` has lower-case names; repeated fields are joined by a comma."""
+    """One whole request. ``headers`` has lower-case names, repeated fields joined by a comma; nobody changes it."""
 
-    __slots__ = ("body", "describes", "headers", "keep_alive", "method", "problem", "target")
+    __slots__ = ("body", "describes", "head", "headers", "keep_alive", "method", "problem", "target")
 
-    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes = b"") -> None:
         self.method = method
         self.target = target
         self.headers = headers
-        self.body = b""
+        self.body = body
         self.keep_alive = True
         self.describes = False
         self.problem: Problem | None = None
+        #: Where this head has come before on its connection, what was found out about it then.
+        self.head: KnownHead | None = None
+
+
+class KnownHead:
+    """A head that llhttp has accepted on this connection, byte for byte but for the digits of Content-Length.
+
+    Clients on a keep-alive connection send the same head again and again. When one read brings exactly such a head
+    and its body, nothing in it can mean anything else than it did the first time, so it is neither parsed nor
+    identified again.
+    """
+
+    __slots__ = ("_bounds", "_length", "_prefix", "_request", "_suffix", "found")
+
+    def __init__(self, request: Request, head: bytes, digits: tuple[int, int], bounds: Bounds) -> None:
+        self._prefix = head[: digits[0]]
+        self._suffix = head[digits[1] :]
+        self._length = len(self._prefix)
+        self._request = request
+        self._bounds = bounds
+        #: What the exchange found out from the head alone; it belongs to one snapshot.
+        self.found: object = None
+
+    def again(self, data: bytes) -> Request | None:
+        """The request that ``data`` is, if it is this head and its whole body and nothing more."""
+        start = self._length
+        if not data.startswith(self._prefix):
+            return None
+        end = data.find(b"\r", start, start + 9)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self._suffix, end):
+            return None
+        body = data[end + len(self._suffix) :]
+        if len(body) != int(digits) or len(body) > self._bounds.body:
+            return None
+        first = self._request
+        request = Request(first.method, first.target, first.headers, body)
+        request.describes = first.describes
+        request.head = self
+        return request
+
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})[ \t]*\r\n", re.IGNORECASE)
+
+#: A connection whose heads keep changing stops being looked at for repetition.
+CHANGES_MAX: Final = 8
 
 
 class RequestParser:
@@ -79,12 +125,15 @@ class RequestParser:
         "_body",
         "_body_bytes",
         "_bounds",
+        "_changes",
+        "_clean",
         "_describes",
         "_feed",
         "_field_bytes",
         "_fields",
         "_headers",
         "_in_body",
+        "_known",
         "_llhttp",
         "_problem",
         "_request",
@@ -105,6 +154,10 @@ class RequestParser:
         self.head_bytes = 0
         self.awaits_continue = False
         self._in_body = False
+        #: llhttp stands between two requests.
+        self._clean = True
+        self._known: KnownHead | None = None
+        self._changes = 0
         self._request: Request | None = None
         self._reset()
 
@@ -135,6 +188,12 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Take what the socket gave."""
+        clean = self._clean
+        if clean and self._known is not None:
+            again = self._known.again(data)
+            if again is not None:
+                self.ready.append(again)
+                return
         self.head_bytes += len(data)
         try:
             self._feed(data)
@@ -147,11 +206,26 @@ class RequestParser:
             self.head_bytes = 0
         elif self.head_bytes > self._bounds.head:
             self.problem = _head_too_large(self._bounds)
+        if clean and self._clean and len(self.ready) == 1 and self._changes < CHANGES_MAX and self.problem is None:
+            self._learn(data, self.ready[0])
+
+    def _learn(self, data: bytes, request: Request) -> None:
+        """Remember the head of a request that came whole in one read."""
+        self._changes += 1
+        head = data[: len(data) - len(request.body)]
+        lengths = _LENGTH.findall(head)
+        if len(lengths) == 1 and head.endswith(b"\r\n\r\n") and head.count(b"\r\n\r\n") == 1:
+            plain = request.problem is None and request.keep_alive and b"expect" not in request.headers
+            if plain and b"transfer-encoding" not in request.headers:
+                found = _LENGTH.search(head)
+                assert found is not None
+                self._known = request.head = KnownHead(request, head, found.span(1), self._bounds)
 
     # -- called by llhttp ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request starts."""
+        self._clean = False
         self._reset()
 
     def on_url(self, url: bytes) -> None:
@@ -205,6 +279,7 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._clean = True
         self._in_body = False
         self.awaits_continue = False
         request = self._request

@@ -3,19 +3,14 @@
 One dictionary lookup and a few additions per request: no library that locks.
 """
 
-from bisect import bisect_left
 from typing import Final
 
 from faregate.control import Histogram, Sample
 from faregate.core.attribution import Attribution
 from faregate.core.usage import Usage
 
-#: Upper bounds in microseconds.
-LATENCY_US: Final = (
-    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
-    60_000_000, 120_000_000, 300_000_000, 600_000_000,
-)  # fmt: skip
-OVERHEAD_US: Final = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000)
+#: Durations are counted by their number of binary digits in microseconds: bucket ``n`` holds those below 2**n.
+DIGITS_MAX: Final = 60
 
 #: Distinct label sets kept; more (an operator with very many teams) are counted together as ``other``.
 LABEL_SETS_MAX: Final = 10_000
@@ -35,44 +30,41 @@ _TOKEN_KINDS: Final = (
 
 
 class Distribution:
-    """Counts by upper bound, not yet cumulative."""
+    """Counts of durations by powers of two, not yet cumulative."""
 
-    __slots__ = ("bounds", "count", "counts", "sum_us")
+    __slots__ = ("counts", "sum_us")
 
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+    def __init__(self) -> None:
+        self.counts = [0] * (DIGITS_MAX + 1)
         self.sum_us = 0
-        self.count = 0
 
     def observe(self, duration_us: int) -> None:
         """Count one duration."""
-        self.counts[bisect_left(self.bounds, duration_us)] += 1
+        self.counts[duration_us.bit_length()] += 1
         self.sum_us += duration_us
-        self.count += 1
 
-    def histogram(self, name: str) -> Histogram:
-        """The cumulative form that Prometheus reads."""
-        total = 0
+    def histogram(self, name: str, least: int, most: int) -> Histogram:
+        """The cumulative form that Prometheus reads, with buckets from 2**least to 2**most microseconds."""
+        total = sum(self.counts[:least])
         buckets = []
-        for bound, count in zip(self.bounds, self.counts, strict=False):
-            total += count
-            buckets.append((bound, total))
-        return Histogram(name, (), tuple(buckets), self.sum_us, self.count)
+        for digits in range(least, most + 1):
+            total += self.counts[digits]
+            buckets.append((1 << digits, total))
+        return Histogram(name, (), tuple(buckets), self.sum_us, sum(self.counts))
 
 
 class Metrics:
     """Everything the gate counts."""
 
-    __slots__ = ("_by_labels", "first_token", "latency", "overhead", "refusals", "unidentified")
+    __slots__ = ("_by_labels", "first_token", "latency", "overhead", "refusals")
 
     def __init__(self) -> None:
         #: labels → [requests, cost in nano-dollars, then tokens by kind].
         self._by_labels: dict[tuple[str, ...], list[int]] = {}
         self.refusals: dict[str, int] = {}
-        self.latency = Distribution(LATENCY_US)
-        self.first_token = Distribution(LATENCY_US)
-        self.overhead = Distribution(OVERHEAD_US)
+        self.latency = Distribution()
+        self.first_token = Distribution()
+        self.overhead = Distribution()
 
     def settled(
         self, who: Attribution, status: str, usage: Usage, cost: int, latency_us: int, overhead_us: int
@@ -117,7 +109,7 @@ class Metrics:
     def histograms(self) -> tuple[Histogram, ...]:
         """All histograms."""
         return (
-            self.latency.histogram("faregate_request_seconds"),
-            self.first_token.histogram("faregate_first_token_seconds"),
-            self.overhead.histogram("faregate_overhead_seconds"),
+            self.latency.histogram("faregate_request_seconds", 10, 30),
+            self.first_token.histogram("faregate_first_token_seconds", 10, 30),
+            self.overhead.histogram("faregate_overhead_seconds", 5, 20),
         )

@@ -29,8 +29,8 @@ IDLE_CLOSE_S: Final = 55.0
 class Listener(Protocol):
     """What an exchange tells a connection it wants to hear."""
 
-    def answered(self, status: int, headers: list[tuple[bytes, bytes]], chunked: bool) -> None:
-        """The head of the answer is whole."""
+    def answered(self, status: int, headers: list[bytes]) -> None:
+        """The head of the answer is whole; ``headers`` holds names, as they came, and values in turn."""
         ...
 
     def arrived(self, pieces: list[bytes], whole: bool) -> None:
@@ -46,11 +46,12 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider."""
 
     __slots__ = (
-        "_chunked",
         "_feed",
         "_head_bytes",
         "_headers",
+        "_in_head",
         "_interim",
+        "_keep_alive",
         "_llhttp",
         "_pieces",
         "_pool",
@@ -71,10 +72,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._llhttp = httptools.HttpResponseParser(self)
         self._feed = self._llhttp.feed_data
         self._pieces: list[bytes] = []
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: list[bytes] = []
         self._head_bytes = 0
+        self._in_head = True
         self._interim = 0
-        self._chunked = False
+        self._keep_alive = False
         self._whole = False
         self.listener: Listener | None = None
         self.odd = ""
@@ -104,6 +106,8 @@ class UpstreamConnection(asyncio.Protocol):
             # Bytes nobody asked for: the connection cannot be trusted with the next request.
             self.close()
             return
+        if self._in_head:
+            self._head_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -122,16 +126,17 @@ class UpstreamConnection(asyncio.Protocol):
             self.listener = None
             self.close()
             listener.upstream_lost("upstream_protocol", self.odd)
-        elif self._head_bytes > HEAD_BYTES_MAX and not whole:
+        elif self._in_head and self._head_bytes > HEAD_BYTES_MAX and not whole:
             self.listener = None
             self.close()
             listener.upstream_lost("upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
         self._whole = False
+        self._in_head = True
         self._head_bytes = 0
         self._interim = 0
-        if self.odd or not self._llhttp.should_keep_alive():
+        if self.odd or not self._keep_alive:
             self.close()
         else:
             self.used = True
@@ -153,13 +158,12 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
         listener = self.listener
-        if listener is not None and not self._chunked and self._headers and not self._has_length():
-            self.listener = None
-            listener.arrived([], True)
+        if listener is not None and self._headers:
+            names = {name.lower() for name in self._headers[::2]}
+            if not names & {b"content-length", b"transfer-encoding"}:
+                self.listener = None
+                listener.arrived([], True)
         return False
-
-    def _has_length(self) -> bool:
-        return any(name == b"content-length" for name, _ in self._headers)
 
     def pause_writing(self) -> None:
         """A request body fills the socket: it is in memory already, so there is nothing to slow down."""
@@ -175,20 +179,17 @@ class UpstreamConnection(asyncio.Protocol):
             self.odd = "bytes came after the end of the answer"
             return
         self._headers = []
-        self._chunked = False
+        self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field; the names are lower-cased for the allow-list."""
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > HEAD_BYTES_MAX or self._whole:
-            return
-        name = name.lower()
-        if name == b"transfer-encoding":
-            self._chunked = True
-        self._headers.append((name, value))
+        """One header field, or a trailer, which is dropped."""
+        if self._in_head:
+            self._headers += (name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._in_head = False
+        self._head_bytes = 0
         status = self._llhttp.get_status_code()
         listener = self.listener
         if listener is None or self._whole or self.odd:
@@ -198,7 +199,9 @@ class UpstreamConnection(asyncio.Protocol):
             if self._interim > INTERIM_MAX:
                 self.odd = "it sent interim answers without end"
             return
-        listener.answered(status, self._headers, self._chunked)
+        # llhttp only knows it here: after the message it has forgotten.
+        self._keep_alive = self._llhttp.should_keep_alive()
+        listener.answered(status, self._headers)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, chunk framing removed."""
