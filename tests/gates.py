@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,18 @@ from faregate import control
 from faregate.assembly.clock import SystemClock
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.settings import GateSettings
-from faregate.control import Catalogue, Deployment, Key, Limit, Load, Opening, Provider, Route
+from faregate.control import (
+    Allowances,
+    AskAllowances,
+    Catalogue,
+    Deployment,
+    Key,
+    Limit,
+    Load,
+    Opening,
+    Provider,
+    Route,
+)
 from faregate.core import keys
 from faregate.core.ledger.events import Event
 from faregate.core.pricing.card import Rate, RateCard, Tier
@@ -169,3 +182,39 @@ async def running_gate(
             gate.drain()
             await asyncio.wait_for(serving, 10)
             await simulator.close()
+
+
+def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in a loop of its own, its fixtures as usual."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        asyncio.run(test(*arguments, **fixtures))
+
+    return run
+
+
+def steered(text: str = "Say hello.", **steering: Any) -> str:
+    """A user message that steers the simulator's answer."""
+    return f"{text}\nsim: {json.dumps(steering)}"
+
+
+def money(amount: int, window: str = "lifetime", **fields: Any) -> Limit:
+    """A limit in nano-dollars on the team of the default key."""
+    defaults: dict[str, Any] = {"selector": {"team": "research"}, "each": (), "unit": "usd"}
+    return Limit(fields.pop("id", "lim_money"), **(defaults | fields), amount=amount, window=window)
+
+
+async def truth(running: RunningGate) -> list[dict[str, Any]]:
+    """What the simulator says it served."""
+    async with httpx2.AsyncClient(base_url=running.simulator.url) as client:
+        answer = await client.get("/simulator/truth")
+        data: list[dict[str, Any]] = answer.json()["data"]
+        return data
+
+
+async def allowances(running: RunningGate) -> dict[str, tuple[int, int]]:
+    """Posted and held of every limit."""
+    answer = await running.ask(AskAllowances())
+    assert isinstance(answer, Allowances)
+    return {view.limit: (view.posted, view.held) for view in answer.allowances}

@@ -26,3 +26,5 @@ class Call(NamedTuple):
     #: ``False`` for operations that produce no billed output (embeddings).
     has_output: bool = True
     end_user: str = ""
+    #: Names of the body's top-level members, so that an edit knows what is there without looking.
+    members: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
 """Measured units of one call, split into disjoint leaves.
 
 Providers report totals and "of which" parts (cached, reasoning, audio). Pricing needs leaves that do not overlap and
-that
-add up to the totals again; a report whose parts exceed their total is a contradiction and is named, never guessed at.
+that add up to the totals again; a report whose parts exceed their total is a contradiction and is named, never guessed
+at.
+
 The order of fields is part of the journal's format: add new leaves at the end, with a default.
 """
 
@@ -59,6 +60,22 @@ def split(
     Every argument is what the provider said, of any type. Whole numbers from 0 to ``COUNT_MAX`` are accepted; anything
     else, parts that exceed their total, and a ``total`` that is not the sum are a ``Contradiction``.
     """
+    if (
+        type(input_tokens) is type(output_tokens) is type(cached) is type(cache_write) is int
+        and type(input_audio) is type(reasoning) is type(output_audio) is int
+    ):
+        # Nearly every report is plain numbers that fit; the long way below finds out what is wrong with the others.
+        text_in = input_tokens - cached - cache_write - input_audio
+        text_out = output_tokens - reasoning - output_audio
+        if (
+            text_in >= 0 <= text_out
+            and cached >= 0 <= cache_write
+            and input_audio >= 0 <= reasoning
+            and output_audio >= 0
+            and input_tokens <= COUNT_MAX >= output_tokens
+            and (total is None or (type(total) is int and total == input_tokens + output_tokens))
+        ):
+            return Usage(text_in, cached, cache_write, input_audio, text_out, reasoning, output_audio)
     reported = {
         "input": input_tokens,
         "output": output_tokens,

@@ -204,7 +204,11 @@ class Answer:
             out += meter.tail()
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
-        framed = chunk(out) + LAST_CHUNK if whole else chunk(out)
+        framed = chunk(out)
+        if whole:
+            if not (meter.done or meter.finish_seen or meter.error_event):
+                framed += chunk(self._cut_event())
+            framed += LAST_CHUNK
         if self._kept is not None:
             self._keep(out)
         if self._settled and not self._out:
@@ -229,6 +233,15 @@ class Answer:
         else:
             status, code = "cut", "upstream_truncated"
         self._conclude(status, 200, code, metered)
+
+    def _cut_event(self) -> bytes:
+        """The provider ended its stream in the middle of an answer: say so, because the framing does not."""
+        exchange = self.exchange
+        assert exchange.target is not None
+        assert exchange.operation is not None
+        name = exchange.target.provider.name
+        text = f"Provider {name}: its stream ended before the answer did. Charged: what was delivered."
+        return problem_event(Problem("upstream_truncated", text), exchange.id, exchange.operation.shape)
 
     def _stream_head(self) -> bytes:
         request = self.exchange.request

@@ -148,10 +148,9 @@ class Gate:
     def _cut_all(self) -> None:
         for answer in list(self._answers_open):
             answer.cut(_DRAINING)
-        for client in list(self._connections):
-            client.close()
         # Counting and the disk may still be awaited by the last settlements; what stays open becomes unknown.
         self.loop.call_later(1.0, self._finish)
+        self._check_drained()
 
     def _check_drained(self) -> None:
         if self.draining and not self._answers_open:

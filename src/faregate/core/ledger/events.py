@@ -1,9 +1,9 @@
 """The facts the gate journals, in the past tense. The books are a fold of them and of nothing else.
 
 Life of one exchange: ``Intended`` (its hold is taken and the provider's connection is open) → any number of
-``Progressed`` → one ``Settled``. A refusal is one ``Refused``. ``Started`` opens an epoch: every exchange of an
-older epoch
-that has not ended is *unknown* from then on, until a ``Settled`` with a ``resolution`` ends it.
+``Progressed`` → one ``Settled`` (or ``Lost``, and a ``Settled`` later). A refusal is one ``Refused``. ``Started`` opens
+an epoch: every exchange of an older epoch that has not ended is *unknown* from then on, until a ``Settled`` with a
+``resolution`` ends it.
 
 Field order is the journal's format: add fields at the end, with a default. Times are nanoseconds since 1970 UTC,
 durations are microseconds, money is nano-dollars.
@@ -69,6 +69,23 @@ class Progressed(NamedTuple):
     output_tokens: int
 
 
+class Lost(NamedTuple):
+    """The provider may have served a dispatched exchange, and its outcome was not learnt: it is *unknown* from now on.
+
+    Its money stays held, in suspense, until a ``Settled`` with a ``resolution`` ends it; its concurrency slot is free.
+    """
+
+    id: str
+    at: int
+    http_status: int
+    code: str
+    latency_us: int
+    first_token_us: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    #: Output tokens delivered to the caller, as far as they were counted.
+    output_tokens: int = 0
+
+
 class Settled(NamedTuple):
     """A dispatched exchange ended; the hold is resolved and ``charge`` is posted."""
 
@@ -107,7 +124,7 @@ class Refused(NamedTuple):
     limit: str = ""
 
 
-Event = Started | Intended | Progressed | Settled | Refused
+Event = Started | Intended | Progressed | Lost | Settled | Refused
 
 
 __all__ = [
@@ -118,6 +135,7 @@ __all__ = [
     "Attempt",
     "Event",
     "Intended",
+    "Lost",
     "Progressed",
     "Refused",
     "Settled",

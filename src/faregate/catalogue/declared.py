@@ -1,0 +1,63 @@
+"""What an installation declares about models, free of how it was written down.
+
+The configuration and the books fill these in; ``compile`` turns them into the catalogue that the gate works from.
+"""
+
+from typing import NamedTuple
+
+from faregate.control import Provider
+
+
+class DeclaredDeployment(NamedTuple):
+    """One place to send to, as declared; ``model`` is what it is priced as and defaults to ``upstream_model``."""
+
+    name: str
+    provider: str
+    #: What the provider calls it: on Azure the segment of the path, elsewhere the model in the body.
+    upstream_model: str
+    model: str = ""
+    #: 0 takes what the catalogue knows of the model.
+    output_tokens_max: int = 0
+
+
+class DeclaredModel(NamedTuple):
+    """A name that callers may use, and where it goes: names of deployments or ``{provider}/{model}``, in order."""
+
+    name: str
+    to: tuple[str, ...]
+    #: 0 takes what the catalogue knows.
+    output_tokens_max: int = 0
+    context_tokens_max: int = 0
+
+
+class PriceRow(NamedTuple):
+    """One price set by the operator: ``price_pico`` pico-dollars for every ``per`` units.
+
+    It replaces the rate of that unit in every tier while it is in force. The model ``*`` holds the provider's fallback
+    prices, used for models without a price where the installation allows it.
+    """
+
+    provider: str
+    model: str
+    unit: str
+    per: int
+    price_pico: int
+    #: Nanoseconds since 1970 UTC; 0 means "always" at the start and "open" at the end.
+    effective_from: int = 0
+    effective_to: int = 0
+    source: str = "override"
+
+
+class Declared(NamedTuple):
+    """Everything declared that a catalogue is compiled from."""
+
+    providers: tuple[Provider, ...] = ()
+    deployments: tuple[DeclaredDeployment, ...] = ()
+    models: tuple[DeclaredModel, ...] = ()
+    overrides: tuple[PriceRow, ...] = ()
+    #: ``(stage, providers it may use)``; a stage that is not named may use all.
+    stages: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    projects: tuple[str, ...] = ()
+    require_limit: bool = False
+    #: ``refuse`` or ``fallback``.
+    unknown_price: str = "refuse"

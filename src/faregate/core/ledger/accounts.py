@@ -1,0 +1,51 @@
+"""Names of the ledger's accounts.
+
+Owns how payers, providers and the two places of uncertainty are spelled, and how to read a name back. Knows no
+amounts. Names are parts joined by colons, each part percent-escaped where it holds a colon, so that no tenant can name
+a team in a way that lands on another's account.
+"""
+
+from faregate.core.attribution import Attribution
+
+#: What the house pays itself: unknowns that nobody else is charged for, and evidence that came too late.
+OPERATOR = "operator"
+
+#: Parts of a payer's account after its first word, in order.
+PAYER_PARTS = ("organization", "team", "project", "user", "key")
+
+
+def payer_account(who: Attribution) -> str:
+    """The account that is debited for the calls of ``who``."""
+    return account_name("payer", who.organization, who.team, who.project, who.user, who.key)
+
+
+def provider_account(provider: str) -> str:
+    """The account of what calls at a provider were charged."""
+    return account_name("provider", provider)
+
+
+def suspense_account(organization: str) -> str:
+    """Money of an organization whose fate is not known yet."""
+    return account_name("suspense", organization)
+
+
+def unresolved_account(provider: str) -> str:
+    """The other side of suspense: what a provider may have earned."""
+    return account_name("unresolved", provider)
+
+
+def account_name(*parts: str) -> str:
+    """An account's name from its parts, of any text."""
+    return ":".join([_escape(part) for part in parts])
+
+
+def account_parts(name: str) -> tuple[str, ...]:
+    """The parts of an account's name: the inverse of ``account_name``."""
+    return tuple(part.replace("%3A", ":").replace("%25", "%") for part in name.split(":"))
+
+
+def _escape(part: str) -> str:
+    """A part without colons; most hold neither character and come back as they are."""
+    if "%" in part:
+        part = part.replace("%", "%25")
+    return part.replace(":", "%3A") if ":" in part else part

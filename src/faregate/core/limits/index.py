@@ -1,0 +1,250 @@
+"""Which limits apply to a caller, whatever their number.
+
+Owns limits in their compiled form and the look-up by selector. Knows no counter and no time. Limits are grouped by the
+*shape* of their selector, the set of dimensions it names: one dictionary look-up per shape finds all limits of that
+shape, so that 50,000 limits on single keys cost what one costs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import tzinfo
+from operator import itemgetter
+from typing import Any
+
+from faregate.core.amounts import UNITS
+from faregate.core.attribution import TAG_PREFIX, Attribution, dimension
+from faregate.core.limits.kinds import refusal_code
+
+#: Dimensions with a value for every request or end user: remembering what matched them would not pay.
+PER_REQUEST = ("end_user", "run")
+
+#: Distinct callers whose matches are remembered; more of them start anew, so that memory stays bounded.
+REMEMBERED_MAX = 16_384
+
+_Getter = Callable[[Attribution], Any]
+
+
+class CompiledLimit:
+    """A limit ready for admission. Immutable by convention; counters are kept by ``Allowances``."""
+
+    __slots__ = (
+        "amount",
+        "clamp",
+        "code",
+        "contact",
+        "each",
+        "hard",
+        "id",
+        "selector",
+        "subject_of",
+        "unit",
+        "unit_name",
+        "window",
+        "zone",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        selector: Mapping[str, str],
+        each: Sequence[str] = (),
+        unit: str,
+        amount: int | None,
+        window: str = "",
+        zone: tzinfo | None = None,
+        mode: str = "hard",
+        contact: str = "",
+        clamp: bool = False,
+    ) -> None:
+        self.id = id
+        #: ``(dimension, value)`` pairs, sorted.
+        self.selector = tuple(sorted(selector.items()))
+        self.each = tuple(each)
+        self.unit = UNITS.index(unit)
+        self.unit_name = unit
+        #: Nano-dollars or whole units; ``None`` is unlimited.
+        self.amount = amount
+        self.window = window
+        self.zone = zone
+        self.hard = mode == "hard"
+        self.contact = contact
+        self.clamp = clamp
+        #: The public code of a refusal by this limit.
+        self.code = refusal_code(unit, window)
+        #: Key of the counter for a caller: a plain value for one dimension, a tuple for several, ``None`` for a total.
+        self.subject_of: _Getter | None = _getter(self.each) if self.each else None
+
+    def counts_as(self, other: "CompiledLimit") -> bool:
+        """Whether both count the same thing, so that the counters of one go on under the other."""
+        return (
+            self.id == other.id
+            and self.selector == other.selector
+            and self.each == other.each
+            and self.unit == other.unit
+            and self.window == other.window
+            and _zone_name(self.zone) == _zone_name(other.zone)
+        )
+
+    def matches(self, who: Attribution) -> bool:
+        """Whether the limit applies to ``who``; a dimension that ``who`` lacks matches nothing."""
+        return all(dimension(who, name) == value for name, value in self.selector)
+
+    def subject(self, who: Attribution) -> tuple[str, ...]:
+        """The values of ``each`` for ``who``; callers without a value share the counter of the empty string."""
+        return tuple(dimension(who, name) for name in self.each)
+
+    def key_of(self, subject: tuple[str, ...]) -> Any:
+        """What ``subject_of`` gives for callers of this subject."""
+        return subject[0] if len(subject) == 1 else subject
+
+    def __repr__(self) -> str:
+        selector = ",".join(f"{name}={value}" for name, value in self.selector)
+        return f"<{self.id} {selector} each {self.each} {self.amount} {self.unit_name} per {self.window}>"
+
+
+_Shape = tuple[str, ...]
+_Table = dict[Any, tuple[CompiledLimit, ...]]
+
+
+class LimitIndex:
+    """All limits of a snapshot, found by caller. Never changes; ``changed`` makes the next one."""
+
+    __slots__ = (
+        "_dynamic_shapes",
+        "_found",
+        "_static_dimensions",
+        "_static_shapes",
+        "_tables",
+        "dynamic",
+        "limits",
+    )
+
+    def __init__(self, limits: Iterable[CompiledLimit] = ()) -> None:
+        self.limits: dict[str, CompiledLimit] = {}
+        self._tables: dict[_Shape, _Table] = {}
+        for limit in limits:
+            if limit.id in self.limits:
+                msg = f"two limits have the id {limit.id}"
+                raise ValueError(msg)
+            self.limits[limit.id] = limit
+            shape, key = _place(limit)
+            table = self._tables.setdefault(shape, {})
+            table[key] = (*table.get(key, ()), limit)
+        self._arrange()
+
+    def changed(self, limits: Iterable[CompiledLimit], removed: Iterable[str] = ()) -> "LimitIndex":
+        """A new index with ``limits`` added or replaced by id and the ids in ``removed`` gone.
+
+        It copies only the dictionaries that change, so that one new limit among 50,000 takes about a millisecond.
+        """
+        index = LimitIndex()
+        index.limits = dict(self.limits)
+        index._tables = dict(self._tables)
+        new = {limit.id: limit for limit in limits}
+        copied: set[_Shape] = set()
+
+        def table_of(shape: _Shape) -> _Table:
+            if shape not in copied:
+                index._tables[shape] = dict(index._tables.get(shape, ()))
+                copied.add(shape)
+            return index._tables[shape]
+
+        for id in {*removed, *new}:
+            old = index.limits.pop(id, None)
+            if old is None:
+                continue
+            shape, key = _place(old)
+            table = table_of(shape)
+            left = tuple(limit for limit in table[key] if limit is not old)
+            if left:
+                table[key] = left
+            else:
+                del table[key]
+        for limit in new.values():
+            index.limits[limit.id] = limit
+            shape, key = _place(limit)
+            table = table_of(shape)
+            table[key] = (*table.get(key, ()), limit)
+        for shape in copied:
+            if not index._tables[shape]:
+                del index._tables[shape]
+        index._arrange()
+        return index
+
+    def _arrange(self) -> None:
+        """Prepare the look-up of every shape."""
+        static: list[tuple[_Getter, _Table]] = []
+        varying: list[tuple[_Getter, _Table]] = []
+        dimensions: set[str] = set()
+        for shape, table in sorted(self._tables.items()):
+            if any(_is_per_request(name) for name in shape):
+                varying.append((_getter(shape), table))
+            else:
+                static.append((_getter(shape), table))
+                dimensions.update(shape)
+        self._static_shapes = tuple(static)
+        self._dynamic_shapes = tuple(varying)
+        self._static_dimensions = _getter(tuple(sorted(dimensions)))
+        self._found: dict[Any, tuple[CompiledLimit, ...]] = {}
+        #: Some limit selects on or counts each end user, run or tag. Where none does, requests of the same key,
+        #: project, stage, model, deployment and service match the same limits and share their counters.
+        self.dynamic = bool(varying) or any(
+            _is_per_request(name) for limit in self.limits.values() for name in limit.each
+        )
+
+    def matching(self, who: Attribution) -> tuple[CompiledLimit, ...]:
+        """Every limit that applies to ``who``, in an order that depends on the limits only."""
+        values = self._static_dimensions(who)
+        found = self._found.get(values)
+        if found is None:
+            found = self._remember(values, who)
+        for getter, table in self._dynamic_shapes:
+            more = table.get(getter(who))
+            if more is not None:
+                found += more
+        return found
+
+    def _remember(self, values: Any, who: Attribution) -> tuple[CompiledLimit, ...]:
+        """Look ``who`` up in every static shape and keep the answer for the next request of its kind."""
+        found: tuple[CompiledLimit, ...] = ()
+        for getter, table in self._static_shapes:
+            found += table.get(getter(who), ())
+        if len(self._found) >= REMEMBERED_MAX:
+            self._found.clear()
+        self._found[values] = found
+        return found
+
+    def __iter__(self) -> Iterator[CompiledLimit]:
+        return iter(self.limits.values())
+
+    def __len__(self) -> int:
+        return len(self.limits)
+
+
+def _place(limit: CompiledLimit) -> tuple[_Shape, Any]:
+    """The shape of a limit's selector and its key in the table of that shape."""
+    shape = tuple(name for name, _ in limit.selector)
+    values = tuple(value for _, value in limit.selector)
+    return shape, values[0] if len(values) == 1 else values
+
+
+def _is_per_request(name: str) -> bool:
+    """Whether requests of one key differ in this dimension."""
+    return name in PER_REQUEST or name.startswith(TAG_PREFIX)
+
+
+def _getter(names: _Shape) -> _Getter:
+    """Reads dimensions from an attribution: one value for one name, else a tuple of them."""
+    if not names:
+        return lambda who: ()
+    if any(name.startswith(TAG_PREFIX) for name in names):
+        if len(names) == 1:
+            name = names[0]
+            return lambda who: dimension(who, name)
+        return lambda who: tuple(dimension(who, name) for name in names)
+    return itemgetter(*(Attribution._fields.index(name) for name in names))
+
+
+def _zone_name(zone: tzinfo | None) -> str:
+    """A name to compare zones by; no zone is UTC."""
+    return "UTC" if zone is None else str(zone)

@@ -1,0 +1,99 @@
+"""Why a reservation was refused, as a value, with what a caller needs to know to do better.
+
+Owns the choice of the limit to name when several bind. Takes plain figures and keeps nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faregate.core.limits.index import CompiledLimit
+from faregate.core.limits.windows import SECOND
+
+#: Seconds after which trying again makes sense where no window tells: a slot or a balance may be free by then.
+RETRY_SOON_S = 1
+
+
+class Binding(NamedTuple):
+    """One limit that a call does not fit, with its figures at that moment, in the limit's unit."""
+
+    limit: CompiledLimit
+    code: str
+    subject: tuple[str, ...]
+    posted: int
+    held: int
+    #: What the call wanted to hold.
+    wanted: int
+    window_start: int
+    #: Nanoseconds since 1970 UTC at which the window ends, 0 where it never does.
+    resets_at: int
+
+
+class LimitRefusal(NamedTuple):
+    """A call that does not fit; the figures are those of the limit that frees last."""
+
+    limit: CompiledLimit
+    code: str
+    subject: tuple[str, ...]
+    #: The limit's amount; 0 for an unlimited one, which refuses only for want of room for its counters.
+    amount: int
+    posted: int
+    held: int
+    wanted: int
+    window_start: int
+    #: Nanoseconds since 1970 UTC at which the window ends, 0 where it never does.
+    resets_at: int
+    #: Whole seconds after which the window is a new one, at least 1; ``None`` where no waiting helps.
+    retry_after_s: int | None
+    #: Ids of the other limits that the call does not fit either, in the order in which they free, last first.
+    others: tuple[str, ...]
+    #: The call wants more than the whole amount: it will not fit after any wait.
+    impossible: bool
+
+
+def refuse(bindings: Sequence[Binding], now_nanos: int) -> LimitRefusal:
+    """The refusal for ``bindings``, of which there is at least one.
+
+    Named is the limit that frees last: one that can never fit the call, then one whose window never ends, then the
+    longest wait; among equals the first id. Limits that only wait for their balance are named when nothing else binds.
+    """
+
+    def rank(binding: Binding) -> tuple[bool, bool, int, str]:
+        wait = _wait_s(binding, now_nanos)
+        pending = binding.code == "limit_pending"
+        return pending, not _impossible(binding), -(wait if wait is not None else _FOREVER_S), binding.limit.id
+
+    first, *rest = sorted(bindings, key=rank)
+    return LimitRefusal(
+        limit=first.limit,
+        code=first.code,
+        subject=first.subject,
+        amount=first.limit.amount or 0,
+        posted=first.posted,
+        held=first.held,
+        wanted=first.wanted,
+        window_start=first.window_start,
+        resets_at=first.resets_at,
+        retry_after_s=_wait_s(first, now_nanos),
+        others=tuple(binding.limit.id for binding in rest),
+        impossible=_impossible(first),
+    )
+
+
+_FOREVER_S = 1 << 62
+
+
+def _impossible(binding: Binding) -> bool:
+    """Whether the call wants more than the limit's whole amount."""
+    amount = binding.limit.amount
+    return amount is not None and binding.wanted > amount and binding.code != "limit_pending"
+
+
+def _wait_s(binding: Binding, now_nanos: int) -> int | None:
+    """Whole seconds, rounded up, until trying again makes sense; ``None`` where waiting does not help."""
+    if _impossible(binding):
+        return None
+    if binding.code in ("concurrency_limited", "limit_pending"):
+        return RETRY_SOON_S
+    if not binding.resets_at:
+        return None
+    return max(1, -((now_nanos - binding.resets_at) // SECOND))

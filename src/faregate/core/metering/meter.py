@@ -1,0 +1,423 @@
+"""The meter: watches the bytes of an answer on their way to the caller and knows afterwards what it used.
+
+Owns what was told (usage, model, end, errors), what was delivered (text, bounded) and the hiding of the usage event
+that only the gate asked for. What an event means is a dialect's to say; what it costs is pricing's. Bytes are forwarded
+first and understood later: while a stream runs, whole events are only collected, and decoded in batches, because an
+answer that ends as it should needs its last event alone. Nothing a provider sends makes the meter raise or withhold
+bytes for good.
+"""
+
+from typing import Final, Literal, NamedTuple, Protocol
+
+from faregate.core.metering import sse
+from faregate.core.usage import Contradiction, Usage
+
+#: How an exchange's answer ended, as far as bytes tell.
+Outcome = Literal["complete", "cut", "error", "aborted"]
+
+#: Collected events are decoded when they reach this many bytes: memory per stream against work per batch.
+BATCH_BYTES: Final = 8 * 1024
+#: Delivered text kept for counting; what comes after it is counted in proportion.
+TEXT_CHARACTERS_MAX: Final = 16 * 1024
+#: An incomplete event is held back no further than this (RULINGS 14); a larger one is never hidden.
+HELD_BYTES_MAX: Final = 256 * 1024
+
+#: Every usage report names some kind of tokens; its key ends like this. Escaped quotes in text do not.
+_USAGE_MARK: Final = b'_tokens"'
+
+
+class Report(NamedTuple):
+    """What a provider said about one answer.
+
+    ``usage`` is the last that can be true. ``invalid`` is the rule that a report broke, empty where none did.
+    """
+
+    usage: Usage | None = None
+    invalid: str = ""
+    model: str = ""
+    id: str = ""
+    finished: bool = False
+
+
+class Event(NamedTuple):
+    """What one event of a stream says."""
+
+    #: Text that is billed as output: content, refusals, reasoning, tool calls, of all choices.
+    text: str = ""
+    #: How many choices this event ends.
+    finished: int = 0
+    usage: Usage | Contradiction | None = None
+    #: It holds no choice, so that it can only be about the whole answer.
+    bare: bool = False
+    error: bool = False
+    model: str = ""
+    id: str = ""
+    malformed: bool = False
+
+
+class EventDecoder(Protocol):
+    """A dialect's understanding of the events of a stream. Neither method ever raises."""
+
+    def __call__(self, payload: bytes) -> Event | str:
+        """What the data of one event says; a plain string where it says nothing but text."""
+        ...
+
+    def plain_text(self, payloads: list[bytes]) -> str | None:
+        """The text of many events at once, where each says nothing but text; else ``None``.
+
+        It must be the same text as one by one.
+        """
+        ...
+
+
+class Metered(NamedTuple):
+    """What is known of an answer when it has ended.
+
+    ``text`` is the beginning of the ``characters`` delivered; ``unreported`` of them came after the last usage report.
+    """
+
+    report: Report
+    outcome: Outcome
+    text: str = ""
+    characters: int = 0
+    unreported: int = 0
+    #: Something could not be read, so that ``text`` may lack a part.
+    malformed: bool = False
+    #: Usage was told more than once, and not the same.
+    usage_changed: bool = False
+    #: The provider reported an error inside the stream.
+    error: bool = False
+
+    @property
+    def told(self) -> Usage | None:
+        """The provider's usage where it can be believed to the end."""
+        return None if self.report.invalid or self.unreported else self.report.usage
+
+
+def metered_answer(report: Report, text: str, outcome: Outcome = "complete") -> Metered:
+    """An answer that came in one piece; ``text`` is needed only where ``report`` tells no usage."""
+    return Metered(report, outcome, text[:TEXT_CHARACTERS_MAX], len(text))
+
+
+def _only_tells_usage(event: Event) -> bool:
+    return event.bare and event.usage is not None and not event.error and not event.text
+
+
+class StreamMeter:
+    """Meters one stream. ``feed`` every piece, forward what it returns, then forward ``tail`` and call ``finish``.
+
+    ``decode_event`` says what an event's data means.
+    ``hide_usage`` takes the event that only reports usage out of what is forwarded. ``choices`` is how many answers the
+    call has.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_characters",
+        "_choices",
+        "_closed",
+        "_decode",
+        "_error",
+        "_finished",
+        "_hidden_end",
+        "_hide",
+        "_id",
+        "_invalid",
+        "_kept",
+        "_malformed",
+        "_model",
+        "_plain",
+        "_ready",
+        "_ready_bytes",
+        "_rest",
+        "_sent",
+        "_skipping",
+        "_swallow",
+        "_text",
+        "_usage",
+        "_usage_at",
+        "done",
+        "first_token",
+    )
+
+    def __init__(self, decode_event: EventDecoder, hide_usage: bool, choices: int = 1) -> None:
+        self._decode = decode_event
+        self._hide = hide_usage
+        self._choices = choices
+        #: ``[DONE]`` lies in what ``feed`` returned last, or did before.
+        self.done = False
+        #: Some billed text was delivered.
+        self.first_token = False
+        # Pieces of whole events that wait to be decoded, and the incomplete event at the end of the stream so far.
+        self._ready: list[bytes] = []
+        self._ready_bytes = 0
+        self._rest = bytearray()
+        # How much of the rest was forwarded already; nothing or all of it while usage is to be hidden.
+        self._sent = 0
+        # The rest outgrew all bounds: its bytes are dropped until the event ends.
+        self._skipping = False
+        # A hidden event ended in CR; an LF that follows belongs to it.
+        self._swallow = False
+        # Neither of the above, and past the first token: whole events can be forwarded without a look inside.
+        self._plain = False
+        # The incomplete event at the end was understood, and is to be hidden.
+        self._closed = False
+        self._hidden_end = False
+        self._text = ""
+        self._kept = 0
+        self._characters = 0
+        self._usage: Usage | None = None
+        self._usage_at = 0
+        self._invalid = ""
+        self._changed = False
+        self._model = ""
+        self._id = ""
+        self._finished = 0
+        self._malformed = False
+        self._error = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes of the provider and return what may be forwarded now.
+
+        The very same object is returned when nothing of it, or of earlier bytes, is hidden or held back.
+        """
+        # JSON ends in a brace and ``[DONE]`` does not; the usage report is looked for only where it is to be hidden.
+        if self._plain and data[-3:] == b"}\n\n" and not (self._hide and _USAGE_MARK in data):
+            self._ready.append(data)
+            self._ready_bytes += len(data)
+            if self._ready_bytes >= BATCH_BYTES:
+                self._drain()
+            return data
+        return self._feed_closely(data)
+
+    def _feed_closely(self, data: bytes) -> bytes:
+        """Frame ``data`` together with the incomplete event before it."""
+        arrived = data
+        if self._swallow and data:
+            self._swallow = False
+            if data[:1] == b"\n":
+                data = data[1:]
+        rest, old = self._rest, len(self._rest)
+        buffer: bytes | bytearray = data
+        if old:
+            rest += data
+            buffer = rest
+        end = sse.whole_bytes(buffer, max(0, old - 3))
+        if not end:
+            if not old:
+                rest += data
+            forwarded = self._hold(data, old)
+            if forwarded and not self.done:
+                self.done = sse.has_done(self._rest, old)
+        else:
+            whole = bytes(buffer[:end]) if end < len(buffer) or old else data
+            if not self.done:
+                # An incomplete event that is held back is not delivered yet.
+                self.done = sse.has_done(whole if self._hide else buffer, old)
+            self._rest = bytearray(buffer[end:])
+            forwarded = self._pass_whole(whole)
+            self._sent = 0 if self._hide else len(self._rest)
+            # An incomplete event that is too large to hide goes on at once.
+            if self._hide and len(self._rest) > HELD_BYTES_MAX:
+                forwarded += self._rest
+                self._sent = len(self._rest)
+        if len(self._rest) > sse.EVENT_BYTES_MAX:
+            self._drop_rest()
+        self._plain = self.first_token and not self._rest and not self._swallow
+        if not self._hide or forwarded == arrived:
+            return arrived
+        return forwarded
+
+    def _hold(self, data: bytes, old: int) -> bytes:
+        """What to forward when no event ended: everything, or nothing while the event may have to be hidden."""
+        if not self._hide or self._sent or self._skipping:
+            self._sent = old + len(data)
+            return data
+        if old + len(data) <= HELD_BYTES_MAX:
+            return b""
+        self._sent = old + len(data)
+        return bytes(self._rest)
+
+    def _drop_rest(self) -> None:
+        """Forget the beginning of an event beyond all bounds, but for the bytes in which its end may begin."""
+        if not self._skipping:
+            self._drain()
+            self._skipping = True
+            self._malformed = True
+        dropped = len(self._rest) - 3
+        # Every character is at least a byte, so this is the most that was delivered.
+        self._characters += dropped
+        del self._rest[:dropped]
+        self._sent = len(self._rest)
+
+    def _pass_whole(self, whole: bytes) -> bytes:
+        """Take whole events, and return those of their bytes that are still to be forwarded."""
+        sent = self._sent
+        if self._skipping:
+            # The first event is the end of one that was given up.
+            self._skipping = False
+            self._sent = 0
+            first = next(sse.spans(whole), (0, len(whole)))[1]
+            self._characters += first
+            return whole[sent:first] + self._pass_whole(whole[first:])
+        if self._hide and _USAGE_MARK in whole:
+            return self._without_usage(whole)[sent:]
+        self._ready.append(whole)
+        self._ready_bytes += len(whole)
+        if self._ready_bytes >= BATCH_BYTES or not self.first_token:
+            self._drain()
+        return whole[sent:]
+
+    def _without_usage(self, whole: bytes) -> bytes:
+        self._drain()
+        kept: list[bytes] = []
+        position = 0
+        for start, end in sse.spans(whole):
+            if self._take(whole[start:end], may_hide=end - start <= HELD_BYTES_MAX):
+                kept.append(whole[position:start])
+                position = end
+                self._swallow = end == len(whole) and whole.endswith(b"\r")
+        if not position:
+            return whole
+        kept.append(whole[position:])
+        return b"".join(kept)
+
+    def _drain(self) -> None:
+        """Decode the events that were collected."""
+        if not self._ready:
+            return
+        ready = self._ready
+        whole = ready[0] if len(ready) == 1 else b"".join(ready)
+        self._ready = []
+        self._ready_bytes = 0
+        if whole[:6] == b"data: " and whole[-2:] == b"\n\n" and b"\r" not in whole:
+            # Nearly always there are only events of one line of data that say nothing but text.
+            payloads = whole[6:-2].split(b"\n\ndata: ")
+            text = None if b"\n" in b"".join(payloads) else self._decode.plain_text(payloads)
+            if text is not None and len(whole) <= sse.LINE_BYTES_MAX:
+                self._add(text)
+                return
+        for event in sse.events(whole):
+            self._take(event)
+
+    def _take(self, event: bytes, may_hide: bool = False) -> bool:
+        """Understand one event; true when it is to be hidden."""
+        if sse.is_oversized(event):
+            self._malformed = True
+            self._characters += len(event)
+            return False
+        data = sse.payload(event)
+        if data is None:
+            return False
+        if data == b"[DONE]":
+            self.done = True
+            return False
+        told = self._decode(data)
+        if isinstance(told, str):
+            self._add(told)
+            return False
+        self._note(told)
+        return may_hide and _only_tells_usage(told)
+
+    def _add(self, text: str) -> None:
+        if text:
+            self.first_token = True
+            self._characters += len(text)
+            room = TEXT_CHARACTERS_MAX - self._kept
+            if room > 0:
+                self._text += text[:room]
+                self._kept = len(self._text)
+
+    def _note(self, event: Event) -> None:
+        self._add(event.text)
+        self._finished += event.finished
+        self._model = event.model or self._model
+        self._id = event.id or self._id
+        self._malformed |= event.malformed
+        self._error |= event.error
+        usage = event.usage
+        if usage is None:
+            return
+        self._usage_at = self._characters
+        if isinstance(usage, Contradiction):
+            self._invalid = usage.rule
+            return
+        self._changed |= self._usage is not None and self._usage != usage
+        self._usage = usage
+        self._invalid = ""
+
+    @property
+    def finish_seen(self) -> bool:
+        """Every choice of the answer has told why it ended."""
+        self._drain()
+        return self._finished >= self._choices
+
+    @property
+    def report(self) -> Report:
+        """What the provider has told so far."""
+        self._drain()
+        return Report(self._usage, self._invalid, self._model, self._id, self._finished >= self._choices)
+
+    @property
+    def delivered_characters(self) -> int:
+        """Characters of billed text so far."""
+        self._drain()
+        return self._characters
+
+    @property
+    def malformed(self) -> bool:
+        """Something could not be read so far."""
+        self._drain()
+        return self._malformed
+
+    @property
+    def error_event(self) -> bool:
+        """The provider reported an error inside the stream."""
+        self._drain()
+        return self._error
+
+    def tail(self) -> bytes:
+        """What was held back when the provider's bytes ended; nothing the second time."""
+        hidden = self._close()
+        held = b"" if hidden else bytes(self._rest[self._sent :])
+        self._rest = bytearray()
+        self._sent = 0
+        self._skipping = self._closed = self._plain = False
+        return held
+
+    def _close(self) -> bool:
+        """Understand the event that the stream ended in, once; true when it is to be hidden."""
+        self._drain()
+        if self._closed or self._skipping or not self._rest:
+            return self._hidden_end
+        self._closed = True
+        event = bytes(self._rest)
+        data = None if sse.is_oversized(event) else sse.payload(event)
+        if data is None:
+            return False
+        if data == b"[DONE]":
+            self.done = True
+            return False
+        told = self._decode(data)
+        if isinstance(told, str):
+            self._add(told)
+        elif not told.malformed:
+            # Where it is malformed the stream was cut inside this event, and the cut says more than half an event.
+            self._note(told)
+            self._hidden_end = self._hide and not self._sent and _only_tells_usage(told)
+        return self._hidden_end
+
+    def finish(self, outcome: Outcome) -> Metered:
+        """What is known of the answer; bytes may still follow it, but nothing they say is told. Never raises."""
+        self._close()
+        unreported = self._characters - self._usage_at if self._usage is not None or self._invalid else 0
+        return Metered(
+            self.report,
+            outcome,
+            self._text,
+            self._characters,
+            unreported,
+            self._malformed,
+            self._changed,
+            self._error,
+        )
