@@ -142,10 +142,10 @@ class Answer:
 
     # -- the answer comes back (called by the connection) --------------------------------------------------------------
 
-    def answered(self, status: int, headers: list[bytes]) -> None:
+    def answered(self, status: int, head: bytes) -> None:
         """The head of the answer is whole."""
         self._status = status
-        self._passed, self._content_type = passed_headers(headers)
+        self._passed, self._content_type = passed_headers(head)
         self._last_at = self._gate.now
         self._first_byte_us = self._elapsed_us()
         if status == 200 and self._content_type.startswith(b"text/event-stream"):

@@ -429,21 +429,19 @@ class Exchange:
         answer.send(request_head(constant, self.forwarded, target.provider.kind, self.id, len(body)), body)
 
     def _edited(self, target: Target) -> bytes:
-        """The caller's bytes, with the few splices that forwarding needs (docs/reference/edits.md)."""
+        """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
         call, operation = self.call, self.operation
         assert operation is not None
         model = None
         ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
         if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
             model = target.upstream_model
-        return edit(
-            self.request.body,
-            call,
-            model=model,
-            cap=self.cap or None,
-            cap_field=target.cap_field,
-            ask_usage=ask_usage,
-        )
+        body = self.request.body
+        if model is None and not self.cap and not ask_usage and body[:1] == b"{":
+            return body
+        # Only chat knows the newer name of the cap.
+        cap_field = target.cap_field if operation.name == "chat.completions" else "max_tokens"
+        return edit(body, call, model=model, cap=self.cap or None, cap_field=cap_field, ask_usage=ask_usage)
 
     def _not_connected(self, code: str, why: str) -> None:
         """Nothing was sent: the next candidate is tried under a hold of its own, all in memory."""

@@ -6,7 +6,7 @@ Nothing that is not named here crosses the gate (RULINGS 18), so a header invent
 from typing import Final
 
 from faregate.control import Provider
-from faregate.proxy.refuse import identity_headers, status_line
+from faregate.proxy.refuse import status_line
 
 _REQUEST: Final = frozenset(
     (
@@ -85,16 +85,19 @@ def _line_start(name: bytes) -> bytes:
 _CONTENT_TYPE: Final = b"content-type: "
 
 
-def passed_headers(headers: list[bytes]) -> tuple[bytes, bytes]:
-    """The lines of a provider's headers that a client may see, and the content type among them."""
+def passed_headers(head: bytes) -> tuple[bytes, bytes]:
+    """The lines of a provider's head that a client may see, and the content type among them."""
     parts: list[bytes] = []
     content_type = b""
-    names = iter(headers)
-    for name, value in zip(names, names, strict=True):
+    lines = iter(head.split(b"\r\n"))
+    next(lines)
+    for line in lines:
+        name, _, value = line.partition(b":")
         start = _shown.get(name)
         if start is None:
             start = _line_start(name)
         if start:
+            value = value.strip(b" \t")
             parts += (start, value, b"\r\n")
             if start == _CONTENT_TYPE:
                 content_type = value
@@ -103,15 +106,15 @@ def passed_headers(headers: list[bytes]) -> tuple[bytes, bytes]:
 
 def answer_head(status: int, passed: bytes, request_id: str, ours: bytes, framing: bytes, keep_alive: bool) -> bytes:
     """The head of an answer to the client; ``framing`` is its length or chunked line."""
-    return b"".join(
-        (
-            status_line(status),
-            passed,
-            identity_headers(request_id),
-            ours,
-            framing,
-            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
-        )
+    id = request_id.encode()
+    return b"%b%bx-faregate-request-id: %b\r\nx-request-id: %b\r\n%b%b%b\r\n" % (
+        status_line(status),
+        passed,
+        id,
+        id,
+        ours,
+        framing,
+        b"" if keep_alive else b"connection: close\r\n",
     )
 
 

@@ -15,6 +15,8 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus} | {49
 
 def status_line(status: int) -> bytes:
     """``HTTP/1.1 200 OK`` with its line end; phrases are our own, never the provider's."""
+    if status == 200:
+        return b"HTTP/1.1 200 OK\r\n"
     return b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b"Status"))
 
 

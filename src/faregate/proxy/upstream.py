@@ -29,8 +29,8 @@ IDLE_CLOSE_S: Final = 55.0
 class Listener(Protocol):
     """What an exchange tells a connection it wants to hear."""
 
-    def answered(self, status: int, headers: list[bytes]) -> None:
-        """The head of the answer is whole; ``headers`` holds names, as they came, and values in turn."""
+    def answered(self, status: int, head: bytes) -> None:
+        """The head of the answer is whole: status line and header lines, without the empty line."""
         ...
 
     def arrived(self, pieces: list[bytes], whole: bool) -> None:
@@ -47,11 +47,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_feed",
-        "_head_bytes",
-        "_headers",
+        "_head",
+        "_head_from",
         "_in_head",
         "_interim",
         "_keep_alive",
+        "_length_told",
         "_llhttp",
         "_pieces",
         "_pool",
@@ -72,9 +73,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._llhttp = httptools.HttpResponseParser(self)
         self._feed = self._llhttp.feed_data
         self._pieces: list[bytes] = []
-        self._headers: list[bytes] = []
-        self._head_bytes = 0
+        #: Bytes from the start of the answer until its head is whole; llhttp checks them, and they are cut up
+        #: afterwards.
+        self._head = b""
+        #: Where in them the head begins, behind interim answers.
+        self._head_from = 0
         self._in_head = True
+        self._length_told = False
         self._interim = 0
         self._keep_alive = False
         self._whole = False
@@ -107,7 +112,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head = self._head + data if self._head else data
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -126,7 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.listener = None
             self.close()
             listener.upstream_lost("upstream_protocol", self.odd)
-        elif self._in_head and self._head_bytes > HEAD_BYTES_MAX and not whole:
+        elif self._in_head and len(self._head) > HEAD_BYTES_MAX and not whole:
             self.listener = None
             self.close()
             listener.upstream_lost("upstream_protocol", "its header block is too large")
@@ -134,7 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self) -> None:
         self._whole = False
         self._in_head = True
-        self._head_bytes = 0
+        self._head_from = 0
         self._interim = 0
         if self.odd or not self._keep_alive:
             self.close()
@@ -158,11 +163,9 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
         listener = self.listener
-        if listener is not None and self._headers:
-            names = {name.lower() for name in self._headers[::2]}
-            if not names & {b"content-length", b"transfer-encoding"}:
-                self.listener = None
-                listener.arrived([], True)
+        if listener is not None and not self._in_head and not self._length_told:
+            self.listener = None
+            listener.arrived([], True)
         return False
 
     def pause_writing(self) -> None:
@@ -177,31 +180,31 @@ class UpstreamConnection(asyncio.Protocol):
         """An answer starts; a second one to the same request is bytes after the end."""
         if self._whole:
             self.odd = "bytes came after the end of the answer"
-            return
-        self._headers = []
-        self._in_head = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field, or a trailer, which is dropped."""
-        if self._in_head:
-            self._headers += (name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
-        self._head_bytes = 0
         status = self._llhttp.get_status_code()
         listener = self.listener
         if listener is None or self._whole or self.odd:
             return
+        end = self._head.find(b"\r\n\r\n", self._head_from)
         if status < 200:
+            self._head_from = end + 4
             self._interim += 1
             if self._interim > INTERIM_MAX:
                 self.odd = "it sent interim answers without end"
             return
+        if end - self._head_from > HEAD_BYTES_MAX:
+            self.odd = "its header block is too large"
+            return
+        head = self._head[self._head_from : end]
+        self._head = b""
+        self._in_head = False
         # llhttp only knows it here: after the message it has forgotten.
         self._keep_alive = self._llhttp.should_keep_alive()
-        listener.answered(status, self._headers)
+        lower = head.lower()
+        self._length_told = b"\r\ncontent-length:" in lower or b"\r\ntransfer-encoding:" in lower
+        listener.answered(status, head)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, chunk framing removed."""
