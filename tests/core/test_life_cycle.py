@@ -372,7 +372,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_balances_and_nobody_pays_twice(self) -> None:
-        """Postings sum to zero; payers owe what their calls were charged, the operator the rest, suspense the unknown."""
+        """Postings sum to zero; payers owe their charges, the operator the rest, suspense the unknown."""
         totals, balances = self.oracle.totals(), self.oracle.balances
         assert totals.sum == 0
         assert totals.requests == len(self.charged)

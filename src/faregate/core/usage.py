@@ -75,7 +75,8 @@ def split(
             and input_tokens <= COUNT_MAX >= output_tokens
             and (total is None or (type(total) is int and total == input_tokens + output_tokens))
         ):
-            return Usage(text_in, cached, cache_write, input_audio, text_out, reasoning, output_audio)
+            # The tuple's own constructor takes a third of the time, on every answer.
+            return tuple.__new__(Usage, (text_in, cached, cache_write, input_audio, text_out, reasoning, output_audio))
     reported = {
         "input": input_tokens,
         "output": output_tokens,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from faregate.core.call import Call
-from faregate.core.metering.meter import Event, Report
+from faregate.core.metering.meter import EventDecoder, Report
 from faregate.dialects import answers, openai_chat, openai_completions, openai_embeddings
 from faregate.errors import Problem
 
@@ -29,8 +29,8 @@ class Dialect(NamedTuple):
     usage_of: Callable[[bytes], Report]
     #: Whole answer → its billed text, for counting where no usage is reported.
     answer_text: Callable[[bytes], str]
-    #: Data of one streamed event → what it says; for ``StreamMeter``.
-    decode_event: Callable[[bytes], Event | str]
+    #: Data of streamed events → what they say; for ``StreamMeter``.
+    decode_event: EventDecoder
     #: Request body → the texts to tokenize for an exact count, and the tokens to add to them.
     prompt_text: Callable[[bytes], list[str]]
     prompt_tokens_overhead: Callable[[bytes], int]

@@ -19,24 +19,24 @@ _MISSING: Final = "input or output tokens are missing"
 class InputDetails(msgspec.Struct, gc=False):
     """Parts of ``prompt_tokens``."""
 
-    cached_tokens: Any = 0
-    cache_write_tokens: Any = 0
-    audio_tokens: Any = 0
+    cached_tokens: int | None = 0
+    cache_write_tokens: int | None = 0
+    audio_tokens: int | None = 0
 
 
 class OutputDetails(msgspec.Struct, gc=False):
     """Parts of ``completion_tokens``."""
 
-    reasoning_tokens: Any = 0
-    audio_tokens: Any = 0
+    reasoning_tokens: int | None = 0
+    audio_tokens: int | None = 0
 
 
 class Usage(msgspec.Struct, gc=False):
-    """The ``usage`` object as it came; any type is taken, so that a wrong one can be named."""
+    """The ``usage`` object as documented; one of another shape is read by ``loose_usage``."""
 
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    total_tokens: Any = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: InputDetails | None = None
     completion_tokens_details: OutputDetails | None = None
 
@@ -52,29 +52,46 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
 
 
+class _Named(msgspec.Struct, gc=False):
+    model: str | None = None
+    id: str | None = None
+
+
 _answer = msgspec.json.Decoder(_Answer).decode
+_named = msgspec.json.Decoder(_Named).decode
+_NO_INPUT_DETAILS: Final = InputDetails()
+_NO_OUTPUT_DETAILS: Final = OutputDetails()
 
 
-def usage_of_report(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
+def name_and_id(payload: bytes) -> tuple[str, str]:
+    """The model that answered and the provider's id, empty where they are not told. Never raises."""
+    try:
+        named = _named(payload)
+    except DECODING_ERRORS:
+        return "", ""
+    return named.model or "", named.id or ""
+
+
+def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
     """The disjoint leaves of a usage object; ``outputs`` says that output tokens must be among them."""
     incoming, outgoing, total = told.prompt_tokens, told.completion_tokens, told.total_tokens
-    if incoming is None or (outputs and outgoing is None):
+    if incoming is None or (outgoing is None and outputs):
         return units.Contradiction(_MISSING)
-    parts_in, parts_out = told.prompt_tokens_details, told.completion_tokens_details
-    reasoning = 0 if parts_out is None else parts_out.reasoning_tokens
+    parts_in = told.prompt_tokens_details or _NO_INPUT_DETAILS
+    parts_out = told.completion_tokens_details or _NO_OUTPUT_DETAILS
+    reasoning = parts_out.reasoning_tokens
     # Some providers (xAI) report reasoning beside the completion tokens instead of among them; only the total tells.
-    if reasoning and type(total) is type(incoming) is type(outgoing) is type(reasoning) is int:
-        if total == incoming + outgoing + reasoning:
-            outgoing += reasoning
+    if reasoning and total and outgoing is not None and total == incoming + outgoing + reasoning:
+        outgoing += reasoning
     return units.split(
         incoming,
-        outgoing,
+        outgoing or 0,
         total=total,
-        cached=0 if parts_in is None else parts_in.cached_tokens,
-        cache_write=0 if parts_in is None else parts_in.cache_write_tokens,
-        input_audio=0 if parts_in is None else parts_in.audio_tokens,
-        reasoning=reasoning,
-        output_audio=0 if parts_out is None else parts_out.audio_tokens,
+        cached=parts_in.cached_tokens or 0,
+        cache_write=parts_in.cache_write_tokens or 0,
+        input_audio=parts_in.audio_tokens or 0,
+        reasoning=reasoning or 0,
+        output_audio=parts_out.audio_tokens or 0,
     )
 
 
@@ -84,15 +101,18 @@ def report_of(body: bytes, outputs: bool = True) -> Report:
         answer = _answer(body)
     except DECODING_ERRORS:
         return _loose_report(body, outputs)
-    choices = answer.choices
-    finished = not outputs or (bool(choices) and all(choice.finish_reason is not None for choice in choices or ()))
-    return _report(answer.usage, answer.model or "", answer.id or "", finished, outputs)
+    finished = True
+    if outputs:
+        choices = answer.choices
+        finished = bool(choices)
+        for choice in choices or ():
+            if choice.finish_reason is None:
+                finished = False
+    usage = None if answer.usage is None else leaves(answer.usage, outputs)
+    return _report(usage, answer.model or "", answer.id or "", finished)
 
 
-def _report(told: Usage | None, model: str, id: str, finished: bool, outputs: bool) -> Report:
-    if told is None:
-        return Report(None, "", model, id, finished)
-    usage = usage_of_report(told, outputs)
+def _report(usage: units.Usage | units.Contradiction | None, model: str, id: str, finished: bool) -> Report:
     if isinstance(usage, units.Contradiction):
         return Report(None, usage.rule, model, id, finished)
     return Report(usage, "", model, id, finished)
@@ -110,12 +130,7 @@ def _loose_report(body: bytes, outputs: bool) -> Report:
     )
     model, id = _string(value.get("model")), _string(value.get("id"))
     told = value.get("usage")
-    if told is None:
-        return Report(None, "", model, id, finished)
-    usage = loose_usage(told, outputs)
-    if isinstance(usage, units.Contradiction):
-        return Report(None, usage.rule, model, id, finished)
-    return Report(usage, "", model, id, finished)
+    return _report(None if told is None else loose_usage(told, outputs), model, id, finished)
 
 
 def loose(body: bytes) -> Any:
@@ -132,12 +147,26 @@ def _whole(digits: str) -> int | str:
 
 
 def loose_usage(told: Any, outputs: bool) -> units.Usage | units.Contradiction:
-    """The leaves of a usage object of any shape."""
-    try:
-        usage = msgspec.convert(told, Usage)
-    except msgspec.ValidationError:
-        return units.Contradiction("the usage report is not an object of numbers")
-    return usage_of_report(usage, outputs)
+    """The leaves of a usage object of any shape; the first thing that is wrong with it is named."""
+    if not isinstance(told, dict):
+        return units.Contradiction("the usage report is not an object")
+    incoming, outgoing = told.get("prompt_tokens"), told.get("completion_tokens")
+    if incoming is None or (outgoing is None and outputs):
+        return units.Contradiction(_MISSING)
+    parts_in = told.get("prompt_tokens_details")
+    parts_out = told.get("completion_tokens_details")
+    parts_in = parts_in if isinstance(parts_in, dict) else {}
+    parts_out = parts_out if isinstance(parts_out, dict) else {}
+    return units.split(
+        incoming,
+        outgoing,
+        total=told.get("total_tokens"),
+        cached=parts_in.get("cached_tokens"),
+        cache_write=parts_in.get("cache_write_tokens"),
+        input_audio=parts_in.get("audio_tokens"),
+        reasoning=parts_out.get("reasoning_tokens"),
+        output_audio=parts_out.get("audio_tokens"),
+    )
 
 
 def _string(value: Any) -> str:
@@ -145,7 +174,7 @@ def _string(value: Any) -> str:
 
 
 #: Members of a streamed choice that name things and hold no billed text.
-_LABELS: Final = frozenset(("role", "type", "id", "index", "finish_reason", "object", "logprobs", "name"))
+_LABELS: Final = frozenset(("role", "type", "id", "index", "finish_reason", "object", "logprobs"))
 
 
 def texts_of(value: Any) -> list[str]:

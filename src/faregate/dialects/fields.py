@@ -5,7 +5,7 @@ provider untouched, whose own error then comes back. Names that would steer a ca
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -33,15 +33,17 @@ _CARRIERS: Final = ("extra_body", "metadata")
 
 _int_or_none = msgspec.json.Decoder(int | None).decode
 _bool_or_none = msgspec.json.Decoder(bool | None).decode
+_text = msgspec.json.Decoder(str).decode
 _text_or_none = msgspec.json.Decoder(str | None).decode
 _anything = msgspec.json.Decoder(Any).decode
 _names_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def text(value: msgspec.Raw, path: str) -> str | None | Problem:
+def text(value: msgspec.Raw, path: str) -> str | Problem | None:
     """A string or null."""
     try:
-        return _text_or_none(value)
+        told: str | None = _text_or_none(value)
+        return told
     except UnicodeDecodeError:
         return Problem("json_utf8", f"{path}: the text is not UTF-8; send UTF-8.", param=path)
     except DECODING_ERRORS:
@@ -52,11 +54,11 @@ def name(value: msgspec.Raw | None, path: str) -> str | Problem:
     """A name that routes, limits or reports go by: 1 to 256 printable characters."""
     if value is None:
         return missing(path, "a string")
-    told = text(value, path)
-    if isinstance(told, Problem):
-        return told
-    if told is None:
-        return expected("field_type", path, "a string", "null")
+    try:
+        told: str = _text(value)
+    except DECODING_ERRORS:
+        other = text(value, path)
+        return other if isinstance(other, Problem) else expected("field_type", path, "a string", "null")
     if 0 < len(told) <= NAME_CHARACTERS_MAX and told.isprintable():
         return told
     if not told:
@@ -76,10 +78,10 @@ def flag(value: msgspec.Raw, path: str) -> bool | Problem:
         return expected("field_type", path, "true or false", kind_of(value))
 
 
-def count(value: msgspec.Raw, path: str, least: int, most: int) -> int | None | Problem:
+def count(value: msgspec.Raw, path: str, least: int, most: int) -> int | Problem | None:
     """A whole number from ``least`` to ``most``, or null."""
     try:
-        number = _int_or_none(value)
+        number: int | None = _int_or_none(value)
     except DECODING_ERRORS:
         return _not_a_count(value, path, least, most)
     if number is None or least <= number <= most:
@@ -90,55 +92,50 @@ def count(value: msgspec.Raw, path: str, least: int, most: int) -> int | None | 
 def _not_a_count(value: msgspec.Raw, path: str, least: int, most: int) -> Problem:
     wanted = f"a whole number from {least} to {most}"
     try:
-        other = _anything(value)
+        other: Any = _anything(value)
     except DECODING_ERRORS:
         # A string or structure that does not decode is of the wrong type whatever it holds; a number is out of reach.
         if kind_of(value) != "a number":
             return expected("field_type", path, wanted, kind_of(value))
         return Problem("json_number", f"{path}: the number is out of any range; send {wanted}.", param=path)
-    if type(other) not in (int, bool, str, list, dict) and not least <= other <= most:
+    # JSON says 1e9 with a fraction or exponent; as a number it is out of range before it is of a wrong type.
+    if kind_of(value) == "a number" and not least <= other <= most:
         return expected("field_range", path, wanted, echo(other))
     return expected("field_type", path, wanted, kind_of(value))
 
 
-class Cap(NamedTuple):
-    """The output cap of one choice and the member that says so; ``field`` is set for a null, too."""
+#: The output cap of one choice and the member that says so; the member is named for a null, too.
+Cap = tuple[int | None, str]
 
-    tokens: int | None = None
-    field: str = ""
-
-
-_NO_CAP: Final = Cap()
+NO_CAP: Final[Cap] = (None, "")
 
 
 def cap(found: Members, least: int = 1) -> Cap | Problem:
     """The output cap; ``max_tokens`` and ``max_completion_tokens`` may both be said, if they say the same."""
     old, new = found.get("max_tokens"), found.get("max_completion_tokens")
-    if old is None and new is None:
-        return _NO_CAP
-    told = Cap()
-    for field, value in (("max_completion_tokens", new), ("max_tokens", old)):
+    if old is None or new is None:
+        value, field = (new, "max_completion_tokens") if old is None else (old, "max_tokens")
         if value is None:
-            continue
+            return NO_CAP
         tokens = count(value, field, least, OUTPUT_CAP_MAX)
-        if isinstance(tokens, Problem):
-            return tokens
-        if tokens is not None and told.tokens is not None and tokens != told.tokens:
-            return Problem(
-                "field_conflict",
-                f"max_tokens: expected the same as max_completion_tokens ({told.tokens}), got {tokens}; send one of them.",
-                param="max_tokens",
-            )
-        if told.tokens is None:
-            told = Cap(tokens, field)
-    return told
+        return tokens if isinstance(tokens, Problem) else (tokens, field)
+    tokens = count(new, "max_completion_tokens", least, OUTPUT_CAP_MAX)
+    other = count(old, "max_tokens", least, OUTPUT_CAP_MAX)
+    if isinstance(tokens, Problem):
+        return tokens
+    if isinstance(other, Problem):
+        return other
+    if tokens is None or other is None:
+        return (other, "max_tokens") if tokens is None else (tokens, "max_completion_tokens")
+    if tokens != other:
+        wanted = f"the same as max_completion_tokens ({tokens})"
+        return expected("field_conflict", "max_tokens", wanted, str(other), "send one of them")
+    return tokens, "max_completion_tokens"
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
-
-NOT_STREAMED: Final = (False, False)
 
 _stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
@@ -183,6 +180,18 @@ def _duplicate_option(value: msgspec.Raw) -> Problem | None:
     if isinstance(found, Problem):
         return found._replace(param="stream_options")
     return None
+
+
+def choices(found: Members) -> int | Problem:
+    """How many answers to one prompt are billed."""
+    most = 1
+    for field in ("n", "best_of"):
+        if field in found:
+            told = count(found[field], field, 1, CHOICES_MAX)
+            if isinstance(told, Problem):
+                return told
+            most = max(most, told or 1)
+    return most
 
 
 def end_user(found: Members) -> str | Problem:

@@ -45,15 +45,26 @@ def members(body: bytes, long_field: str) -> Members | Problem:
         if body.startswith(BOM):
             return members(body[len(BOM) :], long_field)
         return explain(body)
-    compact = sum(map(len, found)) + sum(map(len, found.values())) + 4 * len(found) + 1
+    # Braces without the comma that the last member lacks; then two quotes, a colon and a comma for each.
+    compact = 1
+    for name, value in found.items():
+        compact += len(name) + len(value) + 4
     if compact != len(body) and not _colons_agree(body, found, long_field):
         problem = _duplicate(body)
         if problem is not None:
             return problem
-    # A run of closing brackets is how deep nesting ends when nobody hides it; only then is the depth worth a scan.
-    if _SQUARE_RUN in body or _CURLY_RUN in body:
-        return _too_deep(body.decode("utf-8", "replace")) or found
     return found
+
+
+def too_deep(value: bytes) -> Problem | None:
+    """The refusal of a value that is nested too deeply.
+
+    Only a run of closing brackets, which is how deep nesting ends when nobody hides it, makes a scan worth its time;
+    whatever escapes this meets the decoder's own bound.
+    """
+    if _SQUARE_RUN in value or _CURLY_RUN in value:
+        return _too_deep(value.decode("utf-8", "replace"))
+    return None
 
 
 def _colons_agree(body: bytes, found: Members, long_field: str) -> bool:

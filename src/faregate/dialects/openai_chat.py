@@ -11,7 +11,7 @@ import msgspec
 from faregate.core.call import Call
 from faregate.core.metering.meter import Event
 from faregate.dialects import answers, fields, urls
-from faregate.dialects.jsonbody import DECODING_ERRORS, Members, kind_of, members
+from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.errors import Problem
 
@@ -36,6 +36,14 @@ _COMMON: Final = frozenset(
     """.split()
 )
 
+#: Members of nearly every call, which need no look beyond the first ones that ``read`` takes.
+_PLAIN: Final = frozenset(
+    """
+    model messages stream stream_options max_tokens max_completion_tokens temperature top_p stop tool_choice
+    response_format seed parallel_tool_calls reasoning_effort
+    """.split()
+)
+
 _FEATURES: Final = {
     "audio": ("audio answers", "ask for text"),
     "web_search_options": ("web search", "leave it out"),
@@ -50,6 +58,7 @@ _FEATURES: Final = {
 }
 
 _TOOL_TYPES: Final = ("function", "custom")
+_TEXT_PARTS: Final = ("text", "refusal")
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -61,20 +70,17 @@ class _Part(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    content: msgspec.Raw = msgspec.Raw()
-    audio: msgspec.Raw = msgspec.Raw()
+    content: str | list[_Part] | None = None
+    audio: Any = None
 
 
 class _Tool(msgspec.Struct, gc=False):
     type: Any = None
 
 
-class _Prediction(msgspec.Struct, gc=False):
-    content: Any = None
-
-
+_message = msgspec.json.Decoder(_Message).decode
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _messages = msgspec.json.Decoder(list[_Message]).decode
-_parts = msgspec.json.Decoder(list[_Part]).decode
 _tools = msgspec.json.Decoder(list[_Tool]).decode
 _text_list = msgspec.json.Decoder(list[Any]).decode
 
@@ -88,57 +94,47 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     found = members(body, "messages")
     if isinstance(found, Problem):
         return found
-    if not _COMMON.issuperset(found):
-        problem = _look_closer(found)
-        if problem is not None:
-            return problem
+    choices: int | Problem = 1
+    user: str | Problem = ""
+    extra = 0
+    if not _PLAIN.issuperset(found):
+        if not _COMMON.issuperset(found):
+            problem = _look_closer(found)
+            if problem is not None:
+                return problem
+        choices = fields.choices(found)
+        if isinstance(choices, Problem):
+            return choices
+        user = fields.end_user(found)
+        if isinstance(user, Problem):
+            return user
+        # A rejected prediction is billed as output; it has at most as many tokens as bytes.
+        extra = len(found.get("prediction", b"")) * choices
     name = model or fields.name(found.get("model"), "model")
     if isinstance(name, Problem):
         return name
     cap = fields.cap(found)
     if isinstance(cap, Problem):
         return cap
-    choices: int | Problem | None = 1
-    if "n" in found:
-        choices = fields.count(found["n"], "n", 1, fields.CHOICES_MAX)
-        if isinstance(choices, Problem):
-            return choices
-    streamed = fields.NOT_STREAMED
+    stream = usage_wanted = False
     if "stream" in found or "stream_options" in found:
-        read_stream = fields.stream(found)
-        if isinstance(read_stream, Problem):
-            return read_stream
-        streamed = read_stream
-    user = ""
-    if "user" in found or "safety_identifier" in found:
-        read_user = fields.end_user(found)
-        if isinstance(read_user, Problem):
-            return read_user
-        user = read_user
+        streamed = fields.stream(found)
+        if isinstance(streamed, Problem):
+            return streamed
+        stream, usage_wanted = streamed
     messages = found.get("messages")
     if messages is None:
         return missing("messages", "a list of messages")
     media = _media(messages, "audio" in name, forbid_private_urls)
     if isinstance(media, Problem):
         return media
-    extra = 0
-    if "prediction" in found:
-        # A rejected prediction is billed as output; it has at most as many tokens as bytes.
-        extra = len(found["prediction"])
-    return Call(
-        OPERATION,
-        name,
-        streamed[0],
-        streamed[1],
-        choices or 1,
-        cap.tokens,
-        cap.field,
-        # The JSON around a message is longer than the tokens that the provider adds for it.
-        len(body) + media,
-        extra * (choices or 1),
-        True,
-        user,
-        tuple(found),
+    # The JSON around a message is longer than the tokens that the provider adds for it.
+    bound = len(body) + media
+    tokens, field = cap
+    # A named tuple's own constructor costs three times as much as the tuple's, on every request.
+    return tuple.__new__(
+        Call,
+        (OPERATION, name, stream, usage_wanted, choices, tokens, field, bound, extra, True, user, tuple(found)),
     )
 
 
@@ -181,44 +177,46 @@ def _media(messages: msgspec.Raw, may_hear: bool, forbid_private_urls: bool) -> 
     # Content that is a list needs a bracket. Prose has none, and finding none costs next to nothing.
     if raw.find(b"[", 1) < 0 and not may_hear:
         return 0
+    deep = too_deep(raw)
+    if deep is not None:
+        return deep
     try:
-        told = _messages(messages)
-    except DECODING_ERRORS:
-        return _bad_messages(messages)
+        told = _messages(raw)
+    except DECODING_ERRORS as error:
+        return _bad_messages(raw, error)
     tokens = 0
     for index, message in enumerate(told):
-        content = bytes(message.content)
-        if content[:1] == b"[":
-            added = _parts_tokens(message.content, f"messages[{index}].content", forbid_private_urls)
+        content = message.content
+        if type(content) is list:
+            added = _parts_tokens(content, f"messages[{index}].content", forbid_private_urls)
             if isinstance(added, Problem):
                 return added
             tokens += added
-        if len(message.audio) and bytes(message.audio) != b"null":
+        if message.audio is not None:
             return unbounded(f"messages[{index}].audio", "earlier audio", "send its transcript as text")
     return tokens
 
 
-def _bad_messages(messages: msgspec.Raw) -> Problem:
-    try:
-        told = msgspec.json.decode(messages, type=list[msgspec.Raw])
-    except DECODING_ERRORS:
-        return Problem("json_depth", "messages: nested too deeply; flatten it.", param="messages")
-    for index, message in enumerate(told):
+def _bad_messages(raw: bytes, error: Exception) -> Problem:
+    if isinstance(error, UnicodeDecodeError):
+        return Problem("json_utf8", "messages: the text is not UTF-8; send UTF-8.", param="messages")
+    if isinstance(error, RecursionError):
+        return Problem("json_depth", f"messages: nested deeper than {DEPTH_MAX} levels; flatten it.", param="messages")
+    for index, message in enumerate(_values(raw)):
+        where = f"messages[{index}]"
         if kind_of(message) != "an object":
-            return expected("field_type", f"messages[{index}]", "an object", kind_of(message))
+            return expected("field_type", where, "an object", kind_of(message))
+        try:
+            _message(message)
+        except DECODING_ERRORS:
+            return expected("field_type", f"{where}.content", "text or a list of parts", "something else")
     return expected("field_type", "messages", "a list of messages", "something else")
 
 
-def _parts_tokens(content: msgspec.Raw, path: str, forbid_private_urls: bool) -> int | Problem:
-    try:
-        parts = _parts(content)
-    except UnicodeDecodeError:
-        return Problem("json_utf8", f"{path}: the text is not UTF-8; send UTF-8.", param=path)
-    except DECODING_ERRORS:
-        return expected("field_type", path, "text or a list of parts", "something else")
+def _parts_tokens(parts: list[_Part], path: str, forbid_private_urls: bool) -> int | Problem:
     tokens = 0
     for index, part in enumerate(parts):
-        if part.type in ("text", "refusal") and part.image_url is part.input_audio is part.file is None:
+        if part.image_url is part.input_audio is part.file is part.video_url is None and part.type in _TEXT_PARTS:
             continue
         where = f"{path}[{index}]"
         if part.input_audio is not None or part.type in ("input_audio", "audio", "audio_url"):
@@ -228,8 +226,10 @@ def _parts_tokens(content: msgspec.Raw, path: str, forbid_private_urls: bool) ->
         if part.video_url is not None:
             return unbounded(where, "video input", "send single images")
         if part.image_url is None:
-            if part.type is None or part.type == "image_url":
-                return missing(f"{where}.image_url" if part.type else f"{where}.type", "a content part as documented")
+            if part.type is None:
+                return missing(f"{where}.type", "text, refusal or image_url")
+            if part.type == "image_url":
+                return missing(f"{where}.image_url", "an object with a url")
             return unbounded(where, f"a part of type {echo(part.type)}", "use text and image_url parts")
         added = _image_tokens(part.image_url, where, forbid_private_urls)
         if isinstance(added, Problem):
@@ -312,29 +312,13 @@ def prompt_tokens_overhead(body: bytes) -> int:
 
 # -- streams ----------------------------------------------------------------------------------------------------------
 
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    function: _Function | None = None
-    custom: Any = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    role: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    function_call: _Function | None = None
+#: Parts of a delta that are billed as output. Providers name reasoning in one of two ways, some in both.
+_BILLED: Final = ("content", "refusal", "tool_calls", "function_call")
+_REASONING: Final = ("reasoning_content", "reasoning")
 
 
 class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
+    delta: dict[str, Any] | None = None
     finish_reason: str | None = None
 
 
@@ -342,62 +326,87 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = msgspec.field(default_factory=list)
     usage: answers.Usage | None = None
     error: msgspec.Raw | None = None
-    model: str | None = None
-    id: str | None = None
+
+
+class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    finish_reason: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """An event that says text of the only choice and nothing else; any other does not decode as one."""
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    error: None = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
+_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
 
 
-def decode_event(payload: bytes) -> Event | str:
-    """What one event of a stream says; a plain string where it says nothing but text. Never raises."""
-    try:
-        chunk = _chunk(payload)
-    except DECODING_ERRORS:
-        return answers.odd_event(payload)
-    choices = chunk.choices
-    if len(choices) == 1 and chunk.usage is None and chunk.error is None:
-        choice = choices[0]
-        delta = choice.delta
-        if choice.finish_reason is None and delta is not None:
-            text = delta.content
-            if (
-                text is not None
-                and delta.role is None
-                and delta.tool_calls is None
-                and delta.refusal is None
-                and delta.reasoning_content is None
-                and delta.reasoning is None
-            ):
-                return text
+class ChatEvents:
+    """Understands the events of a stream; see ``EventDecoder``."""
+
+    __slots__ = ()
+
+    def plain_text(self, payloads: list[bytes]) -> str | None:
+        """The text of many events at once, where each says nothing but text."""
+        try:
+            return "".join([chunk.choices[0].delta.content for chunk in map(_plain_chunk, payloads)])
+        except DECODING_ERRORS:
+            return None
+
+    def __call__(self, payload: bytes) -> Event | str:
+        """What one event says."""
+        try:
+            chunk = _chunk(payload)
+        except DECODING_ERRORS:
+            return answers.odd_event(payload)
+        texts: list[str] = []
+        finished = 0
+        named = False
+        for choice in chunk.choices:
+            finished += choice.finish_reason is not None
+            if choice.delta is not None:
+                texts += _billed_texts(choice.delta)
+                named |= "role" in choice.delta
+        text = "".join(texts)
+        if chunk.choices and not finished and not named and chunk.usage is None and chunk.error is None:
+            return text
+        model, id = answers.name_and_id(payload)
+        usage = answers.leaves(chunk.usage, outputs=True) if chunk.usage is not None else None
+        return Event(text, finished, usage, not chunk.choices, chunk.error is not None, model, id)
+
+
+decode_event: Final = ChatEvents()
+
+
+def _billed_texts(delta: dict[str, Any]) -> list[str]:
     texts: list[str] = []
-    finished = 0
-    for choice in choices:
-        finished += choice.finish_reason is not None
-        if choice.delta is not None:
-            _collect(choice.delta, texts)
-    usage = answers.usage_of_report(chunk.usage, outputs=True) if chunk.usage is not None else None
-    return Event(
-        "".join(texts), finished, usage, not choices, chunk.error is not None, chunk.model or "", chunk.id or ""
-    )
-
-
-def _collect(delta: _Delta, texts: list[str]) -> None:
-    for text in (delta.content, delta.refusal, delta.reasoning_content or delta.reasoning):
-        if text:
-            texts.append(text)
-    calls = [call.function for call in delta.tool_calls or () if call.function is not None]
-    if delta.function_call is not None:
-        calls.append(delta.function_call)
-    for call in calls:
-        texts.extend(text for text in (call.name, call.arguments) if text)
-    for tool_call in delta.tool_calls or ():
-        texts.extend(_strings(tool_call.custom))
+    for part in _BILLED:
+        value = delta.get(part)
+        if value:
+            texts += answers.texts_of(value)
+    for part in _REASONING:
+        value = delta.get(part)
+        if value:
+            texts += answers.texts_of(value)
+            break
+    return texts
 
 
 def answer_text(body: bytes) -> str:
     """The text of a whole answer that is billed as output, all choices one after the other."""
     value = answers.loose(body)
     choices = value.get("choices") if isinstance(value, dict) else None
-    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)] if choices else []
-    return "".join(answers.texts_of(messages))
+    texts: list[str] = []
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            texts += _billed_texts(message)
+    return "".join(texts)

@@ -60,8 +60,8 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
         streamed[0],
         streamed[1],
         choices,
-        cap.tokens,
-        cap.field,
+        cap[0],
+        cap[1],
         len(body),
         0,
         True,
@@ -72,20 +72,16 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
 
 def _choices(found: Members) -> int | Problem:
     """How many answers are billed: for each prompt ``best_of`` candidates, or ``n`` where that is more."""
-    most = 1
-    for field in ("n", "best_of"):
-        if field in found:
-            told = fields.count(found[field], field, 1, fields.CHOICES_MAX)
-            if isinstance(told, Problem):
-                return told
-            most = max(most, told or 1)
+    each = fields.choices(found)
+    if isinstance(each, Problem):
+        return each
     prompts = count_inputs(found.get("prompt"), "prompt", PROMPTS_MAX)
-    return prompts if isinstance(prompts, Problem) else most * prompts
+    return prompts if isinstance(prompts, Problem) else each * prompts
 
 
 def count_inputs(value: msgspec.Raw | None, path: str, most: int) -> int | Problem:
     """How many inputs a text, a list of texts, a list of tokens or a list of such lists is."""
-    if value is None or len(value) == 4 and bytes(value) == b"null":
+    if value is None or (len(value) == 4 and bytes(value) == b"null"):
         return 1
     kind = kind_of(value)
     if kind == "a string":
@@ -141,26 +137,54 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = msgspec.field(default_factory=list)
     usage: answers.Usage | None = None
     error: msgspec.Raw | None = None
-    model: str | None = None
-    id: str | None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    text: str
+    finish_reason: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """An event that says text of the only choice and nothing else; any other does not decode as one."""
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    error: None = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
+_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
 
 
-def decode_event(payload: bytes) -> Event | str:
-    """What one event of a stream says; a plain string where it says nothing but text. Never raises."""
-    try:
-        chunk = _chunk(payload)
-    except DECODING_ERRORS:
-        return answers.odd_event(payload)
-    choices = chunk.choices
-    usage = None if chunk.usage is None else answers.usage_of_report(chunk.usage, outputs=True)
-    finished = sum(choice.finish_reason is not None for choice in choices)
-    text = "".join(choice.text for choice in choices if choice.text)
-    if choices and not finished and usage is None and chunk.error is None:
-        return text
-    return Event(text, finished, usage, not choices, chunk.error is not None, chunk.model or "", chunk.id or "")
+class CompletionEvents:
+    """Understands the events of a stream; see ``EventDecoder``."""
+
+    __slots__ = ()
+
+    def plain_text(self, payloads: list[bytes]) -> str | None:
+        """The text of many events at once, where each says nothing but text."""
+        try:
+            return "".join([chunk.choices[0].text for chunk in map(_plain_chunk, payloads)])
+        except DECODING_ERRORS:
+            return None
+
+    def __call__(self, payload: bytes) -> Event | str:
+        """What one event says."""
+        try:
+            chunk = _chunk(payload)
+        except DECODING_ERRORS:
+            return answers.odd_event(payload)
+        choices = chunk.choices
+        finished = sum(choice.finish_reason is not None for choice in choices)
+        text = "".join(choice.text for choice in choices if choice.text)
+        if choices and not finished and chunk.usage is None and chunk.error is None:
+            return text
+        usage = None if chunk.usage is None else answers.leaves(chunk.usage, outputs=True)
+        model, id = answers.name_and_id(payload)
+        return Event(text, finished, usage, not choices, chunk.error is not None, model, id)
+
+
+decode_event: Final = CompletionEvents()
 
 
 def answer_text(body: bytes) -> str:

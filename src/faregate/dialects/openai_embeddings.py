@@ -54,9 +54,22 @@ def prompt_tokens_overhead(body: bytes) -> int:
     return tokens_in(value.get("input")) if isinstance(value, dict) else 0
 
 
-def decode_event(payload: bytes) -> Event | str:
+class NoEvents:
     """An answer of embeddings is never streamed; whatever comes as an event is read loosely."""
-    return answers.odd_event(payload)
+
+    __slots__ = ()
+
+    def plain_text(self, payloads: list[bytes]) -> str | None:
+        """No event says nothing but text."""
+        del payloads
+        return None
+
+    def __call__(self, payload: bytes) -> Event | str:
+        """What one event says."""
+        return answers.odd_event(payload)
+
+
+decode_event: Final = NoEvents()
 
 
 def answer_text(body: bytes) -> str:

@@ -5,6 +5,7 @@ A path that is not listed here never reaches a provider: the gate is closed by c
 
 import re
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from faregate.errors import Problem
 
@@ -44,11 +45,14 @@ _EXACT: Final = {
 
 _METHODS: Final = {path: method.decode() for method, path in _EXACT}
 
+#: A plain segment that is neither ``.`` nor ``..``, which servers and clients resolve in their own ways.
+_SEGMENT: Final = rb"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.~-]{1,256}"
 _AZURE: Final = re.compile(
-    rb"(?:/[A-Za-z0-9_.-]+)*?/deployments/([A-Za-z0-9_.-]{1,256})/(chat/completions|completions|embeddings)"
+    rb"(?:/%b)*?/deployments/(%b)/(chat/completions|completions|embeddings)" % (_SEGMENT, _SEGMENT)
 )
-_AZURE_ANY: Final = re.compile(rb"(?:/[A-Za-z0-9_.-]+)*?/deployments/[^/]+/(.+)")
-_MODEL: Final = re.compile(rb"(?:/openai)?/v1/models/([A-Za-z0-9_.:/-]{1,256})")
+_AZURE_ANY: Final = re.compile(rb"(?:/%b)*?/deployments/[^/]+/(.+)" % _SEGMENT)
+#: Clients escape the slashes and colons of model names; nothing is resolved from this path, so they may.
+_MODEL: Final = re.compile(rb"(?:/openai)?/v1/models/((?:[A-Za-z0-9_.:@/-]|%2[Ff]|%3[Aa]|%40){1,256})")
 
 #: First segments of what model services offer besides; each is refused by its name until it can be metered.
 _UNMETERED: Final = frozenset(
@@ -59,6 +63,10 @@ _UNMETERED: Final = frozenset(
     """.split()
 )
 
+PATH_BYTES_MAX: Final = 8192
+
+_NEVER_IN_PATHS: Final = frozenset("%\\# ")
+_DOTS: Final = frozenset((".", ".."))
 _CANONICAL: Final = re.compile(rb"(?:/[A-Za-z0-9_.:@~!$&'()*+,;=-]+)+")
 
 
@@ -77,14 +85,24 @@ def route(method: bytes, target: bytes) -> Operation | Problem:
         return _wrong_method(_METHODS[path])
     model = _MODEL.fullmatch(path)
     if model is not None:
-        if method == b"GET":
-            return Operation("models", deployment=model[1].decode(), metered=False)
-        return _unmetered("models")
+        name = unquote_to_bytes(model[1]).decode()
+        if not _DOTS.intersection(name.split("/")):
+            if method != b"GET":
+                return _wrong_method("GET")
+            return Operation("models", deployment=name, metered=False)
     return _refused(path)
 
 
 def _refused(path: bytes) -> Problem:
-    if b"%" in path or b"\\" in path or any(part in (b".", b"..") for part in path.split(b"/")):
+    text = path.decode("latin-1")
+    if len(path) > PATH_BYTES_MAX:
+        return Problem("uri_too_long", f"Path exceeds {PATH_BYTES_MAX} bytes; shorten it.")
+    if (
+        not path.startswith(b"/")
+        or not (text.isascii() and text.isprintable())
+        or not _NEVER_IN_PATHS.isdisjoint(text)
+        or _DOTS.intersection(text.split("/"))
+    ):
         return Problem("uri_invalid", "Path is not valid: it must be plain, without escapes or dot segments.")
     if _CANONICAL.fullmatch(path) is None:
         return _not_found()

@@ -193,6 +193,7 @@ class StreamMeter:
     def _feed_closely(self, data: bytes) -> bytes:
         """Frame ``data`` together with the incomplete event before it."""
         arrived = data
+        self._closed = self._hidden_end = False
         if self._swallow and data:
             self._swallow = False
             if data[:1] == b"\n":
@@ -221,7 +222,7 @@ class StreamMeter:
             if self._hide and len(self._rest) > HELD_BYTES_MAX:
                 forwarded += self._rest
                 self._sent = len(self._rest)
-        if len(self._rest) > sse.EVENT_BYTES_MAX:
+        if len(self._rest) > (3 if self._skipping else sse.EVENT_BYTES_MAX):
             self._drop_rest()
         self._plain = self.first_token and not self._rest and not self._swallow
         if not self._hide or forwarded == arrived:
@@ -245,7 +246,6 @@ class StreamMeter:
             self._skipping = True
             self._malformed = True
         dropped = len(self._rest) - 3
-        # Every character is at least a byte, so this is the most that was delivered.
         self._characters += dropped
         del self._rest[:dropped]
         self._sent = len(self._rest)
@@ -258,7 +258,7 @@ class StreamMeter:
             self._skipping = False
             self._sent = 0
             first = next(sse.spans(whole), (0, len(whole)))[1]
-            self._characters += first
+            self._characters += len(whole[:first].rstrip(b"\r\n"))
             return whole[sent:first] + self._pass_whole(whole[first:])
         if self._hide and _USAGE_MARK in whole:
             return self._without_usage(whole)[sent:]
@@ -304,7 +304,8 @@ class StreamMeter:
         """Understand one event; true when it is to be hidden."""
         if sse.is_oversized(event):
             self._malformed = True
-            self._characters += len(event)
+            # Every character is at least a byte, so this is the most that was delivered.
+            self._characters += len(event.rstrip(b"\r\n"))
             return False
         data = sse.payload(event)
         if data is None:
@@ -388,9 +389,12 @@ class StreamMeter:
     def _close(self) -> bool:
         """Understand the event that the stream ended in, once; true when it is to be hidden."""
         self._drain()
-        if self._closed or self._skipping or not self._rest:
+        if self._closed or not self._rest:
             return self._hidden_end
         self._closed = True
+        if self._skipping:
+            self._characters += len(self._rest)
+            return False
         event = bytes(self._rest)
         data = None if sse.is_oversized(event) else sse.payload(event)
         if data is None:

@@ -1,0 +1,99 @@
+"""Which operation a path names, and which paths never reach a provider."""
+
+import pytest
+
+from faregate.dialects.paths import Operation, route
+from faregate.errors import Problem
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "shape", "deployment"),
+    [
+        (b"POST", b"/v1/chat/completions", "chat.completions", "openai", ""),
+        (b"POST", b"/v1/completions", "completions", "openai", ""),
+        (b"POST", b"/v1/embeddings?x=1", "embeddings", "openai", ""),
+        (b"POST", b"/openai/v1/chat/completions", "chat.completions", "openai", ""),
+        (
+            b"POST",
+            b"/openai/deployments/my-gpt/chat/completions?api-version=1",
+            "chat.completions",
+            "azure_openai",
+            "my-gpt",
+        ),
+        (b"POST", b"/deployments/e.2/embeddings?api-version=1", "embeddings", "azure_openai", "e.2"),
+        (b"POST", b"/foo/openai/deployments/x/completions", "completions", "azure_openai", "x"),
+        (b"GET", b"/v1/models", "models", "openai", ""),
+        (b"GET", b"/v1/models/gpt-4o", "models", "openai", "gpt-4o"),
+        (b"GET", b"/v1/models/meta-llama%2FLlama-3", "models", "openai", "meta-llama/Llama-3"),
+        (b"GET", b"/v1/models/ft:gpt-4o:a::b", "models", "openai", "ft:gpt-4o:a::b"),
+    ],
+)
+def test_known_paths(method: bytes, path: bytes, name: str, shape: str, deployment: str) -> None:
+    """OpenAI's and Azure's paths name their operation; the deployment is the segment after ``deployments``."""
+    operation = route(method, path)
+    assert isinstance(operation, Operation)
+    assert (operation.name, operation.shape, operation.deployment) == (name, shape, deployment)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        (b"POST", b"/v1/responses", "operation_unmetered"),
+        (b"POST", b"/v1/images/generations", "operation_unmetered"),
+        (b"POST", b"/v1/audio/speech", "operation_unmetered"),
+        (b"POST", b"/v1/files", "operation_unmetered"),
+        (b"POST", b"/v1/batches", "operation_unmetered"),
+        (b"GET", b"/v1/realtime", "operation_unmetered"),
+        (b"POST", b"/v1/moderations", "operation_unmetered"),
+        (b"POST", b"/v1/rerank", "operation_unmetered"),
+        (b"POST", b"/v1/fine_tuning/jobs", "operation_unmetered"),
+        (b"POST", b"/v1/assistants", "operation_unmetered"),
+        (b"POST", b"/v1/threads/t/runs", "operation_unmetered"),
+        (b"POST", b"/v1/vector_stores", "operation_unmetered"),
+        (b"POST", b"/v1/uploads", "operation_unmetered"),
+        (b"POST", b"/v1/messages", "operation_unmetered"),
+        (b"POST", b"/v1beta/models/gemini:generateContent", "operation_unmetered"),
+        (b"POST", b"/openai/deployments/x/images/generations", "operation_unmetered"),
+        (b"GET", b"/v1/chat/completions", "method_not_allowed"),
+        (b"OPTIONS", b"/v1/embeddings", "method_not_allowed"),
+        (b"GET", b"/openai/deployments/x/chat/completions", "method_not_allowed"),
+        (b"DELETE", b"/v1/models/gpt-4o", "method_not_allowed"),
+        (b"POST", b"//v1//chat", "not_found"),
+        (b"POST", b"/v1/chat/completions/", "not_found"),
+        (b"POST", b"/V1/chat/completions", "not_found"),
+        (b"GET", b"/", "not_found"),
+        (b"POST", b"/deployments//chat/completions", "not_found"),
+        (b"GET", b"/v1/%2e%2e/admin/keys", "uri_invalid"),
+        (b"POST", b"/v1/chat/completions%00", "uri_invalid"),
+        (b"POST", b"/v1%2fchat/completions", "uri_invalid"),
+        (b"POST", b"/v1/./chat/completions", "uri_invalid"),
+        (b"POST", b"/deployments/../chat/completions", "uri_invalid"),
+        (b"POST", b"/a/../deployments/x/chat/completions", "uri_invalid"),
+        (b"GET", b"/v1/models/..%2f..%2fadmin", "uri_invalid"),
+        (b"POST", b"/v1\\chat", "uri_invalid"),
+        (b"POST", b"/v1/ch\xffat", "uri_invalid"),
+        (b"POST", b"/v1/a\x00", "uri_invalid"),
+        (b"POST", b"http://host/v1/chat", "uri_invalid"),
+        (b"POST", b"", "uri_invalid"),
+        (b"POST", b"/" + b"a/" * 5000, "uri_too_long"),
+    ],
+)
+def test_refused_paths(method: bytes, path: bytes, code: str) -> None:
+    """Everything else is refused by name and passed to nobody."""
+    problem = route(method, path)
+    assert isinstance(problem, Problem)
+    assert problem.code == code
+
+
+def test_unmetered_is_named() -> None:
+    """An operation that is known but not metered is refused by its name."""
+    problem = route(b"POST", b"/v1/responses")
+    assert isinstance(problem, Problem)
+    assert problem.message == "responses is not metered yet, so it is not passed on."
+
+
+def test_allow() -> None:
+    """A wrong method is told the right one, for the ``Allow`` header, too."""
+    problem = route(b"PUT", b"/v1/models")
+    assert isinstance(problem, Problem)
+    assert problem.details == {"allow": "GET"}

@@ -1,0 +1,101 @@
+"""Which addresses a provider may be asked to fetch."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faregate.dialects.urls import data_url_problem, is_public_https
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/cat.png",
+        "https://EXAMPLE.com:8443/a?b=c#d",
+        "https://8.8.8.8/x",
+        "https://[2606:4700::1111]/x",
+        "https://sub.example.co.uk./x",
+    ],
+)
+def test_public(url: str) -> None:
+    """Public https addresses pass."""
+    assert is_public_https(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/",
+        "https://169.254.169.254/",
+        "http://[::ffff:127.0.0.1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://[::1]/",
+        "https://[fe80::1%25eth0]/",
+        "https://[fd00::1]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://[2002:7f00:1::]/",
+        "http://2130706433/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0x7f.1/",
+        "https://0177.0.0.1/",
+        "https://127.1/",
+        "https://10.0.0.8/",
+        "https://192.168.1.1/",
+        "https://172.16.0.1/",
+        "https://100.64.0.1/",
+        "https://0.0.0.0/",
+        "https://224.0.0.1/",
+        "https://localhost/",
+        "https://localhost./",
+        "https://LOCALHOST/",
+        "https://a.localhost/",
+        "https://metadata.google.internal/",
+        "https://intranet/",
+        "https://%31%32%37.0.0.1/",
+        "https://127.0.0.1/",
+        "https://user:p@example.com/",
+        "https://example.com@127.0.0.1/",
+        "https://example.com\\@127.0.0.1/",
+        "file:///etc/passwd",
+        "gopher://example.com/",
+        "ftp://example.com/",
+        "http://example.com/",
+        "//example.com/",
+        "https:///x",
+        "https://",
+        "https://exa mple.com/",
+        "https://example.com\n/",
+        "https://example.com:0/",
+        "https://example.com:99999/",
+        "https://[::1/",
+        "https://a..b/",
+        "",
+        "https://example.com/" + "a" * 9000,
+    ],
+)
+def test_private(url: str) -> None:
+    """Loopback, private, link-local, odd spellings, credentials and other schemes do not."""
+    assert not is_public_https(url)
+
+
+@given(st.text())
+def test_total(text: str) -> None:
+    """Any text is judged and never raises."""
+    assert is_public_https("https://" + text) in (True, False)
+    assert isinstance(data_url_problem("data:" + text), str)
+
+
+@given(st.binary(min_size=1))
+def test_good_data_url(data: bytes) -> None:
+    """Well-formed base64 has no problem."""
+    assert data_url_problem("data:image/png;base64," + base64.b64encode(data).decode()) == ""
+
+
+@pytest.mark.parametrize("data", ["!!!!", "AAA", "A===", "AA=A", "AAAA AAAA", "AAAé", "AB==CD==", "====", ""])
+def test_bad_data_url(data: str) -> None:
+    """Characters outside the alphabet and wrong padding are problems."""
+    assert data_url_problem("data:image/png;base64," + data)
