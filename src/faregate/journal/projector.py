@@ -1,0 +1,151 @@
+"""The thread that copies the journal into the books: tail, sync, project, and never give up silently.
+
+It owns no position: where to go on is what the books say. Whatever goes wrong is told, and tried again for as long as
+the process lives; the gate goes on admitting meanwhile, up to its backlog.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from faregate.errors import FaregateError
+from faregate.ports import JournalReader, JournalRecord
+
+#: What one transaction takes in, about: some thousand calls, applied in a few hundredths of a second.
+BATCH_BYTES: Final = 1024 * 1024
+
+#: How long records may gather before they are projected, so that a transaction is shared by many.
+GATHER_S: Final = 0.1
+
+#: Longest wait between two tries when something is wrong.
+BACKOFF_S_MAX: Final = 5.0
+
+
+class ProjectedBooks(Protocol):
+    """The books, as far as the projector needs them."""
+
+    def projected(self) -> int:
+        """The journal position up to which everything is in the books."""
+        ...
+
+    def project(self, records: list[JournalRecord]) -> None:
+        """Apply records in one transaction with the new position."""
+        ...
+
+
+def _say_nothing(message: str) -> None:
+    del message
+
+
+class Projector:
+    """Projects from ``reader`` into ``books``; one at a time.
+
+    ``on_projected`` is told the position after each batch, ``on_trouble`` a sentence whenever what is wrong changes,
+    and the empty string when all is well again. Both are called in the projector's thread.
+    """
+
+    def __init__(
+        self,
+        reader: JournalReader,
+        books: ProjectedBooks,
+        on_projected: Callable[[int], None],
+        on_trouble: Callable[[str], None] = _say_nothing,
+        *,
+        batch_bytes: int = BATCH_BYTES,
+        gather_s: float = GATHER_S,
+    ) -> None:
+        self._reader = reader
+        self._books = books
+        self._on_projected = on_projected
+        self._on_trouble = on_trouble
+        self._batch_bytes = batch_bytes
+        self._gather_s = gather_s
+        #: Held while a batch is applied, and by whoever wants none to be.
+        self._turn = threading.Lock()
+        self._nudged = threading.Event()
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why projection does not go on, as a sentence; empty while all is well."""
+        return self._trouble
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No batch is projected while this is held; entering waits for the batch that runs."""
+        with self._turn:
+            yield
+
+    def nudge(self) -> None:
+        """Look at the journal now. May be called from any thread."""
+        self._nudged.set()
+
+    def step(self) -> int:
+        """Apply at most one batch; returns how many bytes of the journal it took in, 0 where there is nothing new.
+
+        Raises:
+            Unavailable: the books do not answer.
+            JournalCorrupt: the journal cannot be read on.
+        """
+        with self._turn:
+            position = self._books.projected()
+            records = list(self._reader.read(position, self._batch_bytes))
+            if not records:
+                return 0
+            # The books must never hold what a power cut could still take from the journal.
+            self._reader.sync()
+            self._books.project(records)
+        reached = records[-1].position
+        self._on_projected(reached)
+        return reached - position
+
+    def catch_up(self, position: int, deadline_s: float) -> bool:
+        """Project until the books hold everything up to ``position``; false where ``deadline_s`` passes first.
+
+        Raises:
+            Unavailable: the books do not answer.
+            JournalCorrupt: the journal cannot be read on.
+        """
+        until = time.monotonic() + deadline_s
+        while self._books.projected() < position:
+            if not self.step():
+                if time.monotonic() >= until:
+                    return False
+                # The writer is about to write it; a busy loop would only keep it from doing so.
+                time.sleep(min(0.01, self._gather_s))
+        return True
+
+    def run(self, stop: threading.Event) -> None:
+        """Project until ``stop`` is set; the body of a thread. Set ``stop`` and ``nudge`` to end it at once."""
+        backoff_s = self._gather_s
+        while not stop.is_set():
+            try:
+                full = self.step() >= self._batch_bytes // 2
+            except FaregateError as problem:
+                self._tell(problem.message)
+            except Exception as problem:
+                # A bug must not end the only thread that keeps the books: it is told, and tried again.
+                self._tell(f"projection failed: {type(problem).__name__}: {problem}")
+            else:
+                self._tell("")
+                backoff_s = self._gather_s
+                if not full:
+                    self._wait(self._gather_s, stop)
+                continue
+            backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
+            self._wait(backoff_s, stop)
+
+    def _wait(self, seconds: float, stop: threading.Event) -> None:
+        """Wait, at most until somebody nudges; ``stop`` is looked at often enough to end soon."""
+        until = time.monotonic() + seconds
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            if self._nudged.wait(min(left, GATHER_S)):
+                break
+        self._nudged.clear()
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._on_trouble(trouble)

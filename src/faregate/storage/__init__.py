@@ -1,0 +1,1 @@
+"""The books: one schema, and one folder for each engine that keeps it."""

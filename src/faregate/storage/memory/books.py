@@ -1,0 +1,350 @@
+"""``Books`` in dictionaries, over the oracle: slow, simple, and sharing no query with any database.
+
+It is what the contract suite compares the engines with, and what tests of other parts put their figures in. Nothing
+survives the process, so it has no backup.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from faregate.core.amounts import NOTHING
+from faregate.core.attribution import TAG_PREFIX
+from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Refused, Settled, Started
+from faregate.core.ledger.oracle import Exchange, Oracle
+from faregate.core.ledger.postings import payer_charge
+from faregate.core.ledger.reservations import State
+from faregate.core.usage import NO_USAGE
+from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
+from faregate.ports import Clock, JournalRecord, Row
+from faregate.storage.fold import Reservation, reservation_row
+from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, totals_of
+from faregate.storage.rows import complete, table_of
+from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SUMS, requests
+
+
+class MemoryBooks:
+    """Implements ``Books``."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._oracle = Oracle()
+        self._position = 0
+        self._sequence = 0
+        self._epochs: dict[str, int] = {}
+        self._requests: dict[str, Row] = {}
+        self._postings: list[Row] = []
+        self._outbox: list[tuple[str, str]] = []
+        self._rows: dict[str, dict[str, Row]] = {kind: {} for kind in RESOURCES}
+        self._changes: list[tuple[int, str, str]] = []
+        self._rate_cards: dict[str, Row] = {}
+        self._segments: dict[int, Row] = {}
+
+    # -- projection ---------------------------------------------------------------------------------------------------
+    def projected(self) -> int:
+        """The journal position up to which everything is in the books."""
+        return self._position
+
+    def mark(self) -> Row:
+        """``position``, ``sequence`` and ``epoch`` of the journal up to which everything is in the books."""
+        return {"position": self._position, "sequence": self._sequence, "epoch": self._oracle.epoch}
+
+    def project(self, records: Sequence[JournalRecord]) -> None:
+        """Apply records; those already applied are skipped."""
+        fresh = [record for record in records if record.position > self._position]
+        if fresh and self._sequence and fresh[0].sequence and fresh[0].sequence != self._sequence + 1:
+            raise JournalCorrupt(
+                f"the books end with record {self._sequence} and the journal goes on with record {fresh[0].sequence}"
+            )
+        for record in fresh:
+            self._apply(record.event)
+            self._position, self._sequence = record.position, record.sequence
+
+    def _apply(self, event: Event) -> None:
+        before = {} if isinstance(event, Started) else {event.id: self._state(event.id)}
+        if isinstance(event, Started):
+            before = dict.fromkeys(self._oracle.open(), State.DISPATCHED)
+        for transaction in self._oracle.apply(event):
+            id, _, purpose = transaction.id.rpartition(":")
+            for account, amount in transaction.postings:
+                row = {"request_id": id, "kind": purpose, "account": account, "amount": amount, "at": event.at}
+                self._postings.append({"sequence": len(self._postings) + 1, **row})
+        if isinstance(event, Intended):
+            self._epochs.setdefault(event.id, self._oracle.epoch)
+        elif isinstance(event, Refused) and event.id not in self._requests:
+            self._requests[event.id] = _refused(event)
+            self._outbox.append(("refused", event.id))
+        for id, state in before.items():
+            now = self._state(id)
+            if now is not state or now is State.UNKNOWN:
+                self._record(id, state, now, event)
+
+    def _state(self, id: str) -> State:
+        exchange = self._oracle.exchanges.get(id)
+        return exchange.state if exchange else State.ABSENT
+
+    def _record(self, id: str, before: State, now: State, event: Event) -> None:
+        exchange = self._oracle.exchanges[id]
+        if now is State.UNKNOWN and id not in self._requests:
+            lost = event if isinstance(event, Lost) else Lost(id, event.at, 0, "", 0)
+            self._requests[id] = _unknown(exchange, lost)
+            self._outbox.append(("unknown", id))
+        elif now is State.SETTLED and isinstance(event, Settled):
+            assert exchange.intended is not None
+            self._requests[id] = _record_row(exchange.intended, event)
+            self._outbox.append(("resolved" if before is State.UNKNOWN else "settled", id))
+        elif now is State.SETTLED_LATE:
+            self._outbox.append(("late", id))
+
+    # -- identity, limits, prices -------------------------------------------------------------------------------------
+    def put(self, kind: str, row: Row) -> int:
+        """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number."""
+        table = table_of(kind)
+        full = complete(kind, row, self._rows[kind].get(row.get("id", "")), self._clock.wall_nanos())
+        for constraint in table.constraints:
+            names = [column.name for column in constraint.columns] if hasattr(constraint, "columns") else []
+            for other in self._rows[kind].values() if names and "id" not in names else ():
+                if other["id"] != full["id"] and all(other[name] == full[name] for name in names):
+                    raise Conflict("it exists already: " + ", ".join(f"{table.name}.{name}" for name in names))
+        self._rows[kind][full["id"]] = full
+        return self._changed(kind, full["id"])
+
+    def get(self, kind: str, id: str) -> Row | None:
+        """One row of a resource kind."""
+        table_of(kind)
+        row = self._rows[kind].get(id)
+        return dict(row) if row else None
+
+    def remove(self, kind: str, id: str) -> bool:
+        """Remove one row; false where there was none."""
+        table_of(kind)
+        if self._rows[kind].pop(id, None) is None:
+            return False
+        self._changed(kind, id)
+        return True
+
+    def _changed(self, kind: str, id: str) -> int:
+        self._changes.append((len(self._changes) + 1, kind, id))
+        return len(self._changes)
+
+    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        strange = set(equal) - set(table_of(kind).c.keys())
+        if strange:
+            raise UsageError(f"unknown filter {min(strange)!r}")
+        rows = [self._rows[kind][id] for id in sorted(self._rows[kind]) if id > after]
+        return [dict(row) for row in rows if all(_is(row[name], value) for name, value in equal.items())][:limit]
+
+    def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
+        """``(sequence, kind, id)`` of changes after a sequence number, oldest first."""
+        return self._changes[after : after + limit]
+
+    # -- balances -----------------------------------------------------------------------------------------------------
+    def balances(
+        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
+    ) -> list[tuple[tuple[str, ...], int]]:
+        """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        sums: dict[tuple[str, ...], int] = defaultdict(int)
+        for row in self._counted(since, 0, selector):
+            subject = tuple(_value(row, name) for name in each)
+            sums[subject] += sum(row[name] for name in UNIT_SUMS.get(unit, ()))
+        return sorted(sums.items())
+
+    def _counted(self, since: int, until: int, filters: Mapping[str, object]) -> Iterator[Row]:
+        """Settled records of a span with ``requests`` 1 in each, so that everything can be summed."""
+        for row in self._requests.values():
+            if row["status"] in UNCOUNTED or row["created_at"] < since or (until and row["created_at"] >= until):
+                continue
+            if all(_is(_value(row, name), value) for name, value in filters.items()):
+                yield {**row, "requests": 1}
+
+    def open_reservations(self, state: str | None = None) -> list[Row]:
+        """Reservations that have not ended: ``dispatched`` or ``unknown``, oldest first."""
+        rows = []
+        for id, exchange in self._oracle.open().items():
+            assert exchange.intended is not None
+            if state in (None, exchange.state.value):
+                seen = exchange.output_tokens_seen
+                rows.append(
+                    reservation_row(Reservation(exchange.intended, self._epochs[id], exchange.state.value, seen))
+                )
+        return sorted(rows, key=lambda row: (row["admitted_at"], row["id"]))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+    def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
+        tests = [_request_test(name, value) for name, value in filters.items()]
+        found = []
+        for id in sorted(self._requests, reverse=newest_first):
+            row = self._requests[id]
+            if not (after and (id >= after if newest_first else id <= after)) and all(test(row) for test in tests):
+                found.append(dict(row))
+        return found[: min(limit, LISTING_MAX)]
+
+    def request(self, id: str) -> Row | None:
+        """One request record."""
+        row = self._requests.get(id)
+        return dict(row) if row else None
+
+    def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
+        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        for name in (*by, *filters):
+            if name not in BUCKETS:
+                _value({**dict.fromkeys(REQUEST_DIMENSIONS, ""), "tags": {}}, name)
+        groups: dict[tuple[Any, ...], Row] = {}
+        for row in self._counted(since, until, filters):
+            at = row["created_at"]
+            key = tuple(at - at % BUCKETS[name] if name in BUCKETS else _value(row, name) for name in by)
+            sums = groups.setdefault(key, dict.fromkeys(SUMS, 0))
+            for name in SUMS:
+                sums[name] += row[name]
+        return [totals_of({**dict(zip(by, key, strict=True)), **groups[key]}) for key in sorted(groups)]
+
+    def rate_card(self, version: str) -> Row | None:
+        """The rate card a charge was made with."""
+        return self._rate_cards.get(version)
+
+    def keep_rate_cards(self, rows: Iterable[Row]) -> None:
+        """Remember rate cards by version; known versions are left as they are."""
+        for row in rows:
+            self._rate_cards.setdefault(row["version"], dict(row))
+
+    # -- proof and care -----------------------------------------------------------------------------------------------
+    def totals(self) -> Row:
+        """``requests postings held unknown sum open rollup_cost request_cost posted`` over everything."""
+        truth = self._oracle.totals()
+        counted = list(self._counted(0, 0, {}))
+        return {
+            "records": len(self._requests),
+            "requests": len(counted),
+            "request_cost": sum(row["cost"] for row in counted),
+            "request_charge": sum(row["charge"] for row in counted),
+            "postings": len(self._postings),
+            "sum": sum(row["amount"] for row in self._postings),
+            "posted": sum(row["amount"] for row in self._postings if row["account"].startswith("payer:")),
+            "credited": truth.posted,
+            "open": truth.open,
+            "held": truth.held,
+            "unknown": truth.unknown,
+            "rollup_requests": sum(rollup.requests for rollup in self._oracle.rollups.values()),
+            "rollup_cost": truth.rollup_cost,
+            "rollup_charge": sum(rollup.charge for rollup in self._oracle.rollups.values()),
+            "outbox": len(self._outbox),
+            **self.mark(),
+        }
+
+    def account_balances(self) -> dict[str, int]:
+        """Account → the sum of its postings, in nano-dollars."""
+        return dict(self._oracle.balances)
+
+    def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:
+        """Ledger postings in order."""
+        return iter([dict(row) for row in self._postings[after : after + limit]])
+
+    def checkpoint(self) -> None:
+        """Nothing here reaches a disk, so no journal may be removed because of it.
+
+        Raises:
+            Failed: always.
+        """
+        raise Failed("books in memory are never durable")
+
+    def keep_segment(self, row: Row) -> None:
+        """Keep the digest of a journal segment that is about to be removed."""
+        self._segments.setdefault(row["first"], dict(row))
+
+    def removed_segments(self) -> list[Row]:
+        """Digests of the journal segments that were removed, oldest first."""
+        return [self._segments[first] for first in sorted(self._segments)]
+
+    def check(self) -> list[str]:
+        """What is wrong with the storage; memory is always sound."""
+        return []
+
+    def backup(self, file: str) -> None:
+        """There is nothing to back up.
+
+        Raises:
+            Failed: always.
+        """
+        raise Failed(f"books in memory cannot be backed up to {file}")
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _is(value: object, wanted: object) -> bool:
+    return value in wanted if isinstance(wanted, list | tuple | set | frozenset) else value == wanted
+
+
+def _value(row: Row, name: str) -> Any:
+    if name.startswith(TAG_PREFIX):
+        return row["tags"].get(name[len(TAG_PREFIX) :], "")
+    if name not in REQUEST_DIMENSIONS:
+        raise UsageError(f"unknown dimension {name!r}", hint=f"use {', '.join(REQUEST_DIMENSIONS)} or tag.NAME")
+    return row[name]
+
+
+def _request_test(name: str, wanted: Any) -> Callable[[Row], bool]:
+    if name == "since":
+        return lambda row: bool(row["created_at"] >= wanted)
+    if name == "until":
+        return lambda row: bool(row["created_at"] < wanted)
+    if name.startswith(TAG_PREFIX):
+        return lambda row: _is(_value(row, name), wanted)
+    if name not in requests.c:
+        raise UsageError(f"unknown filter {name!r}")
+    return lambda row: _is(row[name], wanted)
+
+
+def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
+    """A request record, column by column."""
+    who = intent.who
+    return {
+        "id": event.id,
+        **{name: getattr(who, name) for name in REQUEST_DIMENSIONS},
+        "tags": dict(who.tags),
+        "identity_source": who.identity_source,
+        "created_at": intent.admitted_at,
+        "ended_at": event.at,
+        "status": event.status,
+        "http_status": event.http_status,
+        "code": event.code,
+        "stream": int(intent.stream),
+        **dict(zip(LEAVES, event.usage, strict=True)),
+        "input_tokens": event.usage.input_tokens,
+        "output_tokens": event.usage.output_tokens,
+        "usage_source": event.usage_source,
+        "cost": event.cost,
+        "charge": payer_charge(event),
+        "price_version": event.price_version,
+        "answered_model": event.answered_model,
+        "provider_request_id": event.provider_request_id,
+        "attempts": [Attempt(*attempt)._asdict() for attempt in event.attempts],
+        "latency_us": event.latency_us,
+        "first_token_us": event.first_token_us,
+        "clamped_to": intent.clamped_to,
+        "overrun": event.overrun,
+        "limit_id": limit_id,
+        "resolution": event.resolution,
+        "idempotency_key": intent.idempotency_key,
+        "held": intent.held.usd,
+    }
+
+
+def _unknown(exchange: Exchange, event: Lost) -> Row:
+    intent = exchange.intended
+    assert intent is not None
+    end = _nothing_used(event.id, event.at, "unknown", event.http_status, event.code, event.latency_us)
+    end = end._replace(price_version=intent.price_version, first_token_us=event.first_token_us, attempts=event.attempts)
+    return _record_row(intent, end)
+
+
+def _refused(event: Refused) -> Row:
+    intent = Intended(event.id, event.at, event.at, event.who, NOTHING, "", event.stream)
+    end = _nothing_used(event.id, event.at, "refused", event.http_status, event.code, event.latency_us)
+    return _record_row(intent, end, event.limit)
+
+
+def _nothing_used(id: str, at: int, status: str, http_status: int, code: str, latency_us: int) -> Settled:
+    return Settled(id, at, status, http_status, code, NO_USAGE, "none", 0, 0, "", latency_us, 0)

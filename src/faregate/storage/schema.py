@@ -1,0 +1,341 @@
+"""The tables of the books, for every engine; the migrations bring a database to exactly this.
+
+Money is integer nano-dollars, times are integer nanoseconds since 1970 UTC, durations microseconds. A column of type
+``Json`` holds JSON text and is a plain Python value in the rows that the stores take and give. Changing a table means
+a new migration; nothing here is ever created but by them.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+from faregate.core.attribution import DIMENSIONS
+
+#: The newest migration; a file with a later one is refused.
+SCHEMA_VERSION: Final = "0001"
+
+#: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
+SLOT_NANOS: Final = 900 * 1_000_000_000
+
+#: The dimensions that roll-ups keep apart; ``run`` and tags are read from the request records.
+ROLLUP_DIMENSIONS: Final = (
+    "organization",
+    "team",
+    "project",
+    "user",
+    "end_user",
+    "key",
+    "product",
+    "stage",
+    "model",
+    "deployment",
+    "provider",
+    "service",
+)
+
+#: The dimensions that a request record has as columns, in the order of ``Attribution``.
+REQUEST_DIMENSIONS: Final = DIMENSIONS
+
+#: Leaves of usage, in the order of ``core.usage.Usage``.
+LEAVES: Final = (
+    "input_text",
+    "input_cached",
+    "input_cache_write",
+    "input_audio",
+    "output_text",
+    "output_reasoning",
+    "output_audio",
+)
+
+#: What usage sums up, for every group.
+SUMS: Final = ("requests", *LEAVES, "cost", "charge")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value in a text column."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """To the database: JSON text."""
+        return None if value is None else _encode(value).decode()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """From the database: the value."""
+        return None if value is None else _decode(value)
+
+
+#: SQLite counts rows only in a column of exactly the type INTEGER.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _json(name: str) -> Column[Any]:
+    return Column(name, Json, nullable=True)
+
+
+def _resource(name: str, *columns: Column[Any], unique: tuple[str, ...] = ()) -> Table:
+    """A table of resources: what it is called and when it changed, beside its own columns."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Text, primary_key=True),
+        _text("name"),
+        *columns,
+        #: Free facts about the resource that decide nothing.
+        _json("details"),
+        _number("created_at"),
+        _number("updated_at"),
+        *((UniqueConstraint(*unique),) if unique else ()),
+    )
+
+
+_PAYER = ("organization", "name")
+
+organizations = _resource("organizations", unique=("name",))
+teams = _resource("teams", _text("organization"), unique=_PAYER)
+projects = _resource("projects", _text("organization"), _text("team"), unique=_PAYER)
+users = _resource("users", _text("organization"), _text("team"), _text("email"), unique=_PAYER)
+products = _resource("products", _text("organization"), unique=_PAYER)
+stages = _resource("stages", _text("organization"), _json("providers"), unique=_PAYER)
+
+keys = _resource(
+    "keys",
+    _json("digests"),
+    _text("organization"),
+    _text("team"),
+    _text("project"),
+    _text("user"),
+    _text("product"),
+    _text("stage"),
+    Column("role", Text, nullable=False, server_default="caller"),
+    Column("state", Text, nullable=False, server_default="active"),
+    _number("expires_at"),
+    _json("models"),
+    _json("operations"),
+    _json("may_set"),
+    _text("first8"),
+    _text("last4"),
+    _number("revoked_at"),
+    _number("rotated_at"),
+)
+Index("keys_by_name", keys.c.name)
+
+limits = _resource(
+    "limits",
+    _json("selector"),
+    _json("each"),
+    _text("unit"),
+    Column("amount", BigInteger, nullable=True),
+    _text("window"),
+    Column("timezone", Text, nullable=False, server_default="UTC"),
+    Column("mode", Text, nullable=False, server_default="hard"),
+    _text("contact"),
+    _number("clamp"),
+    #: ``file`` or ``api``: what the configuration file declares is owned by it.
+    _text("source"),
+)
+
+prices = _resource(
+    "prices",
+    _text("provider"),
+    _text("model"),
+    _text("unit"),
+    #: Pico-dollars for every ``per`` units.
+    _number("pico"),
+    _number("per"),
+    _number("above_input_tokens"),
+    _number("effective_from"),
+    _number("effective_to"),
+    _text("source"),
+)
+
+rate_cards = Table(
+    "rate_cards",
+    metadata,
+    Column("version", Text, primary_key=True),
+    _text("provider"),
+    _text("model"),
+    _json("tiers"),
+    _number("effective_from"),
+    _number("effective_to"),
+    _text("source"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    _text("kind"),
+    _text("id"),
+    _number("at"),
+    sqlite_autoincrement=True,
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(_text(name) for name in REQUEST_DIMENSIONS),
+    _json("tags"),
+    _text("identity_source"),
+    #: When it was admitted (or refused): this decides the window it is charged to.
+    _number("created_at"),
+    _number("ended_at"),
+    _text("status"),
+    _number("http_status"),
+    _text("code"),
+    _number("stream"),
+    *(_number(name) for name in LEAVES),
+    _number("input_tokens"),
+    _number("output_tokens"),
+    _text("usage_source"),
+    _number("cost"),
+    _number("charge"),
+    _text("price_version"),
+    _text("answered_model"),
+    _text("provider_request_id"),
+    _json("attempts"),
+    _number("latency_us"),
+    _number("first_token_us"),
+    _number("clamped_to"),
+    _number("overrun"),
+    _text("limit_id"),
+    _text("resolution"),
+    _text("idempotency_key"),
+    #: What was held for it.
+    _number("held"),
+)
+Index("requests_by_time", requests.c.created_at)
+Index("requests_by_key", requests.c.key, requests.c.created_at)
+# Most calls belong to no run, and those cost nothing here.
+Index("requests_by_run", requests.c.run, sqlite_where=requests.c.run != "", postgresql_where=requests.c.run != "")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _Sequence, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    _text("request_id"),
+    #: ``charge``, ``suspense``, ``resolve`` or ``late``.
+    _text("kind"),
+    Column("account", _Sequence, nullable=False),
+    #: Nano-dollars, positive for a debit; the postings of one transaction add up to 0.
+    _number("amount"),
+    _number("at"),
+)
+
+# Evidence that came after the end is rare, and the only kind of posting that is looked for.
+_LATE = postings.c.kind == "late"
+Index("postings_late", postings.c.request_id, sqlite_where=_LATE, postgresql_where=_LATE)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _number("epoch"),
+    #: ``dispatched`` or ``unknown``; an ended reservation has no row.
+    _text("state"),
+    _number("admitted_at"),
+    _number("dispatched_at"),
+    #: Nano-dollars.
+    _number("held"),
+    _number("output_tokens_seen"),
+    #: The whole intent as it was journalled.
+    _json("intent"),
+)
+
+rollup_dimensions = Table(
+    "rollup_dimensions",
+    metadata,
+    Column("id", _Sequence, primary_key=True),
+    *(_text(name) for name in ROLLUP_DIMENSIONS),
+    UniqueConstraint(*ROLLUP_DIMENSIONS),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    #: Start of the slot in which the calls were admitted.
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("dimensions", _Sequence, primary_key=True, autoincrement=False),
+    *(_number(name) for name in SUMS),
+    sqlite_with_rowid=False,
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    #: ``settled``, ``refused``, ``unknown``, ``resolved`` or ``late``.
+    _text("kind"),
+    _text("request_id"),
+    #: When it had been copied to every sink, 0 while it waits. The newest row stays, so that no number comes twice.
+    _number("sent_at"),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    _number("end"),
+    _number("sequence"),
+    _number("records"),
+    _number("charge"),
+    _number("held"),
+    _text("sha256"),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    #: The journal position, its record number and its epoch, up to which everything is in the books.
+    _number("position"),
+    _number("sequence"),
+    _number("epoch"),
+)
+
+#: Kind of resource → its table.
+RESOURCES: Final = {
+    "organization": organizations,
+    "team": teams,
+    "project": projects,
+    "user": users,
+    "product": products,
+    "stage": stages,
+    "key": keys,
+    "limit": limits,
+    "price": prices,
+}

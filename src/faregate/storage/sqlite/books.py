@@ -1,0 +1,303 @@
+"""``Books`` in one SQLite file.
+
+Every method is a transaction of its own. Writers take turns at one connection, looking never waits for them. What the
+rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Executable, Select, case, func, insert, select
+
+from faregate.errors import Unavailable
+from faregate.ports import Clock, JournalRecord, Row
+from faregate.storage import queries
+from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
+from faregate.storage.rows import request_row, table_of
+from faregate.storage.schema import (
+    accounts,
+    meta,
+    outbox,
+    postings,
+    rate_cards,
+    requests,
+    reservations,
+    rollups,
+    segments,
+)
+from faregate.storage.sqlite import backup, connect, resources
+from faregate.storage.sqlite.project import Projection, stored_reservations
+
+#: How long a writer waits for its turn.
+_TURN_S: Final = 30.0
+
+
+def _tag_of(name: str) -> ColumnElement[str]:
+    """The value of one tag of a request record; the name is a parameter, never a part of a path."""
+    pairs = func.json_each(func.coalesce(requests.c.tags, "{}")).table_valued("key", "value", name="tag_pairs")
+    found = select(pairs.c.value).where(pairs.c.key == name).scalar_subquery()
+    return func.coalesce(found, "")
+
+
+class SqliteBooks:
+    """Implements ``Books``. Open it with ``open_books``, which also brings the schema up to date."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._projection = Projection()
+        self._writer = connect.writer_engine(path)
+        self._readers = connect.reader_engine(path)
+
+    # -- projection ---------------------------------------------------------------------------------------------------
+    def projected(self) -> int:
+        """The journal position up to which everything is in the books."""
+        with self._reading() as connection:
+            return int(connection.execute(select(meta.c.position)).scalar_one())
+
+    def mark(self) -> Row:
+        """``position``, ``sequence`` and ``epoch`` of the journal up to which everything is in the books."""
+        with self._reading() as connection:
+            row = connection.execute(select(meta.c.position, meta.c.sequence, meta.c.epoch)).mappings().one()
+            return dict(row)
+
+    def project(self, records: Sequence[JournalRecord]) -> None:
+        """Apply records in one transaction with the new position; those already applied are skipped.
+
+        Raises:
+            Unavailable: the file stays locked, or its disk is full.
+            JournalCorrupt: the records do not go on where the books end.
+        """
+        if not records:
+            return
+        with self._turn_taken():
+            try:
+                try:
+                    self._apply(records, repeated=False)
+                except RepeatedId:
+                    # An id came twice, which the fast way does not expect: look up what has ended, then try again.
+                    self._projection.forget()
+                    self._apply(records, repeated=True)
+            except BaseException:
+                self._projection.forget()
+                raise
+
+    def _apply(self, records: Sequence[JournalRecord], *, repeated: bool) -> None:
+        with connect.told_plainly(), self._writer.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            batch = self._projection.apply(driver, records, repeated=repeated)
+        self._projection.committed(batch)
+
+    # -- identity, limits, prices -------------------------------------------------------------------------------------
+    def put(self, kind: str, row: Row) -> int:
+        """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
+
+        Raises:
+            UsageError: an unknown kind or column.
+            Conflict: another row has its name.
+        """
+        with self._writing() as connection:
+            return resources.put(connection, kind, row, self._clock.wall_nanos())
+
+    def get(self, kind: str, id: str) -> Row | None:
+        """One row of a resource kind."""
+        with self._reading() as connection:
+            return resources.get(connection, kind, id)
+
+    def remove(self, kind: str, id: str) -> bool:
+        """Remove one row; false where there was none."""
+        with self._writing() as connection:
+            return resources.remove(connection, kind, id, self._clock.wall_nanos())
+
+    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        return self._rows(queries.listing(table_of(kind), after, limit, equal))
+
+    def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
+        """``(sequence, kind, id)`` of changes after a sequence number, oldest first."""
+        with self._reading() as connection:
+            return resources.changes_after(connection, after, limit)
+
+    # -- balances -----------------------------------------------------------------------------------------------------
+    def balances(
+        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
+    ) -> list[tuple[tuple[str, ...], int]]:
+        """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        with self._reading() as connection:
+            found = connection.execute(queries.balances(selector, each, unit, since, _tag_of)).all()
+        return [(tuple(row[: len(each)]), int(row.posted)) for row in found if row.counted]
+
+    def open_reservations(self, state: str | None = None) -> list[Row]:
+        """Reservations that have not ended: ``dispatched`` or ``unknown``, oldest first."""
+        with self._reading() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            found: list[Reservation] = stored_reservations(driver.cursor())
+        chosen = [reservation for reservation in found if state is None or reservation.state == state]
+        chosen.sort(key=lambda reservation: (reservation.intent.admitted_at, reservation.intent.id))
+        return [reservation_row(reservation) for reservation in chosen]
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+    def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
+        found = self._rows(queries.request_list(after, limit, newest_first, filters, _tag_of))
+        return [request_row(row) for row in found]
+
+    def request(self, id: str) -> Row | None:
+        """One request record."""
+        found = self._rows(select(requests).where(requests.c.id == id))
+        return request_row(found[0]) if found else None
+
+    def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
+        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        statement, names = queries.usage(by, since, until, filters, _tag_of)
+        with self._reading() as connection:
+            found = connection.execute(statement).all()
+        return [queries.totals_of(dict(zip(names, row, strict=True))) for row in found]
+
+    def rate_card(self, version: str) -> Row | None:
+        """The rate card a charge was made with."""
+        found = self._rows(select(rate_cards).where(rate_cards.c.version == version))
+        return found[0] if found else None
+
+    def keep_rate_cards(self, rows: Iterable[Row]) -> None:
+        """Remember rate cards by version; known versions are left as they are."""
+        with self._writing() as connection:
+            known = set(connection.execute(select(rate_cards.c.version)).scalars())
+            fresh = {row["version"]: row for row in rows if row["version"] not in known}
+            if fresh:
+                connection.execute(insert(rate_cards), list(fresh.values()))
+
+    # -- proof and care -----------------------------------------------------------------------------------------------
+    def totals(self) -> Row:
+        """``requests postings held unknown sum open rollup_cost request_cost posted`` over everything.
+
+        ``posted`` is what payers were debited, ``credited`` what providers were, some of it borne by the operator.
+        """
+        counted = requests.c.status.not_in(queries.UNCOUNTED)
+        held = func.coalesce(func.sum(reservations.c.held), 0)
+        unknown = func.coalesce(func.sum(case((reservations.c.state == UNKNOWN, reservations.c.held), else_=0)), 0)
+        debited = case((postings.c.account.in_(_accounts_of("payer")), postings.c.amount), else_=0)
+        # What providers were credited is what was charged, whoever bears it.
+        credited = case((postings.c.account.in_(_accounts_of("provider")), -postings.c.amount), else_=0)
+        statements: dict[tuple[str, ...], Executable] = {
+            ("records",): select(func.count()).select_from(requests),
+            ("requests", "request_cost", "request_charge"): select(
+                func.count(), _sum(requests.c.cost), _sum(requests.c.charge)
+            ).where(counted),
+            ("postings", "sum", "posted", "credited"): select(
+                func.count(), _sum(postings.c.amount), _sum(debited), _sum(credited)
+            ),
+            ("open", "held", "unknown"): select(func.count(), held, unknown).select_from(reservations),
+            ("rollup_requests", "rollup_cost", "rollup_charge"): select(
+                _sum(rollups.c.requests), _sum(rollups.c.cost), _sum(rollups.c.charge)
+            ),
+            ("outbox",): select(func.count()).select_from(outbox).where(outbox.c.sent_at == 0),
+            ("position", "sequence", "epoch"): select(meta.c.position, meta.c.sequence, meta.c.epoch),
+        }
+        row: Row = {}
+        with self._reading() as connection:
+            for names, statement in statements.items():
+                row.update(zip(names, tuple(connection.execute(statement).one()), strict=True))
+        return row
+
+    def account_balances(self) -> dict[str, int]:
+        """Account → the sum of its postings, in nano-dollars."""
+        statement = select(accounts.c.name, _sum(postings.c.amount)).join(postings, postings.c.account == accounts.c.id)
+        with self._reading() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(statement.group_by(accounts.c.name))}
+
+    def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:
+        """Ledger postings in order."""
+        statement = select(postings, accounts.c.name.label("account_name")).join(
+            accounts, postings.c.account == accounts.c.id
+        )
+        statement = statement.where(postings.c.sequence > after).order_by(postings.c.sequence).limit(limit)
+        for row in self._rows(statement):
+            row["account"] = row.pop("account_name")
+            yield row
+
+    def checkpoint(self) -> None:
+        """Bring all that is projected to stable storage, so that the journal behind it may go.
+
+        Raises:
+            Unavailable: a reader held the file back; try again later.
+        """
+        with self._turn_taken(), connect.told_plainly(), self._writer.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA synchronous=FULL")
+            try:
+                busy, _, _ = driver.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            finally:
+                driver.execute("PRAGMA synchronous=NORMAL")
+        if busy:
+            raise Unavailable("the books cannot be checkpointed while somebody reads them")
+
+    def keep_segment(self, row: Row) -> None:
+        """Keep the digest of a journal segment that is about to be removed; known ones are left as they are."""
+        with self._writing() as connection:
+            if not connection.execute(select(segments.c.first).where(segments.c.first == row["first"])).first():
+                connection.execute(insert(segments), [row])
+
+    def removed_segments(self) -> list[Row]:
+        """Digests of the journal segments that were removed, oldest first."""
+        return self._rows(select(segments).order_by(segments.c.first))
+
+    def check(self) -> list[str]:
+        """What SQLite itself finds wrong with the file; empty when it is sound."""
+        with self._reading() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()
+            return [str(line) for line in found if line != "ok"]
+
+    def backup(self, file: str) -> None:
+        """Write a consistent copy while in use.
+
+        Raises:
+            Failed: it could not be written whole; no partial file is left.
+            Unsafe: ``file`` is the books themselves.
+        """
+        backup.backup(self.path, Path(file), self._clock.wall_nanos())
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._readers.dispose()
+        with self._turn:
+            self._writer.dispose()
+
+    # -- connections --------------------------------------------------------------------------------------------------
+    def _rows(self, statement: Select[Any]) -> list[Row]:
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with connect.told_plainly(), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._turn_taken(), connect.told_plainly(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _turn_taken(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=_TURN_S):
+            raise Unavailable("the books are busy with another write")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def _sum(of: ColumnElement[int]) -> ColumnElement[int]:
+    return func.coalesce(func.sum(of), 0)
+
+
+def _accounts_of(kind: str) -> Select[Any]:
+    return select(accounts.c.id).where(accounts.c.name.startswith(f"{kind}:", autoescape=True))

@@ -1,0 +1,201 @@
+"""Backup and restore: one whole file of one instant, or none; and a way back that loses and repeats nothing."""
+
+import os
+import random
+import sqlite3
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from builders import START, HeldClock, intended, settled
+from faregate.core.ledger.events import Started
+from faregate.errors import Conflict, Failed, Unsafe
+from faregate.journal.append import FileJournal
+from faregate.journal.read import FileJournalReader
+from faregate.journal.segments import start_at
+from faregate.ports import JournalRecord
+from faregate.storage.sqlite import backup
+from faregate.storage.sqlite.books import SqliteBooks
+from faregate.storage.sqlite.opening import open_books
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> SqliteBooks:
+    opened = open_books(tmp_path / "live" / "books.sqlite3", HeldClock())
+    events = [Started(1, START), *(event for n in range(50) for event in (intended(n), settled(n))), intended(99)]
+    opened.project([JournalRecord(10 * (n + 1), event, n + 1) for n, event in enumerate(events)])
+    opened.put("key", {"id": "key_1", "name": "ci", "digests": {"ab": 0}})
+    return opened
+
+
+def restored(tmp_path: Path, file: Path) -> SqliteBooks:
+    backup.restore_into(tmp_path / "new", file, start_at)
+    return open_books(tmp_path / "new" / "books.sqlite3", HeldClock())
+
+
+def test_restored_books_are_the_same(tmp_path: Path, books: SqliteBooks) -> None:
+    """A restored installation has the same balances, records, keys and open holds, and makes the hold unknown."""
+    file = tmp_path / "backup.tar"
+    books.backup(str(file))
+    again = restored(tmp_path, file)
+    assert again.totals() == books.totals()
+    assert again.requests(limit=1_000) == books.requests(limit=1_000)
+    assert again.get("key", "key_1") == books.get("key", "key_1")
+    journal = FileJournal(tmp_path / "new" / "journal", HeldClock(), lambda callback: callback(), reserve_bytes=4096)
+    journal.close()
+    assert journal.epoch == 2
+    again.project(FileJournalReader(tmp_path / "new" / "journal").read(again.projected(), 10_000))
+    assert [row["id"] for row in again.open_reservations("unknown")] == [intended(99).id]
+    assert again.projected() == journal.position
+    again.close()
+    books.close()
+
+
+def test_backup_is_the_owners_alone_and_names_its_place(tmp_path: Path, books: SqliteBooks) -> None:
+    """The file is private, says what it is, and nothing else is left beside it."""
+    file = tmp_path / "out" / "backup.tar"
+    file.parent.mkdir()
+    books.backup(str(file))
+    books.close()
+    manifest = backup.read_manifest(file)
+    assert (manifest.position, manifest.sequence, manifest.epoch) == (1_020, 102, 1)
+    assert oct(file.stat().st_mode & 0o777) == "0o600"
+    assert os.listdir(file.parent) == ["backup.tar"]
+
+
+def test_backup_of_an_instant_while_in_use(tmp_path: Path, books: SqliteBooks) -> None:
+    """Backups taken while batches are written are each of one instant: sums agree in every one."""
+    stop = threading.Event()
+
+    def write() -> None:
+        n = 1_000
+        while not stop.is_set():
+            sequence = books.mark()["sequence"]
+            events = (intended(n), settled(n))
+            position = books.projected()
+            books.project([JournalRecord(position + k, event, sequence + k) for k, event in enumerate(events, 1)])
+            n += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            books.backup(str(tmp_path / f"{number}.tar"))
+    finally:
+        stop.set()
+        writer.join()
+    books.close()
+    for number in range(5):
+        backup.restore_into(tmp_path / f"new{number}", tmp_path / f"{number}.tar", start_at)
+        again = open_books(tmp_path / f"new{number}" / "books.sqlite3", HeldClock())
+        totals = again.totals()
+        again.close()
+        assert totals["sum"] == 0
+        assert totals["posted"] == totals["request_charge"] == totals["rollup_charge"] == 700 * totals["requests"]
+
+
+def test_backup_onto_the_books_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """The live file is never overwritten, by whatever path it is named."""
+    link = tmp_path / "link"
+    link.symlink_to(books.path)
+    for target in (books.path, link):
+        with pytest.raises(Unsafe, match="books themselves"):
+            books.backup(str(target))
+    assert books.totals()["requests"] == 50
+    books.close()
+
+
+def test_backup_that_fails_leaves_nothing(tmp_path: Path, books: SqliteBooks) -> None:
+    """Where no file can be written the error says so, and an older backup stays as it was."""
+    with pytest.raises(Failed, match="could not be written"):
+        books.backup(str(tmp_path / "absent" / "backup.tar"))
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(Failed, match="could not be written"):
+        books.backup(str(tmp_path / "taken"))
+    assert os.listdir(tmp_path / "taken") == []
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".backup-")]
+    books.close()
+
+
+def test_every_truncation_and_flip_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """A damaged backup is refused by its checksum, and the folder is left as it was."""
+    file = tmp_path / "backup.tar"
+    books.backup(str(file))
+    books.close()
+    whole = file.read_bytes()
+    with tarfile.open(file) as archive:
+        inside = [(entry.offset_data, entry.size) for entry in archive]
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    places = random.Random(seed)
+    target = tmp_path / "new"
+    for number in range(60):
+        damaged = bytearray(whole)
+        offset, size = inside[1]
+        if number % 2:
+            del damaged[places.randrange(offset + size) :]
+        else:
+            damaged[offset + places.randrange(size)] ^= places.randint(1, 255)
+        file.write_bytes(damaged)
+        with pytest.raises(Failed):
+            backup.restore_into(target, file, start_at)
+        assert os.listdir(target) == [], seed
+    file.write_bytes(b"")
+    with pytest.raises(Failed):
+        backup.restore_into(target, file, start_at)
+
+
+def repacked(file: Path, scratch: Path, **changed: object) -> Path:
+    """A backup whose manifest says something else."""
+    with tarfile.open(file) as archive:
+        archive.extractall(scratch, filter="data")
+    manifest = msgspec.json.decode((scratch / "manifest.json").read_bytes())
+    (scratch / "manifest.json").write_bytes(msgspec.json.encode({**manifest, **changed}))
+    target = scratch / "changed.tar"
+    subprocess.run(["tar", "-cf", target, "-C", scratch, "manifest.json", "books.sqlite3"], check=True)
+    return target
+
+
+def test_backup_of_a_newer_version_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """A backup with a schema of the future names both schemas."""
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    newer = repacked(tmp_path / "backup.tar", tmp_path / "scratch", schema="0099")
+    with pytest.raises(Unsafe, match="schema 0099, this version of Faregate knows up to 0001"):
+        backup.restore_into(tmp_path / "new", newer, start_at)
+
+
+def test_a_manifest_that_lies_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """A manifest that names another place in the journal than the books do is damage."""
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    lying = repacked(tmp_path / "backup.tar", tmp_path / "scratch", position=7)
+    with pytest.raises(Failed, match="manifest"):
+        backup.restore_into(tmp_path / "new", lying, start_at)
+
+
+def test_something_else_is_no_backup(tmp_path: Path) -> None:
+    """Files that are no backups, and absent ones, are named."""
+    (tmp_path / "text").write_text("no tar at all")
+    subprocess.run(["tar", "-cf", tmp_path / "other.tar", "-C", tmp_path, "text"], check=True)
+    sqlite3.connect(tmp_path / "db").close()
+    for name in ("text", "other.tar", "db", "absent"):
+        with pytest.raises(Failed):
+            backup.restore_into(tmp_path / "new", tmp_path / name, start_at)
+
+
+def test_restoring_over_something_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """Existing books and existing journals are never replaced."""
+    file = tmp_path / "backup.tar"
+    books.backup(str(file))
+    books.close()
+    with pytest.raises(Conflict, match="holds books already"):
+        backup.restore_into(tmp_path / "live", file, start_at)
+    FileJournal(tmp_path / "other" / "journal", HeldClock(), lambda callback: callback(), reserve_bytes=4096).close()
+    with pytest.raises(Conflict, match="holds a journal already"):
+        backup.restore_into(tmp_path / "other", file, start_at)
+    assert not (tmp_path / "other" / "books.sqlite3").exists()

@@ -1,0 +1,440 @@
+"""What every engine of the books promises, run against each of them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
+from faregate.core.ledger.events import Event, Lost, Started
+from faregate.core.usage import Usage
+from faregate.errors import Conflict, JournalCorrupt, UsageError
+from faregate.ports import JournalRecord
+from faregate.storage.memory.books import MemoryBooks
+from faregate.storage.sqlite.books import SqliteBooks
+from faregate.storage.sqlite.opening import open_books
+
+BooksUnderTest = MemoryBooks | SqliteBooks
+SLOT = 15 * MINUTE
+
+
+def records(events: list[Event], *, after: int = 0) -> list[JournalRecord]:
+    """Events as the journal gives them: 100 bytes each, numbered from 1."""
+    return [JournalRecord(100 * (n + 1), event, n + 1) for n, event in enumerate(events, after)]
+
+
+def engine(name: str, folder: Path) -> BooksUnderTest:
+    return MemoryBooks(HeldClock()) if name == "memory" else open_books(folder / "books.sqlite3", HeldClock())
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BooksUnderTest]:
+    opened = engine(request.param, tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def empty_books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the schema and nothing else: making one costs more than many examples."""
+    path = tmp_path_factory.mktemp("empty") / "books.sqlite3"
+    open_books(path, HeldClock()).close()
+    return path
+
+
+# -- projection -------------------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_call(books: BooksUnderTest) -> None:
+    """An exchange that ends leaves one record, two postings, one roll-up, one outbox row and no hold."""
+    books.project(records([Started(1, START), intended(1), settled(1, charge=700)]))
+    row = books.request(request_id(1))
+    assert row is not None
+    expected = {
+        "organization": "default", "team": "research", "project": "search", "user": "ada", "key": "key_1",
+        "model": "gpt-4o", "provider": "openai", "service": "chat.completions", "tags": {}, "run": "",
+        "created_at": START, "ended_at": START + MINUTE, "status": "ok", "http_status": 200, "code": "",
+        "input_text": 10, "output_text": 5, "input_tokens": 10, "output_tokens": 5, "usage_source": "provider",
+        "cost": 700, "charge": 700, "price_version": "pv_1", "answered_model": "gpt-4o-2024",
+        "provider_request_id": "chatcmpl-1", "latency_us": 2_000, "first_token_us": 900, "held": 1_000,
+        "attempts": [{"deployment": "openai/gpt-4o", "http_status": 200, "code": "", "duration_us": 1_500}],
+        "resolution": "", "limit_id": "", "overrun": 0, "stream": 0,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    totals = books.totals()
+    assert {name: totals[name] for name in ("requests", "postings", "sum", "posted", "credited", "held", "open")} == {
+        "requests": 1, "postings": 2, "sum": 0, "posted": 700, "credited": 700, "held": 0, "open": 0,
+    }  # fmt: skip
+    assert books.projected() == 300
+    assert books.mark() == {"position": 300, "sequence": 3, "epoch": 1}
+    postings = [(row["account"], row["kind"], row["amount"]) for row in books.postings()]
+    assert postings == [
+        ("payer:default:research:search:ada:key_1", "charge", 700),
+        ("provider:openai", "charge", -700),
+    ]
+
+
+def test_an_open_call_is_a_reservation(books: BooksUnderTest) -> None:
+    """While an exchange runs, its hold is a reservation with every fact of the intent, and nothing is posted."""
+    who = attribution(tags=(("team", "x"),))
+    books.project(records([Started(1, START), intended(1, held=900, who=who), progressed(1, 7)]))
+    (row,) = books.open_reservations()
+    assert (row["id"], row["state"], row["epoch"], row["held"]) == (request_id(1), "dispatched", 1, 900)
+    assert (row["output_tokens_seen"], row["tags"], row["amounts"]["tokens"]) == (7, {"team": "x"}, 100)
+    assert row["intent"] == intended(1, held=900, who=who)
+    assert books.request(request_id(1)) is None
+    assert books.totals()["held"] == 900
+    books.project(records([settled(1)], after=3))
+    assert books.open_reservations() == []
+    assert books.totals()["requests"] == 1
+
+
+def test_a_free_call_posts_nothing(books: BooksUnderTest) -> None:
+    """A charge of zero makes a record and no posting."""
+    books.project(records([intended(1), settled(1, charge=0)]))
+    assert (books.totals()["requests"], books.totals()["postings"]) == (1, 0)
+
+
+def test_a_refusal_is_a_record_that_counts_nowhere(books: BooksUnderTest) -> None:
+    """Refusals are listed and named by their limit, and are in no sum."""
+    books.project(records([refused(1)]))
+    row = books.request(request_id(1))
+    assert row is not None
+    assert (row["status"], row["code"], row["limit_id"], row["held"]) == ("refused", "budget_exhausted", "lim_1", 0)
+    assert books.usage(["team"], 0, 0) == []
+    assert books.balances({}, (), "requests", 0) == []
+    assert books.totals()["records"] == 1
+    assert books.totals()["requests"] == 0
+
+
+@pytest.mark.parametrize("batches", [(6,), (1,) * 6, (3, 3)])
+def test_a_new_epoch_makes_open_calls_unknown(books: BooksUnderTest, batches: tuple[int, ...]) -> None:
+    """What an older epoch left open is unknown, in suspense and not yet charged, until a resolution ends it."""
+    told = records([Started(1, START), intended(1, held=900), intended(2), settled(2), progressed(1, 4), Started(2, 9)])
+    for size in batches:
+        books.project(told[:size])
+        told = told[size:]
+    (row,) = books.open_reservations("unknown")
+    assert (row["id"], row["output_tokens_seen"]) == (request_id(1), 4)
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["status"], record["charge"], record["held"], record["ended_at"]) == ("unknown", 0, 900, 9)
+    assert books.account_balances()["suspense:default"] == 900
+    assert (books.totals()["unknown"], books.totals()["held"], books.totals()["requests"]) == (900, 900, 1)
+    assert books.balances({}, (), "usd", 0) == [((), 700)]
+    books.project(records([settled(1, charge=80, resolution="provider_said")], after=6))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["status"], record["charge"], record["resolution"]) == ("ok", 80, "provider_said")
+    assert books.account_balances()["suspense:default"] == 0
+    assert (books.totals()["unknown"], books.totals()["sum"], books.totals()["posted"]) == (0, 0, 780)
+    assert books.balances({}, (), "usd", 0) == [((), 780)]
+
+
+def test_an_unknown_that_the_operator_pays(books: BooksUnderTest) -> None:
+    """What the operator bears is credited to the provider, debited to nobody's limit, and is in the record as cost."""
+    books.project(records([intended(1), Lost(request_id(1), START, 0, "", 5), settled(1, resolution="operator_pays")]))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["cost"], record["charge"]) == (700, 0)
+    assert books.balances({}, (), "usd", 0) == [((), 0)]
+    assert books.account_balances()["operator"] == 700
+    assert (books.totals()["posted"], books.totals()["credited"]) == (0, 700)
+
+
+def test_late_evidence_goes_to_the_operator(books: BooksUnderTest) -> None:
+    """Proof that comes after the end changes no record: the difference is the operator's, once."""
+    late = settled(1, charge=950, resolution="late_evidence")
+    books.project(records([intended(1), settled(1, charge=700)]))
+    books.project(records([late, late], after=2))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert record["charge"] == 700
+    assert books.account_balances()["operator"] == 250
+    assert (books.totals()["posted"], books.totals()["credited"], books.totals()["sum"]) == (700, 950, 0)
+
+
+def test_a_repeated_id_changes_nothing(books: BooksUnderTest) -> None:
+    """An id that comes again, in the same batch or a later one, is a no-op."""
+    events: list[Event] = [intended(1), settled(1), intended(1), settled(1), refused(2), refused(2)]
+    books.project(records(events))
+    once = books.totals()
+    books.project(records([*events, intended(1)], after=6))
+    again = books.totals()
+    assert {**again, "position": 0, "sequence": 0} == {**once, "position": 0, "sequence": 0}
+    assert (again["requests"], again["records"], again["open"]) == (1, 2, 0)
+
+
+def test_projecting_twice_changes_nothing(books: BooksUnderTest) -> None:
+    """Records at or below the position of the books are skipped, whole batches and parts of them."""
+    told = records([Started(1, START), intended(1), settled(1), intended(2), settled(2)])
+    books.project(told[:3])
+    books.project(told[:3])
+    books.project(told)
+    books.project(told)
+    assert books.totals()["requests"] == 2
+    assert books.totals()["posted"] == 1_400
+
+
+def test_a_gap_is_refused(books: BooksUnderTest) -> None:
+    """Records that do not go on where the books end are corruption, and nothing of them is applied."""
+    books.project(records([intended(1)]))
+    with pytest.raises(JournalCorrupt, match="end with record 1 and the journal goes on with record 3"):
+        books.project(records([settled(1)], after=2))
+    assert books.projected() == 100
+
+
+EVENT_KINDS: list[Callable[[int], Event]] = [
+    intended,
+    lambda n: settled(n, charge=100 + n),
+    lambda n: settled(n, charge=50 * n, resolution="provider_said"),
+    lambda n: settled(n, charge=900, resolution="late_evidence"),
+    lambda n: settled(n, charge=3 * n, resolution="operator_pays"),
+    lambda n: progressed(n, 3 * n),
+    lambda n: Lost(request_id(n), START, 502, "upstream_truncated", 9, output_tokens=2),
+    lambda n: refused(100 + n),
+    lambda n: Started(n + 1, START + n),
+]
+
+
+def look(books: BooksUnderTest) -> dict[str, Any]:
+    """Everything that the books say."""
+    return {
+        "totals": books.totals(),
+        "requests": books.requests(limit=1_000),
+        "open": books.open_reservations(),
+        "accounts": {name: amount for name, amount in books.account_balances().items() if amount},
+        "usage": books.usage(["team", "hour"], 0, 0),
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    told=st.lists(st.tuples(st.sampled_from(range(len(EVENT_KINDS))), st.integers(0, 5)), max_size=30),
+    cuts=st.lists(st.integers(0, 30), max_size=6),
+)
+def test_engines_agree_in_any_batching(
+    told: list[tuple[int, int]], cuts: list[int], tmp_path: Path, empty_books: Path
+) -> None:
+    """Any events, legal or not, in any batches leave the engine with exactly what the oracle's books hold."""
+    found = records([EVENT_KINDS[kind](number) for kind, number in told])
+    truth = MemoryBooks(HeldClock())
+    truth.project(found)
+    engine_books = open_books(Path(shutil.copy(empty_books, tmp_path / "books.sqlite3")), HeldClock())
+    edges = sorted({0, len(found), *(cut for cut in cuts if cut < len(found))})
+    for start, end in pairwise(edges):
+        engine_books.project(found[start:end])
+    seen = look(engine_books)
+    engine_books.close()
+    assert seen == look(truth)
+
+
+# -- balances and usage -----------------------------------------------------------------------------------------------
+
+
+def spread(books: BooksUnderTest) -> None:
+    """Calls of two users, two models and two runs over an hour, with tags."""
+    events: list[Event] = []
+    for n in range(24):
+        who = attribution(
+            user="ada" if n % 2 else "bob",
+            model="gpt-4o" if n % 3 else "o4",
+            run=f"run-{n % 2}",
+            tags=(("team", "blue" if n % 4 else "red"),),
+        )
+        at = START + n * 5 * MINUTE
+        usage = Usage(10 + n, n, 0, 0, 5, n, 0)
+        events += [intended(n, at=at, who=who), settled(n, at=at + MINUTE, charge=100 + n, usage=usage)]
+    books.project(records(events))
+
+
+def test_balances_by_each_unit(books: BooksUnderTest) -> None:
+    """A limit counts what its calls posted, in its unit, since its window began."""
+    spread(books)
+    numbers = range(24)
+    assert books.balances({}, (), "usd", 0) == [((), sum(100 + n for n in numbers))]
+    assert books.balances({}, (), "requests", START + 2 * SLOT) == [((), 18)]
+    assert books.balances({"user": "ada"}, (), "input_tokens", 0) == [((), sum(10 + 2 * n for n in numbers if n % 2))]
+    assert books.balances({"user": "ada"}, (), "output_tokens", 0) == [((), sum(5 + n for n in numbers if n % 2))]
+    assert books.balances({}, ("user",), "tokens", 0) == [
+        (("ada",), sum(15 + 3 * n for n in numbers if n % 2)),
+        (("bob",), sum(15 + 3 * n for n in numbers if not n % 2)),
+    ]
+    assert books.balances({}, (), "concurrency", 0) == [((), 0)]
+    assert books.balances({"user": "nobody"}, (), "usd", 0) == []
+
+
+def test_balances_where_roll_ups_cannot_tell(books: BooksUnderTest) -> None:
+    """Runs, tags and windows inside a slot are counted from the records, to the same amounts."""
+    spread(books)
+    odd = sum(100 + n for n in range(24) if n % 2)
+    assert books.balances({"run": "run-1"}, ("user",), "usd", 0) == [(("ada",), odd)]
+    assert books.balances({"tag.team": "red"}, (), "requests", 0) == [((), 6)]
+    assert sorted(books.balances({}, ("tag.team", "user"), "requests", 0)) == [
+        (("blue", "ada"), 12), (("blue", "bob"), 6), (("red", "bob"), 6),
+    ]  # fmt: skip
+    assert books.balances({}, (), "requests", START + 5 * MINUTE) == [((), 23)]
+    assert books.balances({}, ("tag.absent",), "requests", 0) == [(("",), 24)]
+
+
+def test_usage_by_dimensions_tags_and_time(books: BooksUnderTest) -> None:
+    """Usage groups by any dimension, tag and bucket of time, and filters by them."""
+    spread(books)
+    assert [(row["user"], row["requests"]) for row in books.usage(["user"], 0, 0)] == [("ada", 12), ("bob", 12)]
+    assert [(row["model"], row["requests"]) for row in books.usage(["model"], 0, 0, user="ada")] == [
+        ("gpt-4o", 8), ("o4", 4),
+    ]  # fmt: skip
+    assert [(row["hour"], row["requests"]) for row in books.usage(["hour"], START, START + 120 * MINUTE)] == [
+        (START, 12), (START + 60 * MINUTE, 12),
+    ]  # fmt: skip
+    assert [(row["tag.team"], row["requests"]) for row in books.usage(["tag.team"], 0, 0)] == [("blue", 18), ("red", 6)]
+    (total,) = books.usage([], START, START + 7 * MINUTE)
+    assert (total["requests"], total["charge"], total["input_tokens"], total["output_tokens"]) == (2, 201, 22, 11)
+    assert books.usage(["user"], 0, 0, user=["bob", "eve"], model=("o4",))[0]["requests"] == 4
+    assert books.usage([], 0, 0, user="nobody") == []
+
+
+@pytest.mark.parametrize("name", ["nonsense", "charge", "id", "status); drop table requests; --"])
+def test_usage_by_nonsense_is_refused(books: BooksUnderTest, name: str) -> None:
+    """What is no dimension groups and filters nothing."""
+    with pytest.raises(UsageError, match="unknown dimension"):
+        books.usage([name], 0, 0)
+    with pytest.raises(UsageError, match="unknown dimension"):
+        books.usage([], 0, 0, **{name: "x"})
+
+
+HOSTILE = ["'", '"', "\\", "%", "a'b\"c", "x') OR 1=1 --", "$.a", "ключ", "a.b", "[0]", ""]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_are_only_values(books: BooksUnderTest, text: str) -> None:
+    """Names and values of tags are found as they are, whatever characters they hold."""
+    who = attribution(team=text, tags=((text, text),))
+    books.project(records([intended(1, who=who), settled(1), intended(2), settled(2)]))
+    assert [row["id"] for row in books.requests(team=text)] == [request_id(1)]
+    by_tag: dict[str, Any] = {f"tag.{text}": text}
+    found = [row["id"] for row in books.requests(**by_tag)]
+    assert found == ([request_id(1)] if text else [request_id(2), request_id(1)])
+    assert books.balances({"team": text}, (f"tag.{text}",), "requests", 0) == [((text,), 1)]
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_paged_and_filtered(books: BooksUnderTest) -> None:
+    """Records come newest first or oldest first, page by page, by column, time and tag."""
+    spread(books)
+    pages, after = [], ""
+    while page := books.requests(after=after, limit=7):
+        pages += [row["id"] for row in page]
+        after = page[-1]["id"]
+    assert pages == [request_id(n) for n in reversed(range(24))]
+    first = books.requests(limit=2, newest_first=False)
+    assert [row["id"] for row in first] == [request_id(0), request_id(1)]
+    assert len(books.requests(user="ada", since=START + SLOT, until=START + 4 * SLOT)) == 5
+    several: dict[str, Any] = {"tag.team": "red", "model": ["o4"]}
+    assert len(books.requests(**several)) == 2
+    with pytest.raises(UsageError, match="unknown filter"):
+        books.requests(nonsense=1)
+
+
+def test_absent_request(books: BooksUnderTest) -> None:
+    """An id that nobody used has no record."""
+    assert books.request("req_none") is None
+
+
+# -- resources --------------------------------------------------------------------------------------------------------
+
+KEY = {
+    "id": "key_1",
+    "name": "ci",
+    "digests": {"ab": 0},
+    "organization": "default",
+    "models": ["gpt-4o"],
+    "may_set": ("user",),
+}
+
+
+def test_resources_are_put_and_got(books: BooksUnderTest) -> None:
+    """A row comes back with plain values, defaults for what it did not name, and a line in the change feed."""
+    first = books.put("key", KEY)
+    row = books.get("key", "key_1")
+    assert row is not None
+    assert (row["digests"], list(row["may_set"]), row["models"]) == ({"ab": 0}, ["user"], ["gpt-4o"])
+    assert (row["state"], row["role"], row["operations"], row["created_at"]) == ("active", "caller", None, START)
+    second = books.put("key", {**row, "state": "revoked"})
+    assert books.changes(first) == [(second, "key", "key_1")]
+    assert books.remove("key", "key_1")
+    assert not books.remove("key", "key_1")
+    assert books.get("key", "key_1") is None
+    assert [(kind, id) for _, kind, id in books.changes(0)] == [("key", "key_1")] * 3
+
+
+def test_limits_keep_unlimited_apart_from_nothing(books: BooksUnderTest) -> None:
+    """An amount of ``None`` is unlimited, 0 admits nothing, and the largest money survives."""
+    for id, amount in (("lim_1", None), ("lim_2", 0), ("lim_3", 10**18)):
+        books.put("limit", {"id": id, "selector": {"team": "a"}, "each": ["user"], "unit": "usd", "amount": amount})
+    assert [row["amount"] for row in books.listing("limit")] == [None, 0, 10**18]
+    assert books.listing("limit")[0]["selector"] == {"team": "a"}
+
+
+def test_listing_pages_and_filters(books: BooksUnderTest) -> None:
+    """Rows come in the order of their ids, after a cursor, by equality."""
+    for n in range(5):
+        books.put("team", {"id": f"team_{n}", "name": f"t{n}", "organization": "default" if n else "other"})
+    assert [row["id"] for row in books.listing("team", after="team_1", limit=2)] == ["team_2", "team_3"]
+    assert [row["id"] for row in books.listing("team", organization="other")] == ["team_0"]
+    with pytest.raises(UsageError, match="unknown filter"):
+        books.listing("team", nonsense=1)
+
+
+def test_names_of_payers_are_unique(books: BooksUnderTest) -> None:
+    """Two teams of one organization cannot have the same name; two of different ones can."""
+    books.put("team", {"id": "team_1", "name": "a", "organization": "x"})
+    books.put("team", {"id": "team_2", "name": "a", "organization": "y"})
+    with pytest.raises(Conflict, match="exists already"):
+        books.put("team", {"id": "team_3", "name": "a", "organization": "x"})
+    assert books.get("team", "team_3") is None
+
+
+def test_bad_resources_are_refused(books: BooksUnderTest) -> None:
+    """An unknown kind or column and a missing id are named."""
+    with pytest.raises(UsageError, match="unknown kind 'thing'"):
+        books.put("thing", {"id": "x"})
+    with pytest.raises(UsageError, match="has no colour"):
+        books.put("key", {"id": "x", "colour": "red"})
+    with pytest.raises(UsageError, match="needs an id"):
+        books.put("key", {"name": "x"})
+
+
+def test_rate_cards_are_kept_as_they_were(books: BooksUnderTest) -> None:
+    """A version names one content for ever."""
+    card: dict[str, Any] = {
+        "version": "pv_1",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tiers": [[0, []]],
+        "source": "a",
+    }
+    card = {**card, "effective_from": 0, "effective_to": 0}
+    books.keep_rate_cards([card])
+    books.keep_rate_cards([{**card, "source": "b"}, {**card, "version": "pv_2"}])
+    kept = books.rate_card("pv_1")
+    assert kept is not None
+    assert kept["source"] == "a"
+    assert books.rate_card("pv_2") is not None
+    assert books.rate_card("pv_3") is None
+
+
+def test_digests_of_removed_segments(books: BooksUnderTest) -> None:
+    """Digests are kept once, in the order of their positions."""
+    digest = {"first": 100, "end": 200, "sequence": 3, "records": 2, "charge": 1, "held": 2, "sha256": "aa"}
+    books.keep_segment(digest)
+    books.keep_segment({**digest, "sha256": "bb"})
+    books.keep_segment({**digest, "first": 0, "end": 100})
+    assert [(row["first"], row["sha256"]) for row in books.removed_segments()] == [(0, "aa"), (100, "aa")]
