@@ -46,9 +46,14 @@ class GateSettings(msgspec.Struct, frozen=True):
     limits_each_max: int = 1_000_000
     journal_backlog_max: int = 1024 * 1024 * 1024
     journal_segment_bytes: int = 64 * 1024 * 1024
-    sync_interval_ms: int = 5
+    sync_interval_ms: int = 20
     forbid_private_urls: bool = True
     progress_ms: int = 1_000
+    log_level: str = "info"
+    #: ``json`` or ``console``.
+    log_format: str = "json"
+    #: Standard input stays open as long as the supervisor lives; its end means to stop.
+    attached: bool = False
 
 
 decode_settings = msgspec.json.Decoder(GateSettings).decode

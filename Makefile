@@ -1,0 +1,74 @@
+# Thin targets; CI runs the same ones. A machine needs Python 3.11 or newer, and nothing else.
+#   make run      try it: works without a network or a key (ARGS="--gateway 127.0.0.1:4100" for options of `faregate serve`)
+#   make test     everything that proves it (ARGS="tests/core" for a part)
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+ARGS ?=
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run install install-dev lint format check test bench soak docs lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile; echo 'also: install lint format check bench soak docs lock clean'
+
+run: install
+	@exec $(BIN)/faregate serve --first-run $(ARGS)
+
+install: $(BIN)/.run
+
+install-dev: $(BIN)/.dev
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer was not found; set PYTHON=/path/to/python3' >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo 'venv is missing: install python3-venv, or set PYTHON to another one' >&2; exit 2; }
+
+$(BIN)/uv: $(BIN)/python requirements/build.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@touch $@
+
+$(BIN)/.run: $(BIN)/uv requirements/run.txt pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/run.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.run requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+lint: install-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: install-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+check: install-dev
+	$(BIN)/mypy src tests
+
+test: install-dev
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+bench: install-dev
+	$(BIN)/python bench/run.py $(ARGS)
+
+soak: install-dev
+	$(BIN)/python -m pytest -n 0 tests/chaos --soak $(ARGS)
+	$(BIN)/python tests/core/soak_pricing.py 1000000
+
+docs: install-dev
+	$(BIN)/python docs/reference/write.py
+
+# Without index lines or file URLs, so that any registry with the same files serves it.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header
+lock: $(BIN)/uv
+	$(BIN)/$(COMPILE) pyproject.toml -o requirements/run.txt
+	$(BIN)/$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,51 @@
+"""The catalogue as it follows from the configuration and the books' own prices, compiled once per change of these."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from faregate.assembly.declare import declared
+from faregate.catalogue.compile import CatalogueProblem, compile_catalogue
+from faregate.config.schema import Config
+from faregate.config.tree import Environment
+from faregate.control import Catalogue
+from faregate.ports import Row
+
+logger = logging.getLogger("faregate.catalogue")
+
+
+class CatalogueCompiler:
+    """Implements ``CompileCatalogue``. May be called from several threads."""
+
+    def __init__(self, config: Config, folder: Path, environment: Environment) -> None:
+        self._config = config
+        self._folder = folder
+        self._environment = environment
+        self._turn = threading.Lock()
+        self._last: tuple[tuple[object, ...], Catalogue] | None = None
+        self._told: frozenset[CatalogueProblem] = frozenset()
+        #: Declared by the operator; of the hundreds of models that a provider merely offers nobody wants to hear.
+        self._declared = {f"deployments.{each.name}" for each in config.deployments}
+        self._declared |= {f"models.{each.name}" for each in config.models}
+
+    def __call__(self, price_rows: Sequence[Row], projects: Sequence[str]) -> Catalogue:
+        """The catalogue by these prices and projects; what cannot work as declared is logged once."""
+        key = (tuple(tuple(row.items()) for row in _comparable(price_rows)), tuple(projects))
+        with self._turn:
+            if self._last is not None and self._last[0] == key:
+                return self._last[1]
+            compiled = compile_catalogue(declared(self._config, self._folder, self._environment, price_rows, projects))
+            problems = frozenset(
+                problem for problem in compiled.problems if problem.serious and problem.where in self._declared
+            )
+            for problem in sorted(problems - self._told):
+                logger.warning("catalogue_entry_unusable", extra={"at": problem.where, "why": problem.message})
+            self._told = problems
+            self._last = (key, compiled.catalogue)
+            return compiled.catalogue
+
+
+def _comparable(price_rows: Sequence[Row]) -> list[Row]:
+    """Rows without what no price depends on and nothing could compare."""
+    return [{name: value for name, value in row.items() if name != "details"} for row in price_rows]

@@ -1,0 +1,126 @@
+"""The configuration and the books' own prices → what the catalogue is compiled from."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
+from faregate.config.environment import proxy_for
+from faregate.config.schema import Config, Model
+from faregate.config.schema import Provider as ConfiguredProvider
+from faregate.config.tree import Environment
+from faregate.control import Provider
+from faregate.core import money
+from faregate.ports import Row
+
+#: Shorter texts would also mask what is no credential.
+_MASKED_CHARACTERS_MIN = 8
+
+
+def declared(
+    config: Config, folder: Path, environment: Environment, price_rows: Sequence[Row] = (), projects: Sequence[str] = ()
+) -> Declared:
+    """Everything declared. ``price_rows`` are the books' own prices: they come later and so win over the file's."""
+    return Declared(
+        providers=tuple(_provider(provider, folder, environment) for provider in config.providers),
+        deployments=tuple(
+            DeclaredDeployment(
+                each.name, each.provider, each.deployment or each.model, each.model, each.max_output_tokens or 0
+            )
+            for each in config.deployments
+        ),
+        models=tuple(_models(config)),
+        overrides=(*_overrides(config), *(_own_price(row) for row in price_rows)),
+        stages=tuple((name, stage.providers) for name, stage in config.stages.items()),
+        projects=tuple(projects),
+        require_limit=config.limits.require,
+        unknown_price=config.pricing.unknown,
+    )
+
+
+def _provider(provider: ConfiguredProvider, folder: Path, environment: Environment) -> Provider:
+    secret = provider.api_key.get_secret_value() if provider.api_key is not None else ""
+    credential: dict[str, str] = {}
+    if secret:
+        azure = provider.kind == "azure_openai"
+        credential = {"api-key": secret} if azure else {"authorization": f"Bearer {secret}"}
+    proxy = provider.proxy if provider.proxy is not None else proxy_for(provider.base_url, environment)
+    return Provider(
+        name=provider.name,
+        kind=provider.kind,
+        base_url=provider.base_url,
+        credential=credential,
+        api_version=provider.api_version,
+        client_gone=provider.client_gone or "",
+        stream_usage=provider.stream_usage,
+        lookup=provider.lookup.path if provider.lookup is not None else "",
+        connect_timeout_ms=provider.timeouts.connect,
+        first_byte_timeout_ms=provider.timeouts.first_byte,
+        idle_timeout_ms=provider.timeouts.idle,
+        total_timeout_ms=provider.timeouts.total,
+        ca_file=str(folder / provider.ca_file) if provider.ca_file else "",
+        proxy=proxy,
+        connections_max=provider.connections_max,
+        masked=(secret,) if len(secret) >= _MASKED_CHARACTERS_MIN else (),
+    )
+
+
+def _models(config: Config) -> list[DeclaredModel]:
+    """The models, with those that go to other models led on to where these go."""
+    deployments = {deployment.name for deployment in config.deployments}
+    by_name = {model.name: model for model in config.models}
+    return [
+        DeclaredModel(
+            model.name,
+            tuple(dict.fromkeys(_targets(model, by_name, deployments))),
+            model.max_output_tokens or 0,
+            model.max_context_tokens or 0,
+        )
+        for model in config.models
+    ]
+
+
+def _targets(model: Model, by_name: dict[str, Model], deployments: set[str]) -> list[str]:
+    targets: list[str] = []
+    for name in model.to:
+        # The configuration was checked for loops; a deployment goes before a model of the same name.
+        if name in by_name and name not in deployments:
+            targets.extend(_targets(by_name[name], by_name, deployments))
+        else:
+            targets.append(name)
+    return targets
+
+
+def _overrides(config: Config) -> list[PriceRow]:
+    return [
+        PriceRow(
+            price.provider,
+            price.model,
+            price.unit,
+            price.per,
+            money.picos(price.price),
+            _nanos(price.effective_from),
+        )
+        for price in config.pricing.overrides
+    ]
+
+
+def _nanos(moment: str | None) -> int:
+    if moment is None:
+        return 0
+    at = datetime.fromisoformat(moment)
+    since = at - datetime.fromisoformat("1970-01-01T00:00:00Z")
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+def _own_price(row: Row) -> PriceRow:
+    return PriceRow(
+        row["provider"],
+        row["model"],
+        row["unit"],
+        row["per"],
+        row["pico"],
+        row["effective_from"],
+        row["effective_to"],
+        row["source"],
+    )

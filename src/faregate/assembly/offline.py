@@ -1,0 +1,100 @@
+"""An installation that does not run, for one command: its books under the lock, or a look at them from outside."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from faregate.assembly.clock import SystemClock
+from faregate.assembly.compiler import CatalogueCompiler
+from faregate.assembly.workshop import Workshop, console_secrets
+from faregate.config.environment import process_environment
+from faregate.config.findings import Invalid
+from faregate.config.folder import DataFolder, prepare, take_lock
+from faregate.config.load import Loaded, load
+from faregate.config.schema import Config
+from faregate.config.secrets import keep_secrets
+from faregate.config.tree import Environment
+from faregate.errors import FaregateError
+
+logger = logging.getLogger("faregate.offline")
+
+
+def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
+    """The console's ASGI application on the books of a stopped installation, and what gives them back.
+
+    Without a configuration that can be read here there are no providers: keys and limits can be made, prices cannot.
+
+    Raises:
+        Conflict: the installation runs; speak to its socket instead.
+        FaregateError: its books cannot be used.
+    """
+    from faregate.console.app import create_app
+
+    folder = prepare(root)
+    with contextlib.ExitStack() as stack:
+        stack.callback(take_lock(folder).release)
+        environment = process_environment()
+        loaded = _configuration(environment)
+        config = loaded.config if loaded is not None else Config.model_construct(providers=())
+        compiler = CatalogueCompiler(config, loaded.folder if loaded is not None else Path.cwd(), environment)
+        secrets = console_secrets(keep_secrets(folder.secrets, os.urandom).secrets)
+        workshop = Workshop(config, folder, compiler, secrets, SystemClock())
+        stack.callback(workshop.close)
+        app = create_app(workshop.still())
+        return app, stack.pop_all().close
+
+
+def _configuration(environment: Environment) -> Loaded | None:
+    """The configuration that `serve` would use here; ``None`` where there is none, or where it is not whole.
+
+    A command line often lacks the variables with the providers' secrets, and needs none of them.
+    """
+    try:
+        return load(Path(environment.get("FAREGATE_CONFIG") or "faregate.yaml"), environment)
+    except Invalid as invalid:
+        logger.debug("configuration_not_used", extra={"why": invalid.findings[0].line()})
+        return None
+
+
+def restore(folder: DataFolder, file: Path) -> dict[str, Any]:
+    """Restore a backup into a data folder that holds no books; what the backup says about itself.
+
+    Raises:
+        Conflict: there are books already.
+        Failed: the backup is damaged; nothing was changed.
+        Unsafe: a newer version wrote it.
+    """
+    from faregate.journal.segments import start_at
+    from faregate.storage.sqlite.backup import restore_into
+
+    manifest: dict[str, Any] = msgspec.to_builtins(restore_into(folder.root, file, start_at))
+    return manifest
+
+
+def look(folder: DataFolder) -> Iterator[tuple[str, str, str]]:
+    """``(name, state, detail)`` of the books and the journal of a stopped installation; nothing is changed."""
+    from faregate.journal.read import FileJournalReader
+    from faregate.storage.schema import SCHEMA_VERSION
+    from faregate.storage.sqlite.books import SqliteBooks
+    from faregate.storage.sqlite.opening import schema_version
+
+    try:
+        version = schema_version(folder.books)
+        yield "books", "ok", f"schema {version or 'none'}, this version has {SCHEMA_VERSION}"
+        if version != SCHEMA_VERSION:
+            return
+        books = SqliteBooks(folder.books, SystemClock())
+        try:
+            projected = books.projected()
+        finally:
+            books.close()
+        kept = list(FileJournalReader(folder.journal).segments())
+        backlog = max(sum(kept[-1]) - projected, 0) if kept else 0
+        yield "journal", "ok", f"{backlog} bytes are not in the books yet; the next start books them"
+    except FaregateError as error:
+        yield "books", "failed", error.message

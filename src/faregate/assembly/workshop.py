@@ -1,0 +1,198 @@
+"""Everything the console works with, put together: for its own process with a gate to talk to, or for one command.
+
+A ``Workshop`` owns what must be closed: the books and, where it runs, the projector's thread.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+
+import faregate
+from faregate.assembly.compiler import CatalogueCompiler
+from faregate.config.folder import DataFolder
+from faregate.config.schema import Config
+from faregate.config.secrets import Secrets as KeptSecrets
+from faregate.console.compile import card_of
+from faregate.console.link import GateLink, unknown_of
+from faregate.console.state import Check, Console, Facts, Secrets
+from faregate.control import Unknown
+from faregate.core.pricing.card import RateCard
+from faregate.core.ulid import UlidSource
+from faregate.errors import FaregateError
+from faregate.jobs.keep_journal import keep_journal
+from faregate.jobs.lookups import ProviderLookups
+from faregate.jobs.resolve_unknowns import Rules, UnknownResolver
+from faregate.jobs.runner import Job, JobRunner
+from faregate.journal.projector import Projector
+from faregate.journal.read import FileJournalReader
+from faregate.journal.verify import verify
+from faregate.ports import Clock
+from faregate.storage.sqlite.opening import open_books
+
+logger = logging.getLogger("faregate.console")
+
+#: How often unknowns are looked at, and segments of the journal.
+RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S = 1.0, 60.0
+
+#: A provider that is not declared any more cannot be asked; its calls are over after the longest default.
+MAX_REQUEST_MS_UNKNOWN = 600_000
+
+#: At a stop, for ending the batch that runs and for the batches after it, each.
+LAST_BATCHES_S = 0.75
+
+#: One of the things that run as long as the console does.
+Work = Callable[[], Coroutine[None, None, None]]
+
+
+def console_secrets(kept: KeptSecrets) -> Secrets:
+    """The installation's secrets as the console takes them."""
+    return Secrets(tuple((pepper.id, pepper.key) for pepper in kept.peppers), bytes.fromhex(kept.session))
+
+
+class Workshop:
+    """The books and what is built around them.
+
+    Raises:
+        Unsafe: a newer version wrote the books.
+        Failed: they are damaged.
+        Unavailable: they cannot be reached.
+    """
+
+    def __init__(
+        self,
+        config: Config | None,
+        folder: DataFolder,
+        compile_catalogue: CatalogueCompiler,
+        secrets: Secrets,
+        clock: Clock,
+    ) -> None:
+        self.folder = folder
+        self._config = config
+        self._compile = compile_catalogue
+        self._secrets = secrets
+        self._clock = clock
+        self.books = open_books(folder.books, clock)
+        self._projection: _Projection | None = None
+
+    def still(self) -> Console:
+        """The console of an installation that does not run, for one command; everything journalled is booked first."""
+        projector = Projector(FileJournalReader(self.folder.journal), self.books, _tell_nobody)
+        while projector.step():
+            pass
+        return self._console(Facts(faregate.__version__, str(self.folder.root)))
+
+    def live(self, gateway_url: str, *, tls: bool, randomly: Callable[[], float]) -> tuple[Console, Sequence[Work]]:
+        """The console of a running installation, and what has to run beside it until it ends."""
+        projection = self._projection = _Projection(
+            Projector(FileJournalReader(self.folder.journal), self.books, _tell_nobody, _log_trouble)
+        )
+        link = GateLink(
+            str(self.folder.gate_socket),
+            self.books,
+            FileJournalReader(self.folder.journal),
+            projection.projector,
+            self._compile,
+            self._clock,
+        )
+        facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls)
+        console = self._console(facts, link, projection.projector)
+        jobs = JobRunner(self._jobs(link), randomly)
+        return console, (link.run, jobs.run)
+
+    def _console(self, facts: Facts, link: GateLink | None = None, projector: Projector | None = None) -> Console:
+        return Console(
+            books=self.books,
+            journal=FileJournalReader(self.folder.journal),
+            clock=self._clock,
+            new_id=lambda prefix: UlidSource(prefix, self._clock.wall_nanos, os.urandom)(),
+            random=os.urandom,
+            secrets=self._secrets,
+            compile_catalogue=self._compile,
+            facts=facts,
+            gate=link,
+            projector=projector,
+            check_journal=self._check_journal,
+        )
+
+    def _check_journal(self) -> Sequence[Check]:
+        return [Check(*each) for each in verify(FileJournalReader(self.folder.journal), self.books)]
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+
+    def _jobs(self, link: GateLink) -> list[Job]:
+        assert self._config is not None
+        catalogue = self._compile((), ())
+        timeouts = {provider.name: provider.total_timeout_ms for provider in catalogue.providers}
+        lookups = ProviderLookups({provider.name: provider for provider in catalogue.providers})
+        unknowns, keep_nanos = self._config.unknowns, self._config.journal.keep * 1_000_000
+
+        def rules(unknown: Unknown) -> Rules:
+            longest = timeouts.get(unknown.who.provider, MAX_REQUEST_MS_UNKNOWN)
+            return Rules(longest * 1_000_000, unknowns.ttl * 1_000_000, unknowns.policy)
+
+        resolver = UnknownResolver(
+            unknowns=lambda: [unknown_of(row) for row in self.books.open_reservations("unknown")],
+            card=self._card,
+            lookup=lookups.ask,
+            resolve=link.resolve,
+            rules=rules,
+            wall_nanos=self._clock.wall_nanos,
+        )
+
+        async def keep() -> None:
+            files = FileJournalReader(self.folder.journal)
+            await asyncio.to_thread(keep_journal, self.books, files, self._clock.wall_nanos(), keep_nanos)
+
+        return [
+            Job("resolve_unknowns", RESOLVE_INTERVAL_S, resolver.run),
+            Job("keep_journal", KEEP_JOURNAL_INTERVAL_S, keep),
+        ]
+
+    def _card(self, version: str) -> RateCard | None:
+        row = self.books.rate_card(version)
+        return card_of(row) if row is not None else None
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Book what the gate wrote last, then give everything back."""
+        if self._projection is not None:
+            self._projection.close()
+        self.books.close()
+
+
+class _Projection:
+    """The projector in a thread of its own."""
+
+    def __init__(self, projector: Projector) -> None:
+        self.projector = projector
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=projector.run, args=(self._stop,), name="projector", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, then book what is journalled and not yet in the books, as far as time allows."""
+        self._stop.set()
+        self.projector.nudge()
+        self._thread.join(LAST_BATCHES_S)
+        give_up_at = time.monotonic() + LAST_BATCHES_S
+        try:
+            while not self._thread.is_alive() and self.projector.step() and time.monotonic() < give_up_at:
+                pass
+        except FaregateError as error:
+            # Nothing is lost: the journal stays, and the next start books it.
+            _log_trouble(error.message)
+
+
+def _tell_nobody(position: int) -> None:
+    """The link to the gate looks at the books by itself."""
+
+
+def _log_trouble(trouble: str) -> None:
+    if trouble:
+        logger.error("projection_waits", extra={"why": trouble})
+    else:
+        logger.info("projection_goes_on")

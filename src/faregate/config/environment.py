@@ -1,0 +1,98 @@
+"""The only place that reads the process's environment, and the mapping of ``FAREGATE_…`` variables onto keys.
+
+``FAREGATE_GATEWAY_PORT`` is ``gateway.port``: the path of a single value below the mappings of the schema, in capitals.
+Lists (providers, deployments, models, prices) have no such variables.
+"""
+
+import os
+import typing
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from faregate.config.findings import Finding, Path, Place, did_you_mean, key_text
+from faregate.config.schema import Config
+from faregate.config.tree import Environment, Referred, Tree
+from faregate.config.values import is_loopback
+
+PREFIX = "FAREGATE_"
+
+#: Variables that commands read themselves.
+OF_COMMANDS = ("FAREGATE_URL", "FAREGATE_ADMIN_KEY", "FAREGATE_CONFIG", "FAREGATE_DATA")
+
+
+def process_environment() -> Environment:
+    """The environment that this process was started with."""
+    return os.environ
+
+
+def variables() -> dict[str, Path]:
+    """Every ``FAREGATE_…`` variable and the key that it sets."""
+    return {PREFIX + "_".join(path).upper(): path for path in _leaves(Config, ())}
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    leaves: list[tuple[str, ...]] = []
+    for name, field in model.model_fields.items():
+        below = _section(field.annotation)
+        if below is not None:
+            leaves.extend(_leaves(below, (*path, name)))
+        elif typing.get_origin(field.annotation) not in (tuple, dict):
+            leaves.append((*path, name))
+    return leaves
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section an annotation stands for, optional ones included."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            if typing.get_origin(annotation) in (tuple, dict):
+                return None
+            return candidate
+    return None
+
+
+def override(tree: Tree, environment: Environment) -> list[Finding]:
+    """Put the variables of ``environment`` into ``tree``; unknown ones are warnings, returned."""
+    known = variables()
+    warnings: list[Finding] = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in OF_COMMANDS:
+            continue
+        path = known.get(name)
+        if path is not None:
+            tree.put(path, Referred(environment[name]), Place(f"environment:{name}"))
+            continue
+        hint = did_you_mean(name, (*known, *OF_COMMANDS))
+        warnings.append(Finding("CFG-UNKNOWN", Place(f"environment:{name}"), "", "no setting has this name", hint=hint))
+    return warnings
+
+
+def proxy_for(url: str, environment: Environment) -> str:
+    """The proxy that the environment names for ``url`` (``HTTPS_PROXY`` and its kin); empty for none.
+
+    Loopback addresses never go through a proxy, and neither does what ``NO_PROXY`` lists.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    named = {
+        name.lower()[: -len("_proxy")]: value for name, value in environment.items() if name.lower().endswith("_proxy")
+    }
+    proxy = named.get(parts.scheme) or named.get("all") or ""
+    if not proxy or is_loopback(host) or _bypassed(host, parts.netloc, named.get("no", "")):
+        return ""
+    return (proxy if "://" in proxy else f"http://{proxy}").rstrip("/")
+
+
+def _bypassed(host: str, netloc: str, listed: str) -> bool:
+    """Whether ``NO_PROXY`` lists a host, by itself, by its domain, or as ``*``."""
+    for entry in (entry.strip().lstrip(".").lower() for entry in listed.split(",")):
+        if entry == "*" or (entry and (entry in (host, netloc.lower()) or host.endswith(f".{entry}"))):
+            return True
+    return False
+
+
+def documented() -> list[tuple[str, str]]:
+    """``(variable, key)`` of every variable, for the reference."""
+    return [(name, key_text(path)) for name, path in variables().items()]

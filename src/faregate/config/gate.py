@@ -1,0 +1,49 @@
+"""``Config`` → ``GateSettings``: what the gate process is told at its start."""
+
+from pathlib import Path
+
+from faregate.config.schema import Config, Tls
+from faregate.config.secrets import Secrets
+from faregate.config.settings import GateSettings, TlsSettings
+
+
+def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets) -> GateSettings:
+    """The gate's settings; relative file names in ``config`` start at ``folder``."""
+    gateway, limits, journal = config.gateway, config.limits, config.journal
+    return GateSettings(
+        host=gateway.host,
+        port=gateway.port,
+        data_dir=str(data_dir),
+        peppers=tuple((pepper.id, pepper.key) for pepper in secrets.peppers),
+        durability=config.durability,
+        tls=tls_settings(gateway.tls, folder),
+        header_bytes_max=gateway.header_bytes_max,
+        headers_max=gateway.headers_max,
+        uri_bytes_max=gateway.uri_bytes_max,
+        header_timeout_ms=gateway.header_timeout,
+        body_bytes_max=gateway.body_bytes_max,
+        body_grace_ms=gateway.body_grace,
+        body_bytes_per_second_min=gateway.body_bytes_per_second_min,
+        keep_alive_ms=gateway.keep_alive,
+        slow_reader_ms=gateway.slow_reader,
+        held_body_bytes_max=gateway.held_body_bytes_max,
+        held_bodies_bytes_max=gateway.held_bodies_bytes_max,
+        drain_ms=gateway.drain,
+        drains_max=gateway.drains_max,
+        drain_answer_ms=gateway.drain_answer,
+        connections_max=gateway.connections_max,
+        default_output_tokens=limits.default_output_tokens,
+        min_answer_tokens=limits.min_answer_tokens,
+        limits_each_max=limits.each_max,
+        journal_backlog_max=journal.backlog_max,
+        journal_segment_bytes=journal.segment,
+        sync_interval_ms=journal.sync_interval,
+        forbid_private_urls=gateway.forbid_private_urls,
+    )
+
+
+def tls_settings(tls: Tls | None, folder: Path) -> TlsSettings | None:
+    """A listener's files by absolute names."""
+    if tls is None:
+        return None
+    return TlsSettings(str(folder / tls.certificate_file), str(folder / tls.key_file))

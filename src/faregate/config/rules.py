@@ -1,0 +1,212 @@
+"""The rules between keys: names that point to nothing, keys that disagree, settings that work but are dangerous.
+
+Each rule is a function of the checked configuration that yields findings by path; ``load`` gives them their places.
+"""
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from faregate.config.findings import Path, did_you_mean
+from faregate.config.schema import Config, Provider
+from faregate.config.tls import certificate_problem
+from faregate.config.values import is_address, is_loopback, is_private
+from faregate.core import money
+
+#: A price per million tokens outside this band is nearly always one for another unit. Dearest known: 600 dollars.
+PRICE_BAND_PICOS = (1_000_000, 10_000 * money.PICOS_PER_DOLLAR)
+
+_SHARED_ADDRESSES = ipaddress.ip_network("100.64.0.0/10")
+
+
+class Ruled(NamedTuple):
+    """A finding before it has a place; ``warning`` is told but does not stop anything."""
+
+    code: str
+    path: Path
+    problem: str
+    expected: str = ""
+    hint: str = ""
+    warning: bool = False
+
+
+def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
+    """Everything that is wrong between keys; relative files are looked for in ``folder``."""
+    yield from _listeners(config, folder)
+    yield from _unique_names(config)
+    for index, provider in enumerate(config.providers):
+        yield from _provider(provider, ("providers", index), folder)
+    yield from _references(config)
+    yield from _loops(config)
+    yield from _prices(config)
+    if config.limits.min_answer_tokens > config.limits.default_output_tokens:
+        yield Ruled("CFG-CONFLICT", ("limits", "min_answer_tokens"), "is more than limits.default_output_tokens")
+    if config.journal.segment > config.journal.backlog_max:
+        yield Ruled("CFG-CONFLICT", ("journal", "segment"), "is more than journal.backlog_max")
+    if config.gateway.held_body_bytes_max > config.gateway.held_bodies_bytes_max:
+        yield Ruled("CFG-CONFLICT", ("gateway", "held_body_bytes_max"), "is more than gateway.held_bodies_bytes_max")
+
+
+def _listeners(config: Config, folder: FilePath) -> Iterator[Ruled]:
+    for name, listener in (("gateway", config.gateway), ("console", config.console)):
+        if listener.tls is not None:
+            certificate, key = folder / listener.tls.certificate_file, folder / listener.tls.key_file
+            problem = certificate_problem(certificate, key)
+            if problem is not None:
+                yield Ruled("CFG-SECRET", (name, "tls", problem.key), problem.text, problem.expected, problem.hint)
+        elif not is_loopback(listener.host) and not listener.behind_proxy:
+            hint = f"set {name}.tls, or {name}.behind_proxy: true if a reverse proxy in front of it ends TLS"
+            problem_text = (
+                f"{listener.host} is reached from other machines, and keys would cross the network in the clear"
+            )
+            yield Ruled("CFG-UNSAFE", (name, "host"), problem_text, "a loopback address", hint)
+    if config.gateway.port == config.console.port and _overlap(config.gateway.host, config.console.host):
+        yield Ruled("CFG-CONFLICT", ("console", "port"), f"the gateway listens on {config.gateway.port} already")
+
+
+def _overlap(one: str, other: str) -> bool:
+    anything = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return one == other or one in anything or other in anything
+
+
+def _unique_names(config: Config) -> Iterator[Ruled]:
+    named = {
+        "providers": [provider.name for provider in config.providers],
+        "deployments": [deployment.name for deployment in config.deployments],
+        "models": [model.name for model in config.models],
+    }
+    for key, names in named.items():
+        seen: dict[str, int] = {}
+        for index, name in enumerate(names):
+            if name in seen:
+                problem = f"{name} is the name of {key}[{seen[name]}] already"
+                yield Ruled("CFG-CONFLICT", (key, index, "name"), problem, "names that differ")
+            seen.setdefault(name, index)
+
+
+def _provider(provider: Provider, path: Path, folder: FilePath) -> Iterator[Ruled]:
+    parts = urlsplit(provider.base_url)
+    host = parts.hostname or ""
+    if parts.scheme == "http" and not is_loopback(host) and not provider.allow_http:
+        problem = "its credential and every prompt would cross the network in the clear"
+        yield Ruled("CFG-UNSAFE", (*path, "base_url"), problem, "https", "set allow_http: true to allow it")
+    if _is_inside(host) and not provider.allow_private:
+        yield Ruled(
+            "CFG-UNSAFE",
+            (*path, "base_url"),
+            f"{host} is a private address",
+            hint="set allow_private: true to allow it",
+        )
+    if "/v1/v1" in parts.path:
+        yield Ruled("CFG-RANGE", (*path, "base_url"), "its path has /v1 twice", warning=True)
+    if provider.kind == "azure_openai" and parts.path.rstrip("/").endswith("/openai"):
+        yield Ruled(
+            "CFG-RANGE", (*path, "base_url"), "Faregate adds /openai itself", "the resource's own address", warning=True
+        )
+    if provider.kind == "azure_openai" and not provider.api_version:
+        yield Ruled("CFG-MISSING", (*path, "api_version"), "is missing", 'Azure\'s api-version, e.g. "2024-10-21"')
+    if provider.timeouts.first_byte > provider.timeouts.total:
+        yield Ruled("CFG-CONFLICT", (*path, "timeouts", "first_byte"), "is longer than timeouts.total")
+    if provider.api_key is None and not is_loopback(host):
+        yield Ruled("CFG-SECRET", path, "has no api_key and will be called without a credential", warning=True)
+    if provider.ca_file:
+        file = folder / provider.ca_file
+        if not file.is_file():
+            yield Ruled("CFG-REF", (*path, "ca_file"), f"{file} is not a file", "a PEM file")
+
+
+def _is_inside(host: str) -> bool:
+    return is_private(host) or (is_address(host) and ipaddress.ip_address(host) in _SHARED_ADDRESSES)
+
+
+def _references(config: Config) -> Iterator[Ruled]:
+    providers = [provider.name for provider in config.providers]
+    for index, deployment in enumerate(config.deployments):
+        if deployment.provider not in providers:
+            yield _points_nowhere(("deployments", index, "provider"), "provider", deployment.provider, providers)
+    for stage, rule in config.stages.items():
+        for index, name in enumerate(rule.providers):
+            if name not in providers:
+                yield _points_nowhere(("stages", stage, "providers", index), "provider", name, providers)
+    for index, override in enumerate(config.pricing.overrides):
+        if override.provider not in providers:
+            yield _points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, providers)
+    deployments = [deployment.name for deployment in config.deployments]
+    models = [model.name for model in config.models]
+    azure = {provider.name for provider in config.providers if provider.kind == "azure_openai"}
+    for index, model in enumerate(config.models):
+        for place, target in enumerate(model.to):
+            provider, slash, _ = target.partition("/")
+            path: Path = ("models", index, "to", place)
+            if target in deployments or target in models:
+                continue
+            if slash and provider in azure:
+                yield Ruled(
+                    "CFG-REF", path, f"{provider} has no models by name", "a deployment of it", "add it to deployments"
+                )
+            elif slash and provider in providers:
+                continue
+            elif slash:
+                yield _points_nowhere(path, "provider", provider, providers)
+            else:
+                yield _points_nowhere(path, "deployment or model", target, [*deployments, *models])
+
+
+def _points_nowhere(path: Path, kind: str, name: str, known: Sequence[str]) -> Ruled:
+    listed = ", ".join(known[:20]) or "none"
+    problem = f"no {kind} is called {name}"
+    return Ruled("CFG-REF", path, problem, f"one of: {listed}", did_you_mean(name, known))
+
+
+def _loops(config: Config) -> Iterator[Ruled]:
+    """Models may go to models; following them must end at deployments."""
+    deployments = {deployment.name for deployment in config.deployments}
+    aliases = {model.name: [name for name in model.to if name not in deployments] for model in config.models}
+    told: set[str] = set()
+    for index, model in enumerate(config.models):
+        loop = _loop_from(model.name, aliases)
+        if loop and not told.intersection(loop):
+            told.update(loop)
+            yield Ruled(
+                "CFG-REF", ("models", index, "to"), f"goes round in a loop: {' → '.join(loop)}", "a way that ends"
+            )
+
+
+def _loop_from(start: str, aliases: dict[str, list[str]]) -> list[str]:
+    """The names of a loop through ``start``, its first name again at the end; empty where there is none."""
+    trail: dict[str, str] = {}
+    waiting = [(name, start) for name in aliases[start]]
+    while waiting:
+        name, before = waiting.pop()
+        if name == start:
+            loop = [start, before]
+            while loop[-1] != start:
+                loop.append(trail[loop[-1]])
+            return loop[::-1]
+        if name in aliases and name not in trail:
+            trail[name] = before
+            waiting.extend((below, name) for below in aliases[name])
+    return []
+
+
+def _prices(config: Config) -> Iterator[Ruled]:
+    seen: dict[tuple[str, str, str, str | None], int] = {}
+    for index, override in enumerate(config.pricing.overrides):
+        path: Path = ("pricing", "overrides", index)
+        identity = (override.provider, override.model, override.unit, override.effective_from)
+        if identity in seen:
+            yield Ruled("CFG-CONFLICT", path, f"the same price stands in pricing.overrides[{seen[identity]}] already")
+        seen.setdefault(identity, index)
+        picos = money.picos(override.price)
+        # Fallback prices stand for anything, and a price of 0 is a decision; neither is a slip of the unit.
+        if override.unit == "requests" or picos == 0 or override.confirm_price:
+            continue
+        per_million = picos * 1_000_000 // override.per
+        if not PRICE_BAND_PICOS[0] <= per_million <= PRICE_BAND_PICOS[1]:
+            problem = (
+                f"{override.price} dollars per {override.per} is {money.dollars_of_picos(per_million)} per million"
+            )
+            hint = "is the price per 1,000 or per 1,000,000? Set confirm_price: true if it is meant"
+            yield Ruled("CFG-PRICE", (*path, "price"), problem, "0.000001 to 10000 dollars per million", hint)

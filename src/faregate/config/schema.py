@@ -1,0 +1,262 @@
+"""The configuration as people write it: every key, its kind, its default and what it is for. Frozen once it is read.
+
+Rules that one value decides stand here and in ``values``; rules between keys stand in ``rules``. Money is text in
+dollars, durations are milliseconds and sizes bytes once they are read.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+
+from faregate.config.findings import quoted
+from faregate.config.values import (
+    Duration,
+    Flag,
+    Host,
+    Label,
+    Name,
+    Port,
+    Price,
+    Proxy,
+    Secret,
+    Size,
+    Text,
+    Url,
+    Whole,
+    wrong,
+)
+from faregate.core.pricing.card import PRICED_UNITS
+
+#: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
+NOT_YET = ("pools", "services", "cache", "identity", "events", "alerts", "payments", "metrics")
+
+Bound = Annotated[Whole, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
+
+
+class Tls(Section):
+    """Certificate chain and private key of a listener, PEM files."""
+
+    certificate_file: Text = Field(description="PEM file with the certificate and its chain")
+    key_file: Text = Field(description="PEM file with the private key, readable by its owner only")
+
+
+class Gateway(Section):
+    """The data plane: where callers connect, and its bounds."""
+
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    port: Port = Field(default=4000, description="port to listen on")
+    tls: Tls | None = Field(default=None, description="serve HTTPS")
+    behind_proxy: Flag = Field(default=False, description="a reverse proxy in front of it ends TLS")
+    drain: Duration = Field(default=30_000, description="how long running calls may go on after a stop is asked for")
+    drains_max: Bound = Field(default=64, description="answers read to their end at once after their client went away")
+    drain_answer: Duration = Field(default=120_000, description="how long such an answer is read at most")
+    connections_max: Bound = Field(default=10_000, description="client connections at once")
+    headers_max: Bound = Field(default=100, description="header fields of a request")
+    header_bytes_max: Size = Field(default=32 * 1024, description="bytes of all header fields of a request")
+    uri_bytes_max: Size = Field(default=8 * 1024, description="bytes of a request's path and query")
+    header_timeout: Duration = Field(default=10_000, description="time for a request's headers to arrive")
+    body_bytes_max: Size = Field(default=10 * 1024**2, description="bytes of a request's body")
+    body_grace: Duration = Field(
+        default=5_000, description="time before the slowest allowed rate of a body is enforced"
+    )
+    body_bytes_per_second_min: Bound = Field(default=1_024, description="slowest allowed rate of a body")
+    keep_alive: Duration = Field(default=75_000, description="how long an idle client connection stays open")
+    slow_reader: Duration = Field(default=300_000, description="how long a client may read nothing of its answer")
+    held_body_bytes_max: Size = Field(
+        default=16 * 1024**2, description="largest answer that is held whole to price it first"
+    )
+    held_bodies_bytes_max: Size = Field(default=256 * 1024**2, description="bytes of all answers held at once")
+    forbid_private_urls: Flag = Field(default=True, description="refuse requests that name private addresses in URLs")
+
+
+class Console(Section):
+    """The admin API and its page."""
+
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    port: Port = Field(default=4001, description="port to listen on")
+    tls: Tls | None = Field(default=None, description="serve HTTPS")
+    behind_proxy: Flag = Field(default=False, description="a reverse proxy in front of it ends TLS")
+
+
+class Lookup(Section):
+    """A provider that can be asked what became of a request."""
+
+    path: Text = Field(description="path that answers for a request id, with {id} for it", pattern=r"^/.*\{id\}")
+
+
+class Timeouts(Section):
+    """How long to wait for a provider."""
+
+    connect: Duration = Field(default=5_000, description="for its connection")
+    first_byte: Duration = Field(default=60_000, description="for the first byte of its answer")
+    idle: Duration = Field(default=60_000, description="between two pieces of its answer")
+    total: Duration = Field(default=600_000, description="for its whole answer")
+
+
+def _kind(value: object) -> object:
+    if value in ("anthropic", "gemini", "http"):
+        raise wrong("CFG-RANGE", f"the kind {value} is not available yet", "openai or azure_openai")
+    return value
+
+
+class Provider(Section):
+    """One account at one model service."""
+
+    name: Name = Field(description="how deployments, prices and reports call it")
+    kind: Annotated[Literal["openai", "azure_openai"], BeforeValidator(_kind)] = Field(description="its wire format")
+    base_url: Url = Field(description="where its API starts; https, or http on loopback")
+    api_key: Secret | None = Field(default=None, description="its credential, as ${NAME} or file:PATH")
+    api_version: Text = Field(default="", description="Azure's api-version, quoted", pattern=r"^[A-Za-z0-9.-]{0,40}$")
+    lookup: Lookup | None = Field(default=None, description="how to ask what became of a request")
+    client_gone: Literal["drain", "estimate", "no_bill"] | None = Field(
+        default=None,
+        description="a call whose client went away; default: read an almost whole answer, else estimate",
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="how long to wait for it")
+    ca_file: Text = Field(default="", description="PEM file with the authorities to trust instead of the system's")
+    proxy: Proxy | None = Field(
+        default=None,
+        repr=False,
+        description='proxy to reach it through; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY; "" for none',
+    )
+    stream_usage: Flag = Field(
+        default=True, description="ask for the usage of streams; false for servers that refuse the option"
+    )
+    allow_http: Flag = Field(default=False, description="allow plain http to another machine")
+    allow_private: Flag = Field(default=False, description="allow a private address")
+    connections_max: Bound = Field(default=2_000, description="connections to it at once")
+
+
+class Deployment(Section):
+    """One place to send a call to."""
+
+    name: Name = Field(description="how models call it")
+    provider: Name = Field(description="name of a provider")
+    deployment: Label | None = Field(default=None, description="what the provider calls it; default: the model")
+    model: Label = Field(description="the model it is, and is priced as")
+    max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
+
+
+class Model(Section):
+    """A name that callers may use."""
+
+    name: Label = Field(description="what callers write as model")
+    to: tuple[Label, ...] = Field(
+        description="deployments, provider/model or other models, in order", min_length=1, max_length=64
+    )
+    max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
+    max_context_tokens: Bound | None = Field(default=None, description="tokens of question and answer together")
+
+
+def _moment(value: str) -> str:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise wrong("CFG-RANGE", f"{quoted(value)} is not a time", "RFC 3339, e.g. 2026-12-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class PriceOverride(Section):
+    """One price that replaces the bundled one."""
+
+    provider: Name = Field(description="name of a provider")
+    model: Label = Field(description="model as the provider calls it; * for the fallback prices")
+    unit: Literal[PRICED_UNITS] = Field(description="what is priced")  # type: ignore[valid-type]
+    per: Bound = Field(description="how many units the price is for", le=1_000_000_000)
+    price: Price = Field(description="dollars")
+    effective_from: Annotated[Text, AfterValidator(_moment)] | None = Field(
+        default=None, description="from when on it holds"
+    )
+    confirm_price: Flag = Field(default=False, description="yes, it is meant to be that far from the usual")
+
+
+class Pricing(Section):
+    """What calls cost."""
+
+    unknown: Literal["refuse", "fallback"] = Field(
+        default="refuse", description="what happens to a model without a price"
+    )
+    overrides: tuple[PriceOverride, ...] = Field(
+        default=(), description="prices that replace bundled ones", max_length=5_000
+    )
+
+
+class Stage(Section):
+    """Which providers a stage uses."""
+
+    providers: tuple[Name, ...] = Field(description="names of providers", min_length=1, max_length=64)
+
+
+class Limits(Section):
+    """Defaults of limits and bounds."""
+
+    require: Flag = Field(default=False, description="refuse a caller that no money limit covers")
+    each_max: Bound = Field(default=1_000_000, description="values that limits with `each` count at once")
+    default_output_tokens: Bound = Field(default=4_096, description="output cap aimed at for callers that set none")
+    min_answer_tokens: Bound = Field(default=256, description="smallest output cap that is given to them")
+
+
+class Unknowns(Section):
+    """What happens to calls whose outcome was not learnt."""
+
+    ttl: Duration = Field(default=86_400_000, description="how long their money stays held")
+    policy: Literal["operator_pays", "charge_estimate", "charge_max"] = Field(
+        default="charge_estimate", description="how they end then"
+    )
+
+
+class Journal(Section):
+    """The journal's files."""
+
+    keep: Duration = Field(default=86_400_000, description="how long segments stay after they are in the books")
+    backlog_max: Size = Field(default=1024**3, description="bytes not yet in the books at which admission stops")
+    segment: Size = Field(default=64 * 1024**2, description="bytes of one file", ge=1024**2)
+    sync_interval: Duration = Field(default=20, description="how often it is synced to disk", le=10_000)
+
+
+class Logging(Section):
+    """What the processes say on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least important thing to say"
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, else json"
+    )
+
+
+def _storage(value: object) -> object:
+    if value == "postgres":
+        raise wrong("CFG-RANGE", "postgres is not available yet", "sqlite")
+    return value
+
+
+class Config(Section):
+    """The whole of ``faregate.yaml``."""
+
+    gateway: Gateway = Field(Gateway(), description="the data plane")
+    console: Console = Field(Console(), description="the admin API")
+    storage: Annotated[Literal["sqlite"], BeforeValidator(_storage)] = Field(
+        default="sqlite", description="engine of the books"
+    )
+    durability: Literal["process", "power"] = Field(
+        default="process", description="process survives any crash; power also waits for the disk"
+    )
+    providers: tuple[Provider, ...] = Field(description="accounts at model services", min_length=1, max_length=256)
+    deployments: tuple[Deployment, ...] = Field((), description="places to send calls to", max_length=2_000)
+    models: tuple[Model, ...] = Field((), description="names that callers may use", max_length=5_000)
+    stages: dict[StrictStr, Stage] = Field(default={}, description="providers of each stage", max_length=64)
+    pricing: Pricing = Field(Pricing(), description="what calls cost")
+    limits: Limits = Field(Limits(), description="defaults of limits")
+    unknowns: Unknowns = Field(Unknowns(), description="calls whose outcome was not learnt")
+    journal: Journal = Field(Journal(), description="the journal's files")
+    logging: Logging = Field(Logging(), description="what is logged")

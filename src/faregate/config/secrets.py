@@ -1,0 +1,136 @@
+"""The installation's own secrets: the pepper under which keys are digested, and what sessions are signed with.
+
+They are made at the first start, kept in the data folder for its owner only, and never leave this machine. Losing the
+pepper makes every key useless, so a backup of the books is only half of one without this file.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from faregate.config.files import read_file
+from faregate.errors import ConfigError
+
+PEPPER_BYTES = 32
+_FILE_BYTES_MAX = 64 * 1024
+
+#: Makes so many unpredictable bytes.
+RandomBytes = Callable[[int], bytes]
+
+
+class Pepper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One HMAC key; ``id`` tells peppers apart in messages and is no secret."""
+
+    id: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Pepper(id={self.id!r})"
+
+
+class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of them. The first pepper makes new digests, the others only recognise old ones."""
+
+    peppers: tuple[Pepper, ...]
+    session: str
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self.peppers)} peppers)"
+
+
+class Kept(NamedTuple):
+    """Secrets, and whether they were made just now."""
+
+    secrets: Secrets
+    made: bool
+
+
+def keep_secrets(file: Path, random_bytes: RandomBytes) -> Kept:
+    """Read the secrets, or make them where there are none yet.
+
+    Raises:
+        ConfigError: CFG-SECRET: the file is open to others, or is not what this program wrote.
+    """
+    try:
+        return Kept(read_secrets(file), made=False)
+    except FileNotFoundError:
+        secrets = Secrets((Pepper("p1", random_bytes(PEPPER_BYTES).hex()),), random_bytes(PEPPER_BYTES).hex())
+        write_private(file, json.dumps(msgspec.to_builtins(secrets), indent=1).encode() + b"\n")
+        return Kept(secrets, made=True)
+
+
+def read_secrets(file: Path) -> Secrets:
+    """The secrets that were made before.
+
+    Raises:
+        FileNotFoundError: none were made yet.
+        ConfigError: CFG-SECRET or CFG-CONFLICT: they cannot be used.
+    """
+    content = read_private(file)
+    try:
+        secrets = msgspec.json.decode(content, type=Secrets)
+        lengths = {len(bytes.fromhex(pepper.key)) for pepper in secrets.peppers} | {len(bytes.fromhex(secrets.session))}
+    except (msgspec.DecodeError, ValueError):
+        raise _unusable(f"{file} is damaged", "restore it from where you keep your backups") from None
+    if lengths != {PEPPER_BYTES} or not secrets.peppers:
+        raise _unusable(f"{file}: a secret is not {PEPPER_BYTES} bytes in hex", "restore the file")
+    ids = [pepper.id for pepper in secrets.peppers]
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"{file}: two peppers have the same id", code="CFG-CONFLICT", hint="give each its own id")
+    return secrets
+
+
+def read_private(file: Path) -> bytes:
+    """The content of a file that only its owner may read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ConfigError: CFG-SECRET: others may read it, or it cannot be read.
+    """
+    try:
+        content, mode = read_file(file, _FILE_BYTES_MAX)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise _unusable(f"{file} cannot be read: {reason}", f"it must belong to uid {os.geteuid()}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise _unusable(f"{file} is open to other users (mode {mode:04o})", f"chmod 600 {file}")
+    return content
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all, and on disk before anybody relies on it.
+
+    Raises:
+        ConfigError: CFG-STORE: it cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(descriptor)
+            draft.replace(file)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise ConfigError(f"{file} cannot be written: {reason}", code="CFG-STORE", hint="look at its folder") from None
+
+
+def _unusable(problem: str, hint: str) -> ConfigError:
+    return ConfigError(problem, code="CFG-SECRET", hint=hint)
