@@ -1,0 +1,104 @@
+"""Who may use the console: from a credential to the admin key it opens.
+
+It keeps a digest → id table in memory and follows the change feed, so that a revoked admin key stops working with the
+next request. It knows no HTTP.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from faregate.core import keys
+from faregate.ports import Books, Row
+
+_PAGE: Final = 1_000
+_CHANGES: Final = 10_000
+
+
+class Refusal(NamedTuple):
+    """Why a credential opens nothing here: the public code and a sentence."""
+
+    code: str
+    detail: str
+
+
+MISSING: Final = Refusal("auth_missing", "send Authorization: Bearer <admin key>")
+MALFORMED: Final = Refusal("auth_malformed", "the credential is not a key of this gateway; was it copied whole?")
+INVALID: Final = Refusal("auth_invalid", "this key is not valid")
+EXPIRED: Final = Refusal("key_expired", "this key has expired")
+REVOKED: Final = Refusal("key_revoked", "this key was revoked")
+DISABLED: Final = Refusal("key_disabled", "this key is disabled")
+NOT_ADMIN: Final = Refusal("role_forbidden", "this is a caller's key; the console wants an admin key")
+
+
+def last_sequence(books: Books) -> int:
+    """The sequence number of the newest change, 0 where there is none yet."""
+    sequence = 0
+    while changes := books.changes(sequence, _CHANGES):
+        sequence = changes[-1][0]
+    return sequence
+
+
+class KeyRing:
+    """Finds keys by their secret. Safe to use from several threads."""
+
+    def __init__(self, books: Books, peppers: Sequence[bytes]) -> None:
+        self._books = books
+        self._peppers = tuple(peppers)
+        self._lock = threading.Lock()
+        self._sequence = -1
+        self._ids: dict[str, str] = {}
+        self._digests: dict[str, tuple[str, ...]] = {}
+
+    def admin(self, secret: str, now: int) -> Row | Refusal:
+        """The row of the admin key that ``secret`` opens at ``now``, or why it does not."""
+        if not keys.is_well_formed(secret):
+            return MALFORMED
+        digests = [keys.digest(pepper, secret) for pepper in self._peppers]
+        with self._lock:
+            self._refresh()
+            found = next(((self._ids[each], each) for each in digests if each in self._ids), None)
+        row = self._books.get("key", found[0]) if found is not None else None
+        if found is None or row is None or found[1] not in row["digests"]:
+            return INVALID
+        return self._standing(row, row["digests"][found[1]], now)
+
+    @staticmethod
+    def _standing(row: Row, until: int, now: int) -> Row | Refusal:
+        if row["state"] == "revoked" or (until and now >= until):
+            return REVOKED
+        if row["expires_at"] and now >= row["expires_at"]:
+            return EXPIRED
+        if row["state"] != "active":
+            return DISABLED
+        return row if row["role"] == "admin" else NOT_ADMIN
+
+    def stands(self, key_id: str, now: int) -> bool:
+        """Whether a key that began a session may still be used."""
+        row = self._books.get("key", key_id)
+        return row is not None and not isinstance(self._standing(row, 0, now), Refusal)
+
+    def _refresh(self) -> None:
+        """Take in what changed since the last look."""
+        if self._sequence < 0:
+            # Changes made while the table is read are seen again afterwards, which does no harm.
+            self._sequence = last_sequence(self._books)
+            self._take_all()
+        while changes := self._books.changes(self._sequence, _CHANGES):
+            for key_id in {key_id for _, kind, key_id in changes if kind == "key"}:
+                self._take(key_id, self._books.get("key", key_id))
+            self._sequence = changes[-1][0]
+
+    def _take_all(self) -> None:
+        after = ""
+        while rows := self._books.listing("key", after=after, limit=_PAGE):
+            for row in rows:
+                self._take(row["id"], row)
+            after = rows[-1]["id"]
+
+    def _take(self, key_id: str, row: Row | None) -> None:
+        for digest in self._digests.pop(key_id, ()):
+            self._ids.pop(digest, None)
+        if row is not None:
+            self._digests[key_id] = tuple(row["digests"])
+            self._ids.update(dict.fromkeys(row["digests"], key_id))

@@ -1,0 +1,297 @@
+"""The doors of the console, outermost first: name the request, read its body within a bound, ask who it is.
+
+Closed by default: a path below ``/api/`` that nobody thought of wants an admin credential before it is a 404. Trust in
+the Unix socket comes as a mark that our own listener sets in the ASGI scope; no header can set it.
+"""
+
+import ipaddress
+import json
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from faregate.console.accounts import MALFORMED, MISSING, Refusal
+from faregate.console.problems import failed_inside, respond
+from faregate.console.sessions import Session, csrf_holds
+from faregate.console.state import Console
+
+#: Set in the scope by the listener on the Unix socket in the data folder: whoever can open it is admin.
+TRUSTED: Final = "faregate.trusted"
+REQUEST_ID: Final = "faregate.request_id"
+SESSION: Final = "faregate.session"
+ACTOR: Final = "faregate.actor"
+
+CSRF_HEADER: Final = b"x-csrf-token"
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+BODY_SECONDS_MAX: Final = 15
+#: Deeper JSON has no use here; Python's own reader gives up a little above a thousand.
+JSON_DEPTH_MAX: Final = 32
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OPEN_API: Final = frozenset({"/api/openapi.json"})
+
+_SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        b"frame-ancestors 'none'",
+    ),
+)
+
+
+def cookie_name(console: Console) -> str:
+    """The session cookie; over TLS a name that browsers accept only from this host itself."""
+    return "__Host-faregate_session" if console.facts.tls else "faregate_session"
+
+
+def trusted(app: ASGIApp) -> ASGIApp:
+    """``app`` for the listener on the Unix socket: every request through it is an admin's."""
+
+    async def marked(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, TRUSTED: True}, receive, send)
+
+    return marked
+
+
+class NameDoor:
+    """Gives each request its id and each answer its security headers, and has an answer for every failure."""
+
+    def __init__(self, app: ASGIApp, console: Console) -> None:
+        self._app = app
+        self._console = console
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI exchange."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._console.new_id("req_")
+        extra = [(b"x-faregate-request-id", request_id.encode()), *_SECURITY_HEADERS]
+        if self._console.facts.tls:
+            extra.append((b"strict-transport-security", b"max-age=31536000"))
+        cacheable = scope["path"].startswith("/static/")
+        extra.append((b"cache-control", b"max-age=3600" if cacheable else b"no-store"))
+
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        try:
+            await self._app({**scope, REQUEST_ID: request_id}, receive, sending)
+        # The outermost place of ours: whatever it is, the caller is told in one shape, unless the answer has begun.
+        except Exception as error:
+            if started:
+                raise
+            await failed_inside(request_id, error)(scope, receive, sending)
+
+
+class IdentityDoor:
+    """Lets only admins below ``/api/`` and to ``/metrics``; puts the session of a cookie into the scope."""
+
+    def __init__(self, app: ASGIApp, console: Console) -> None:
+        self._app = app
+        self._console = console
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI exchange."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        session_id = _cookie(scope, cookie_name(self._console))
+        session = await to_thread.run_sync(self._session, session_id) if session_id else None
+        scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
+        refusal = await to_thread.run_sync(self._refusal, scope) if _guarded(scope) else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        headers = {"www-authenticate": 'Bearer realm="faregate"'} if refusal.code.startswith("auth_") else {}
+        await respond(scope[REQUEST_ID], refusal.code, refusal.detail, headers=headers)(scope, receive, send)
+
+    def _session(self, session_id: str) -> Session | None:
+        clock = self._console.clock
+        session = self._console.sessions.find(session_id, clock.monotonic_nanos())
+        if session is None or not self._console.ring.stands(session.key, clock.wall_nanos()):
+            return None
+        return session
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        """Why the request may not pass, ``None`` where it may."""
+        if scope.get(TRUSTED) is True:
+            scope[ACTOR] = "socket"
+            return None
+        credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not credentials:
+            return self._without_credential(scope)
+        scheme, _, secret = credentials[0].decode("latin-1").partition(" ")
+        if len(credentials) > 1 or scheme.lower() != "bearer" or not secret.strip():
+            return MALFORMED
+        found = self._console.ring.admin(secret.strip(), self._console.clock.wall_nanos())
+        if isinstance(found, Refusal):
+            return found
+        scope[ACTOR] = found["id"]
+        return None
+
+    @staticmethod
+    def _without_credential(scope: Scope) -> Refusal | None:
+        if scope["path"] == "/metrics" and _is_local(scope):
+            return None
+        if scope[SESSION] is None:
+            return MISSING
+        session: Session = scope[SESSION][1]
+        tokens = [value.decode("latin-1") for name, value in scope["headers"] if name == CSRF_HEADER]
+        if scope["method"] not in _READING and not (tokens and csrf_holds(session, tokens[0])):
+            return Refusal("csrf_failed", "a session may change something only with its x-csrf-token")
+        scope[ACTOR] = session.key
+        return None
+
+
+def _guarded(scope: Scope) -> bool:
+    path = scope["path"]
+    return path == "/metrics" or path == "/api" or (path.startswith("/api/") and path not in _OPEN_API)
+
+
+def _cookie(scope: Scope, wanted: str) -> str:
+    """The session id of the request's cookie; empty where there is none, or more than one."""
+    found = []
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            try:
+                jar = SimpleCookie(value.decode("latin-1"))
+            except CookieError:
+                return ""
+            found += [jar[wanted].value] if wanted in jar else []
+            if value.count(wanted.encode() + b"=") > 1:
+                return ""
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the peer is this machine and was addressed as such, so that no web page can make a browser read it."""
+    client = scope.get("client")
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    if not client or len(hosts) != 1:
+        return False
+    host = hosts[0].rsplit(":", 1)[0] if not hosts[0].endswith("]") else hosts[0]
+    return _loopback(client[0]) and (host == "localhost" or _loopback(host.strip("[]")))
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+class BodyDoor:
+    """Reads the body of an API request within its bound and deadline, and refuses what is not strict JSON."""
+
+    def __init__(self, app: ASGIApp, console: Console) -> None:
+        self._app = app
+        self._console = console
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI exchange."""
+        if scope["type"] != "http" or scope["method"] in _READING:
+            await self._app(scope, receive, send)
+            return
+        body = b""
+        fault: tuple[str, str] | None = None
+        with anyio.move_on_after(BODY_SECONDS_MAX) as deadline:
+            body, fault = await _read(receive)
+        if deadline.cancelled_caught:
+            fault = ("body_timeout", f"the body was not there within {BODY_SECONDS_MAX} seconds")
+        if fault is None and body and scope["path"].startswith("/api/"):
+            fault = _json_fault(scope, body)
+        if fault is not None:
+            await respond(scope[REQUEST_ID], fault[0], fault[1])(scope, receive, send)
+            return
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+
+async def _read(receive: Receive) -> tuple[bytes, tuple[str, str] | None]:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"", ("client_gone", "the client left")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            return b"", ("body_too_large", f"a body has at most {BODY_BYTES_MAX} bytes")
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks), None
+
+
+def _json_fault(scope: Scope, body: bytes) -> tuple[str, str] | None:
+    """Code and sentence of what keeps the body from being one strict JSON value."""
+    kinds = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"]
+    media = kinds[0].partition(";")[0].strip().lower() if len(kinds) == 1 else ""
+    if media != "application/json":
+        return "media_unsupported", "send the body as Content-Type: application/json"
+    if any(name == b"content-encoding" for name, _ in scope["headers"]):
+        return "encoding_unsupported", "send the body without Content-Encoding"
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return "json_utf8", "the body is not UTF-8"
+    try:
+        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    except _Twin as twin:
+        return "json_dup_key", str(twin)
+    except RecursionError:
+        return "json_depth", f"the body is nested deeper than {JSON_DEPTH_MAX} levels"
+    except ValueError:
+        # Also numbers of more digits than Python converts.
+        return "json_invalid", "the body is not valid JSON"
+    if _depth(value) > JSON_DEPTH_MAX:
+        return "json_depth", f"the body is nested deeper than {JSON_DEPTH_MAX} levels"
+    return None
+
+
+class _Twin(Exception):
+    """An object names a field twice."""
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Twin("an object of the body names a field twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: Any) -> int:
+    """Levels of arrays and objects, without recursion."""
+    level, current = 0, [value]
+    while current:
+        nested = [each for each in current if isinstance(each, dict | list)]
+        level += bool(nested)
+        current = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+    return level

@@ -1,0 +1,86 @@
+"""Health: bare answers at the root for probes, and the detail for people at ``/api/v1/health``."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from faregate.console.paging import single_values
+from faregate.console.state import Console
+from faregate.console.texts import NANOS_PER_SECOND, time_text
+from faregate.console.writing import console_of, in_thread
+from faregate.core import money
+from faregate.errors import FaregateError, Unavailable
+
+router = APIRouter(tags=["health"])
+probes = APIRouter(prefix="/health", include_in_schema=False)
+
+
+async def detail(console: Console) -> dict[str, Any]:
+    """What works and what does not, by part."""
+    parts = {"books": await _books(console), "projector": _projector(console), "gate": await _gate(console)}
+    ok = all(part["ok"] for part in parts.values())
+    return {
+        "status": "ok" if ok else "degraded",
+        "version": console.facts.version,
+        "time": time_text(console.clock.wall_nanos() // NANOS_PER_SECOND * NANOS_PER_SECOND),
+        **parts,
+    }
+
+
+async def _books(console: Console) -> dict[str, Any]:
+    try:
+        return {"ok": True, "projected": await in_thread(console.books.projected)}
+    except FaregateError as problem:
+        return {"ok": False, "detail": problem.message}
+
+
+def _projector(console: Console) -> dict[str, Any]:
+    if console.projector is None:
+        return {"ok": True, "detail": "not running"}
+    trouble = console.projector.trouble
+    return {"ok": not trouble, **({"detail": trouble} if trouble else {})}
+
+
+async def _gate(console: Console) -> dict[str, Any]:
+    if console.gate is None:
+        return {"ok": True, "detail": "not running"}
+    try:
+        figures = await console.gate.figures()
+    except Unavailable as problem:
+        return {"ok": False, "detail": problem.message}
+    return {
+        "ok": figures.ready,
+        "draining": figures.draining,
+        "epoch": figures.epoch,
+        "position": figures.position,
+        "backlog_bytes": figures.position - figures.projected,
+        "sequence": figures.sequence,
+        "open_exchanges": figures.open_exchanges,
+        "connections": figures.connections,
+        "held": money.dollars(figures.held_nanos),
+        "unknown": money.dollars(figures.unknown_nanos),
+        "unknown_count": figures.unknown_count,
+    }
+
+
+@router.get("/health")
+async def health(request: Request) -> dict[str, Any]:
+    """What works and what does not."""
+    single_values(request, ())
+    return await detail(console_of(request))
+
+
+@probes.get("/live")
+async def live() -> Response:
+    """Whether the console answers."""
+    return JSONResponse({"status": "ok"})
+
+
+@probes.get("/ready")
+async def ready(request: Request) -> Response:
+    """Whether the console can do its work: books and gate answer. No detail: the detail wants a credential."""
+    console = console_of(request)
+    found = await detail(console)
+    ok = found["books"]["ok"] and found["projector"]["ok"] and found["gate"]["ok"]
+    return JSONResponse({"status": "ok" if ok else "unavailable"}, 200 if ok else 503)

@@ -1,0 +1,267 @@
+"""``/api/v1/limits``: make, change and look at limits, with what is posted and held of each right now.
+
+The same selector, each, unit and window are the same limit: setting it again changes its amount in place and keeps what
+it has counted. Whether a limit is possible at all is the core's decision.
+"""
+
+from typing import Any, ClassVar, Final, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from faregate.console.allowances import Standing, standings, zone_known
+from faregate.console.paging import page_of, read_page
+from faregate.console.problems import ApiProblem
+from faregate.console.state import Console
+from faregate.console.texts import Body, Sentence, amount_text, or_none, time_text
+from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.core import money
+from faregate.core.limits.kinds import KINDS, check_limit
+from faregate.errors import Conflict, NotFound
+from faregate.ports import Row
+
+router = APIRouter(prefix="/limits", tags=["limits"])
+
+#: Subjects of one ``each`` limit that a list and a single view show; the rest is only counted.
+SUBJECTS_LISTED: Final = 20
+SUBJECTS_READ: Final = 1_000
+
+_READ_ONLY: Final = frozenset(
+    {"id", "created_at", "updated_at", "posted", "held", "remaining", "spent", "window_start", "resets_at", "source"}
+)
+
+
+class NewLimit(Body):
+    """A limit to be set."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
+
+    select: dict[str, str] = Field(default_factory=dict, max_length=32)
+    each: list[str] = Field(default_factory=list, max_length=32)
+    unit: str = Field(max_length=32)
+    #: Dollars as a decimal text for ``usd``, a whole number for the rest, ``null`` for unlimited.
+    amount: int | str | None
+    window: str | None = Field(default=None, max_length=32)
+    timezone: str = Field(default="UTC", max_length=64)
+    mode: Literal["hard", "soft"] = "hard"
+    clamp: bool = False
+    contact: Sentence | None = None
+
+
+class LimitChange(Body):
+    """What may be changed of a limit; another selector, unit or window is another limit."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"select", "each", "unit", "window", "timezone"}
+
+    amount: int | str | None = None
+    mode: Literal["hard", "soft"] | None = None
+    clamp: bool | None = None
+    contact: Sentence | None = None
+
+
+def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -> str:
+    """One text per kind of limit, by which it is found again."""
+    selected = ",".join(f"{name}={value}" for name, value in sorted(select.items()))
+    return f"{selected};{','.join(sorted(each))};{unit};{window}"
+
+
+def amount_of(unit: str, amount: int | str | None) -> int | None:
+    """The stored amount: nano-dollars for ``usd``, whole units otherwise.
+
+    Raises:
+        ApiProblem: a number for dollars, a text for anything else, or a text that is no amount.
+    """
+    if amount is None or unit not in KINDS:
+        # What is wrong with the unit is told by the core's check.
+        return None
+    if unit != "usd":
+        if isinstance(amount, str):
+            raise ApiProblem("field_type", f"an amount of {unit} is a whole number", field="amount")
+        return amount
+    if not isinstance(amount, str):
+        raise ApiProblem("field_type", 'dollars are a decimal text such as "0.10", never a number', field="amount")
+    try:
+        return money.nanos(amount)
+    except ValueError as problem:
+        raise ApiProblem("field_range", str(problem), field="amount") from problem
+
+
+def _check(row: Row) -> None:
+    faults = check_limit(
+        selector=row["selector"],
+        each=row["each"],
+        unit=row["unit"],
+        amount=row["amount"],
+        window=row["window"],
+        timezone=row["timezone"],
+        mode=row["mode"],
+        zone_known=zone_known,
+    )
+    if faults:
+        told = [
+            {"field": "select" if each.field == "selector" else each.field, "code": each.code, "detail": each.message}
+            for each in faults
+        ]
+        raise ApiProblem(told[0]["code"], told[0]["detail"], field=told[0]["field"], errors=told)
+
+
+def put(console: Console, wanted: NewLimit) -> Row:
+    """Set a limit; the one that counts the same is changed in place.
+
+    Raises:
+        ApiProblem: it cannot be.
+    """
+    window = wanted.window or ""
+    now = console.clock.wall_nanos()
+    row: Row = {
+        "id": "",
+        "name": canonical(wanted.select, wanted.each, wanted.unit, window),
+        "selector": dict(wanted.select),
+        "each": list(wanted.each),
+        "unit": wanted.unit,
+        "amount": amount_of(wanted.unit, wanted.amount),
+        "window": window,
+        "timezone": wanted.timezone,
+        "mode": wanted.mode,
+        "contact": wanted.contact or "",
+        "clamp": int(wanted.clamp),
+        "source": "api",
+        "details": {},
+        "created_at": now,
+        "updated_at": now,
+    }
+    _check(row)
+    found = console.books.listing("limit", name=row["name"], limit=1)
+    if found:
+        row |= {"id": found[0]["id"], "created_at": found[0]["created_at"], "source": found[0]["source"]}
+    else:
+        row["id"] = console.new_id("lim_")
+    console.books.put("limit", row)
+    return row
+
+
+def _named(console: Console, limit_id: str) -> Row:
+    row = console.books.get("limit", limit_id) if len(limit_id) <= 64 else None
+    if row is None:
+        raise NotFound("there is no such limit")
+    return row
+
+
+def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
+    """Change what was sent.
+
+    Raises:
+        NotFound: no such limit.
+        ApiProblem: a value that cannot be.
+    """
+    row = dict(_named(console, limit_id))
+    sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+    for name in ("mode", "clamp"):
+        if name in sent and sent[name] is None:
+            raise ApiProblem("field_range", "must not be null", field=name)
+    if "amount" in sent:
+        sent["amount"] = amount_of(row["unit"], sent["amount"])
+    if "contact" in sent:
+        sent["contact"] = sent["contact"] or ""
+    if "clamp" in sent:
+        sent["clamp"] = int(sent["clamp"])
+    row |= {**sent, "updated_at": console.clock.wall_nanos()}
+    _check(row)
+    console.books.put("limit", row)
+    return row
+
+
+def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
+    """A limit as the API shows it, with where it stands."""
+    unit, amount = row["unit"], row["amount"]
+
+    def counted(posted: int, held: int) -> dict[str, Any]:
+        remaining = None if amount is None else max(amount - posted - held, 0)
+        return {
+            "posted": amount_text(unit, posted),
+            "held": amount_text(unit, held),
+            "remaining": amount_text(unit, remaining),
+        }
+
+    shown: dict[str, Any] = {
+        "id": row["id"],
+        "select": row["selector"],
+        "each": row["each"],
+        "unit": unit,
+        "amount": amount_text(unit, amount),
+        "window": or_none(row["window"]),
+        "timezone": row["timezone"],
+        "mode": row["mode"],
+        "clamp": bool(row["clamp"]),
+        "contact": or_none(row["contact"]),
+        **counted(standing.posted, standing.held),
+        "window_start": time_text(standing.window_start),
+        "resets_at": time_text(standing.resets_at),
+        "created_at": time_text(row["created_at"]),
+        "updated_at": time_text(row["updated_at"]),
+    }
+    if row["each"]:
+        shown["remaining"] = None
+        shown["subjects_count"] = len(standing.subjects)
+        shown["subjects"] = [
+            {"subject": dict(zip(row["each"], subject, strict=True)), **counted(posted, held)}
+            for subject, (posted, held) in sorted(standing.subjects.items())[:subjects_max]
+        ]
+    return shown
+
+
+async def _shown(console: Console, row: Row) -> dict[str, Any]:
+    standing = (await standings(console, [row]))[row["id"]]
+    return shape(row, standing, SUBJECTS_READ)
+
+
+@router.post("", status_code=201)
+async def set_limit(request: Request, wanted: NewLimit) -> dict[str, Any]:
+    """Set a limit; it counts from the start of its current window."""
+    console = console_of(request)
+    row = await locked(console, lambda: put(console, wanted))
+    applied = await acted(console, {})
+    return {**await _shown(console, row), **applied}
+
+
+@router.get("")
+async def list_limits(request: Request) -> dict[str, Any]:
+    """Limits, oldest first; filters: ``unit``, ``window``, ``mode``."""
+    console = console_of(request)
+    page = read_page(request, ("unit", "window", "mode"))
+    rows = await in_thread(
+        lambda: console.books.listing("limit", after=page.after, limit=page.limit + 1, **page.filters)
+    )
+    found = await standings(console, rows[: page.limit])
+    return page_of(request, page, rows, lambda row: shape(row, found[row["id"]], SUBJECTS_LISTED))
+
+
+@router.get("/{limit_id}")
+async def read_limit(request: Request, limit_id: str) -> dict[str, Any]:
+    """One limit, with up to a thousand subjects of an each-limit."""
+    console = console_of(request)
+    return await _shown(console, await in_thread(lambda: _named(console, limit_id)))
+
+
+@router.patch("/{limit_id}")
+async def change_limit(request: Request, limit_id: str, wanted: LimitChange) -> dict[str, Any]:
+    """Change amount, mode, clamp or contact. Lowering cancels no hold; raising acts at once."""
+    console = console_of(request)
+    row = await locked(console, lambda: change(console, limit_id, wanted))
+    applied = await acted(console, {})
+    return {**await _shown(console, row), **applied}
+
+
+@router.delete("/{limit_id}")
+async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
+    """Remove a limit; from then on nothing counts towards it."""
+    console = console_of(request)
+
+    def alone() -> None:
+        row = _named(console, limit_id)
+        if row["source"] == "file":
+            raise Conflict("this limit is declared in the configuration file; remove it there")
+        console.books.remove("limit", limit_id)
+
+    await locked(console, alone)
+    return await acted(console, {"id": limit_id, "deleted": True})

@@ -1,0 +1,328 @@
+"""The console's end of the Unix socket in the data folder: what changed goes to the gate, live figures come back.
+
+It owns the order of things: load, project exactly up to where the gate was, read balances there, open; then follow the
+change feed. While the gate is away it keeps trying; each new connection begins with a full load, so that nothing that
+happened meanwhile can be missed. It runs on one event loop; ``nudge`` may be called from any thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from faregate.console.accounts import last_sequence
+from faregate.console.allowances import current_window, posted_balances
+from faregate.console.compile import card_rows, key_of, limit_of
+from faregate.console.state import CompileCatalogue, Projector
+from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
+from faregate.console.writing import every
+from faregate.control import (
+    Allowances,
+    AskAllowances,
+    AskFigures,
+    Balance,
+    Catalogue,
+    Done,
+    Drain,
+    Figures,
+    Load,
+    Loaded,
+    Opening,
+    Projected,
+    Question,
+    Reply,
+    Resolve,
+    Unknown,
+)
+from faregate.errors import FaregateError, Unavailable
+from faregate.ports import Books, Clock, JournalReader, Row
+
+log = logging.getLogger(__name__)
+
+#: Each change is followed by a nudge; polling is for what a nudge could miss, such as a restored file.
+POLL_SECONDS: Final = 0.5
+RETRY_SECONDS_MIN: Final = 0.05
+RETRY_SECONDS_MAX: Final = 0.5
+
+_CHANGES_MAX: Final = 10_000
+_READ_BYTES: Final = 1024 * 1024
+
+#: Kinds of resources that the catalogue is compiled from.
+_CATALOGUE_KINDS: Final = frozenset({"price", "project", "stage"})
+
+Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances)
+Made = TypeVar("Made")
+
+
+class GateLink:
+    """Implements ``Gate``. ``run`` keeps it connected until it is cancelled."""
+
+    def __init__(
+        self,
+        socket_path: str,
+        books: Books,
+        journal: JournalReader,
+        projector: Projector,
+        compile_catalogue: CompileCatalogue,
+        clock: Clock,
+    ) -> None:
+        self._socket_path = socket_path
+        self._books = books
+        self._journal = journal
+        self._projector = projector
+        self._compile = compile_catalogue
+        self._clock = clock
+        self._wire: GateWire | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._nudged = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._sequence = 0
+        self._told_position = 0
+        self._trouble = "the gate was not reached yet"
+
+    # -- what the rest of the console asks ----------------------------------------------------------------------------
+    @property
+    def connected(self) -> bool:
+        """Whether the gate is there and works from what the console sent."""
+        return self._wire is not None
+
+    def nudge(self) -> None:
+        """Look at the change feed now. May be called from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._nudged.set)
+
+    async def applied(self, within_s: float) -> bool:
+        """Whether the gate works from every change made so far; waits at most ``within_s`` seconds for it."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._nudged.set()
+        try:
+            async with asyncio.timeout(within_s):
+                await done
+        except TimeoutError:
+            return False
+        return True
+
+    async def figures(self) -> Figures:
+        """Live figures.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        return await self._asked(AskFigures(), Figures)
+
+    async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
+        """Live allowances of some limits, all when empty.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        return await self._asked(AskAllowances(limits), Allowances)
+
+    async def resolve(self, order: Resolve) -> bool:
+        """End an unknown exchange; false where it had ended before.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        return (await self._asked(order, Done)).changed
+
+    async def drain(self) -> None:
+        """Let the gate stop accepting.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        await self._asked(Drain(), Done)
+
+    async def _asked(self, question: Question, kind: type[Answered]) -> Answered:
+        if self._wire is None:
+            raise Unavailable(self._trouble)
+        return _expected(await self._wire.ask(question), kind)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Connect, follow the change feed, and connect again, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        wait = RETRY_SECONDS_MIN
+        while True:
+            try:
+                wire = await GateWire.connect(self._socket_path)
+            except OSError:
+                self._trouble = "the gate is not running"
+            else:
+                try:
+                    await self._begin(wire)
+                    wait = RETRY_SECONDS_MIN
+                    await self._follow(wire)
+                except (FaregateError, OSError) as error:
+                    self._trouble = f"the gate is not in touch: {error}"
+                    log.warning("gate_link_lost", extra={"reason": str(error)})
+                finally:
+                    self._wire = None
+                    await wire.close()
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, RETRY_SECONDS_MAX)
+
+    async def _begin(self, wire: GateWire) -> None:
+        """Load everything, then open every balance and all unknowns, as of one journal position."""
+        sequence = await _in_thread(lambda: last_sequence(self._books))
+        load = await _in_thread(lambda: self._full_load(sequence))
+        await self._load_and_open(wire, load, first=True)
+        self._sequence = sequence
+        self._told_position = 0
+        self._wire = wire
+        log.info("gate_link_open", extra={"sequence": sequence, "keys": len(load.keys), "limits": len(load.limits)})
+
+    async def _follow(self, wire: GateWire) -> None:
+        """Pass on changes and the projector's progress, for as long as the connection lives."""
+        while not wire.gone.done():
+            self._nudged.clear()
+            waiting, self._waiting = self._waiting, []
+            try:
+                while load := await _in_thread(self._next_load):
+                    await self._load_and_open(wire, load, first=False)
+                    self._sequence = load.sequence
+            except BaseException:
+                # They are served by the full load of the next connection.
+                self._waiting += waiting
+                raise
+            for each in waiting:
+                if not each.done():
+                    each.set_result(None)
+            await self._tell_position(wire)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._nudged_or_gone(wire)
+        raise Unavailable("the gate hung up")
+
+    async def _nudged_or_gone(self, wire: GateWire) -> None:
+        nudged = asyncio.ensure_future(self._nudged.wait())
+        either: list[asyncio.Future[Any]] = [nudged, wire.gone]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nudged.cancel()
+
+    async def _tell_position(self, wire: GateWire) -> None:
+        position = await _in_thread(self._books.projected)
+        if position > self._told_position:
+            _expected(await wire.ask(Projected(position)), Done)
+            self._told_position = position
+
+    # -- loading and opening ------------------------------------------------------------------------------------------
+    async def _load_and_open(self, wire: GateWire, load: Load, *, first: bool) -> None:
+        """Send ``load``; open what the gate then lacks, read from the books exactly where the gate was.
+
+        Projection rests meanwhile, so that the books stand neither before nor behind that position.
+        """
+        if not (first or load.limits):
+            _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+            return
+        async with _resting(self._projector):
+            loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+            if loaded.pending or first:
+                opening = await _in_thread(lambda: self._opening(loaded, first))
+                _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
+
+    def _opening(self, loaded: Loaded, first: bool) -> Opening:
+        self._project_to(loaded.position)
+        now = self._clock.wall_nanos()
+        rows = [row for row in (self._books.get("limit", each) for each in loaded.pending) if row is not None]
+        balances = tuple(balance for row in rows for balance in self._balances(row, now))
+        unknowns = tuple(unknown_of(row) for row in self._books.open_reservations("unknown")) if first else ()
+        return Opening(loaded.position, loaded.pending, balances, first, unknowns)
+
+    def _project_to(self, position: int) -> None:
+        """Project what is missing up to ``position`` and nothing beyond it.
+
+        Raises:
+            Unavailable: the journal that can be read ends before it.
+        """
+        while (projected := self._books.projected()) < position:
+            records = [each for each in self._journal.read(projected, _READ_BYTES) if each.position <= position]
+            if not records:
+                raise Unavailable(f"the journal cannot be read from {projected} up to {position}")
+            self._journal.sync()
+            self._books.project(records)
+
+    def _balances(self, row: Row, now: int) -> Iterable[Balance]:
+        start, _ = current_window(row, now)
+        for subject, posted in posted_balances(self._books, row, start):
+            yield Balance(row["id"], subject, start, posted)
+
+    # -- what is sent -------------------------------------------------------------------------------------------------
+    def _full_load(self, sequence: int) -> Load:
+        books = self._books
+        return Load(
+            sequence,
+            full=True,
+            keys=tuple(key_of(row) for row in every(books, "key")),
+            limits=tuple(limit_of(row) for row in every(books, "limit")),
+            catalogue=self._catalogue(),
+        )
+
+    def _next_load(self) -> Load | None:
+        """What changed since the last load; ``None`` where nothing did."""
+        changes = self._books.changes(self._sequence, _CHANGES_MAX)
+        if not changes:
+            return None
+        keys, keys_removed = self._changed(changes, "key", key_of)
+        limits, limits_removed = self._changed(changes, "limit", limit_of)
+        catalogue = self._catalogue() if any(kind in _CATALOGUE_KINDS for _, kind, _ in changes) else None
+        return Load(changes[-1][0], False, keys, keys_removed, limits, limits_removed, catalogue)
+
+    def _changed(
+        self, changes: Sequence[tuple[int, str, str]], wanted: str, compiled: Callable[[Row], Made]
+    ) -> tuple[tuple[Made, ...], tuple[str, ...]]:
+        """Rows of one kind among the changes as they are now, and the ids of those that are gone."""
+        rows = {each: self._books.get(wanted, each) for each in dict.fromkeys(i for _, k, i in changes if k == wanted)}
+        present = tuple(compiled(row) for row in rows.values() if row is not None)
+        return present, tuple(each for each, row in rows.items() if row is None)
+
+    def _catalogue(self) -> Catalogue:
+        """Compile the catalogue and keep its rate cards, so that every charge can be derived later."""
+        projects = [str(row["name"]) for row in every(self._books, "project")]
+        catalogue = self._compile(every(self._books, "price"), projects)
+        self._books.keep_rate_cards(card_rows(catalogue))
+        return catalogue
+
+
+@contextlib.asynccontextmanager
+async def _resting(projector: Projector) -> AsyncIterator[None]:
+    """Hold projection. A cancellation while it is being taken still gives it back."""
+    rest = projector.paused()
+    taking = asyncio.ensure_future(_in_thread(rest.__enter__))
+    try:
+        await asyncio.shield(taking)
+        yield
+    finally:
+        await taking
+        await _in_thread(lambda: rest.__exit__(None, None, None))
+
+
+def unknown_of(row: Row) -> Unknown:
+    """An open reservation of state ``unknown`` as the gate and the jobs see it."""
+    intent = row["intent"]
+    return Unknown(
+        id=intent.id,
+        who=intent.who,
+        held=intent.held,
+        admitted_at=intent.admitted_at,
+        dispatched_at=intent.at,
+        price_version=intent.price_version,
+        deployment=intent.who.deployment,
+        output_tokens_seen=row["output_tokens_seen"],
+        input_tokens_bound=intent.input_tokens_bound,
+    )
+
+
+def _expected(reply: Reply, kind: type[Answered]) -> Answered:
+    if not isinstance(reply, kind):
+        raise Unavailable(f"the gate answered {type(reply).__name__} where {kind.__name__} was expected")
+    return reply
+
+
+async def _in_thread(work: Callable[[], Made]) -> Made:
+    return await asyncio.to_thread(work)

@@ -1,0 +1,151 @@
+"""``/metrics``: the gate's counters and the books' figures in Prometheus' text format.
+
+The gate counts in integers; here nano-dollars become dollars and microseconds seconds. A guard keeps the number of
+label sets per metric bounded: the largest ones are kept and the rest is summed as ``other``.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from faregate.console.state import Console
+from faregate.console.writing import console_of, in_thread
+from faregate.control import Figures, Histogram, Sample
+from faregate.errors import FaregateError, Unavailable
+
+router = APIRouter(include_in_schema=False)
+
+OTHER: Final = "other"
+
+_NANOS_SUFFIX: Final = "_nanos_total"
+
+_HELP: Final = {
+    "faregate_requests_total": "Calls that ended, by status.",
+    "faregate_tokens_total": "Billed tokens by kind.",
+    "faregate_cost_dollars_total": "Cost of ended calls in dollars.",
+    "faregate_refusals_total": "Calls refused, by code.",
+    "faregate_request_seconds": "From the first byte of a call to the last byte of its answer.",
+    "faregate_first_token_seconds": "From the first byte of a call to the first byte of its answer.",
+    "faregate_overhead_seconds": "Time that Faregate itself took of a call.",
+}
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+def guarded(samples: Sequence[Sample], label_sets_max: int) -> Iterator[tuple[_Labels, int]]:
+    """Samples of one metric: the largest ``label_sets_max`` by value, and the sum of the rest as ``other``.
+
+    Labels of a small closed set (``kind``, ``code``, ``status``) keep their values in that sum.
+    """
+    ordered = sorted(samples, key=lambda sample: (-sample.value, sample.labels))
+    rest: dict[_Labels, int] = defaultdict(int)
+    for sample in ordered[:label_sets_max]:
+        rest[sample.labels] += sample.value
+    for sample in ordered[label_sets_max:]:
+        closed = ("kind", "code", "status")
+        rest[tuple((name, value if name in closed else OTHER) for name, value in sample.labels)] += sample.value
+    yield from rest.items()
+
+
+class _Scrape(Collector):
+    """One look at everything."""
+
+    def __init__(self, console: Console, figures: Figures | None, ages: dict[str, float]) -> None:
+        self._console = console
+        self._figures = figures
+        self._ages = ages
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics, as the registry asks for them."""
+        up = self._figures is not None
+        yield GaugeMetricFamily("faregate_gate_up", "Whether the gate answers the console.", int(up))
+        for name, value in self._ages.items():
+            yield GaugeMetricFamily(name, _GAUGES[name], value)
+        if self._figures is None:
+            return
+        figures = self._figures
+        yield GaugeMetricFamily("faregate_ready", "Whether calls are taken.", int(figures.ready))
+        yield GaugeMetricFamily("faregate_held_dollars", "Money held by calls that run.", figures.held_nanos / 1e9)
+        yield GaugeMetricFamily("faregate_unknown_dollars", "Money held in suspense.", figures.unknown_nanos / 1e9)
+        yield GaugeMetricFamily("faregate_unknown_requests", "Calls whose outcome is unknown.", figures.unknown_count)
+        yield GaugeMetricFamily("faregate_open_exchanges", "Calls at providers now.", figures.open_exchanges)
+        yield GaugeMetricFamily("faregate_connections", "Client connections of the gate.", figures.connections)
+        backlog = max(figures.position - figures.projected, 0)
+        yield GaugeMetricFamily("faregate_journal_backlog_bytes", "Journal not yet in the books.", backlog)
+        yield from self._counters(figures.samples)
+        for histogram in figures.histograms:
+            yield _histogram(histogram)
+
+    def _counters(self, samples: Sequence[Sample]) -> Iterator[Metric]:
+        by_name: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            by_name[sample.name].append(sample)
+        for counted, found in sorted(by_name.items()):
+            scale = 1
+            name = counted
+            if counted.endswith(_NANOS_SUFFIX):
+                name, scale = counted.removesuffix(_NANOS_SUFFIX) + "_dollars_total", 1_000_000_000
+            labels = [label for label, _ in found[0].labels]
+            family = CounterMetricFamily(name, _HELP.get(name, name), labels=labels)
+            for each, value in guarded(found, self._console.facts.label_sets_max):
+                family.add_metric([text for _, text in each], value / scale if scale > 1 else value)
+            yield family
+
+
+_GAUGES: Final = {
+    "faregate_journal_lag_seconds": "Age of the oldest journalled event that is not in the books; 0 when all are.",
+}
+
+
+def _histogram(histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(
+        histogram.name, _HELP.get(histogram.name, histogram.name), labels=[name for name, _ in histogram.labels]
+    )
+    buckets = [(str(bound / 1e6), count) for bound, count in histogram.buckets]
+    family.add_metric(
+        [value for _, value in histogram.labels], [*buckets, ("+Inf", histogram.count)], histogram.sum_us / 1e6
+    )
+    return family
+
+
+def _lag_seconds(console: Console) -> float:
+    """Age of the first journalled event that the books do not hold yet."""
+    waiting = console.journal.read(console.books.projected(), 1)
+    if not waiting:
+        return 0.0
+    return max(console.clock.wall_nanos() - waiting[0].event.at, 0) / 1e9
+
+
+def _ages(console: Console) -> dict[str, float]:
+    try:
+        return {"faregate_journal_lag_seconds": _lag_seconds(console)}
+    except FaregateError:
+        # Health tells what is wrong with books or journal; the rest of the figures are wanted all the more.
+        return {}
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Everything that is counted."""
+    console = console_of(request)
+    figures = None
+    if console.gate is not None:
+        try:
+            figures = await console.gate.figures()
+        except Unavailable:
+            # A gate that is down is a figure too: faregate_gate_up is 0.
+            figures = None
+    ages = await in_thread(lambda: _ages(console))
+
+    def text() -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Scrape(console, figures, ages))
+        return generate_latest(registry)
+
+    return Response(await in_thread(text), media_type=CONTENT_TYPE_LATEST)

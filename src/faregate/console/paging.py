@@ -1,0 +1,113 @@
+"""Pages and filters of lists: read strictly, with cursors that cannot be forged or moved to another list."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from fastapi import Request
+
+from faregate.console.problems import ApiProblem
+from faregate.console.texts import moment
+from faregate.console.writing import console_of
+from faregate.core.attribution import TAG_PREFIX
+
+PAGE_DEFAULT: Final = 100
+PAGE_MAX: Final = 1_000
+VALUE_CHARACTERS_MAX: Final = 256
+
+_MAC_BYTES: Final = 12
+
+
+class Page(NamedTuple):
+    """What part of a list is asked for: rows after this id, at most so many, that fit the filters."""
+
+    after: str
+    limit: int
+    filters: dict[str, Any]
+
+
+def _mac(key: bytes, path: str, filters: Mapping[str, Any], after: str) -> bytes:
+    message = "\0".join([path, *(f"{name}={value}" for name, value in sorted(filters.items())), after])
+    return hmac.digest(key, message.encode(), "sha256")[:_MAC_BYTES]
+
+
+def _after(cursor: str, key: bytes, path: str, filters: Mapping[str, Any]) -> str:
+    problem = ApiProblem("page_invalid", "this cursor does not belong to this list; start without one", field="cursor")
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+        after = raw[_MAC_BYTES:].decode()
+    except (binascii.Error, ValueError) as error:
+        raise problem from error
+    if not after or not hmac.compare_digest(raw[:_MAC_BYTES], _mac(key, path, filters, after)):
+        raise problem
+    return after
+
+
+def single_values(request: Request, allowed: Iterable[str], *, tags: bool = False) -> dict[str, str]:
+    """The query's parameters, each known and given once, none longer than a value may be.
+
+    Raises:
+        ApiProblem: ``filter_invalid``.
+    """
+    known = frozenset(allowed)
+    values: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        is_tag = tags and name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)
+        if name not in known and not is_tag:
+            raise ApiProblem("filter_invalid", f"unknown parameter; expected any of {', '.join(sorted(known))}")
+        if name in values:
+            raise ApiProblem("filter_invalid", "give each parameter once", field=name)
+        if len(value) > VALUE_CHARACTERS_MAX or not (value == "" or value.isprintable()):
+            rule = f"at most {VALUE_CHARACTERS_MAX} printable characters"
+            raise ApiProblem("filter_invalid", rule, field=name)
+        values[name] = value
+    return values
+
+
+def read_page(request: Request, allowed: Iterable[str] = (), *, tags: bool = False, times: bool = False) -> Page:
+    """The page that a request asks for; ``times`` also reads ``since`` and ``until`` into nanoseconds.
+
+    Raises:
+        ApiProblem: ``page_invalid`` or ``filter_invalid``.
+    """
+    names = [*allowed, "limit", "cursor", *(("since", "until") if times else ())]
+    values: dict[str, Any] = dict(single_values(request, names, tags=tags))
+    limit_text, cursor = values.pop("limit", str(PAGE_DEFAULT)), values.pop("cursor", "")
+    if not (limit_text.isascii() and limit_text.isdigit() and len(limit_text) < 6 and 1 <= int(limit_text) <= PAGE_MAX):
+        raise ApiProblem("page_invalid", f"expected a whole number from 1 to {PAGE_MAX}", field="limit")
+    for name in ("since", "until"):
+        if name in values:
+            values[name] = read_moment(name, values[name])
+    if values.get("since", 0) > values.get("until", values.get("since", 0)):
+        raise ApiProblem("filter_invalid", "since lies after until", field="since")
+    after = ""
+    if cursor:
+        after = _after(cursor, console_of(request).secrets.session, request.url.path, values)
+    return Page(after, int(limit_text), values)
+
+
+def read_moment(name: str, text: str) -> int:
+    """Nanoseconds of a time in the query.
+
+    Raises:
+        ApiProblem: ``filter_invalid``.
+    """
+    try:
+        return moment(text)
+    except ValueError as problem:
+        raise ApiProblem("filter_invalid", str(problem), field=name) from problem
+
+
+def page_of(
+    request: Request, page: Page, rows: Sequence[Any], shown: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """The answer for ``rows``, of which one more than ``page.limit`` was asked for to know whether there are more."""
+    kept = rows[: page.limit]
+    cursor = None
+    if len(rows) > page.limit:
+        after = kept[-1]["id"]
+        mac = _mac(console_of(request).secrets.session, request.url.path, page.filters, after)
+        cursor = base64.urlsafe_b64encode(mac + after.encode()).decode().rstrip("=")
+    return {"data": [shown(row) for row in kept], "next_cursor": cursor}

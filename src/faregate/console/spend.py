@@ -1,0 +1,165 @@
+"""``/``: one read-only page of this month's spend, and the door to it. Server-rendered; works without scripts.
+
+The admin key is exchanged for an opaque session id in a cookie. The page changes nothing, so its only forms are the
+ones that sign in and out.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from faregate.console import health, usage
+from faregate.console.accounts import Refusal
+from faregate.console.allowances import standings
+from faregate.console.doors import SESSION, TRUSTED, cookie_name
+from faregate.console.limits import shape as limit_shape
+from faregate.console.problems import ApiProblem
+from faregate.console.requests import shape as request_shape
+from faregate.console.sessions import Session, csrf_holds
+from faregate.console.state import Console
+from faregate.console.texts import time_text
+from faregate.console.writing import console_of, in_thread
+from faregate.core import money
+
+router = APIRouter(include_in_schema=False)
+
+LIMITS_SHOWN: Final = 50
+REQUESTS_SHOWN: Final = 25
+SPEND_ROWS_SHOWN: Final = 100
+
+_HERE: Final = Path(__file__).parent
+_FORM_BYTES_MAX: Final = 4_096
+
+_pages: Final = Environment(
+    loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def _page(name: str, status: int = 200, **facts: Any) -> Response:
+    return HTMLResponse(_pages.get_template(name).render(**facts), status)
+
+
+def _session(request: Request) -> tuple[str, Session] | None:
+    found: tuple[str, Session] | None = request.scope[SESSION]
+    return found
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a small form.
+
+    Raises:
+        ApiProblem: it is no form, or a large one.
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    if media != "application/x-www-form-urlencoded":
+        raise ApiProblem("media_unsupported", "send the form as a browser does")
+    if len(body) > _FORM_BYTES_MAX:
+        raise ApiProblem("body_too_large", f"this form has at most {_FORM_BYTES_MAX} bytes")
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=8, keep_blank_values=True)
+    except ValueError as problem:
+        raise ApiProblem("field_type", "the form could not be read") from problem
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether a form was sent by a page of ours; old browsers that send no Origin still need the token or the key."""
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host", "")
+
+
+def _bar(shown: dict[str, Any]) -> int:
+    """How much of a limit is used, in whole percent of 0 to 100."""
+    if shown["unit"] == "usd":
+        amount, used = (
+            money.nanos(shown["amount"]),
+            money.nanos(shown["posted"], signed=True) + money.nanos(shown["held"]),
+        )
+    else:
+        amount, used = shown["amount"], shown["posted"] + shown["held"]
+    return 100 if amount == 0 else max(0, min(100, used * 100 // amount))
+
+
+async def _facts(console: Console) -> dict[str, Any]:
+    """Everything the page shows."""
+    now = console.clock.wall_nanos()
+    since = usage.month_start(now)
+    rows = await in_thread(lambda: usage.sums(console, ["team", "model"], since, 0, "", {}))
+    rows.sort(key=lambda row: -money.nanos(row["charge"], signed=True))
+    total = money.dollars(sum(money.nanos(row["charge"], signed=True) for row in rows))
+    limit_rows = await in_thread(lambda: console.books.listing("limit", limit=LIMITS_SHOWN))
+    standing = await standings(console, limit_rows)
+    limits = [limit_shape(row, standing[row["id"]], 0) for row in limit_rows]
+    for each in limits:
+        # Subjects of an each-limit have a bar of their own, which one line cannot show.
+        each["percent"] = None if each["amount"] is None or each["each"] else _bar(each)
+    records = await in_thread(lambda: console.books.requests(limit=REQUESTS_SHOWN))
+    return {
+        "now": time_text(now // 1_000_000_000 * 1_000_000_000),
+        "since": time_text(since),
+        "total": total,
+        "rows": rows[:SPEND_ROWS_SHOWN],
+        "rows_hidden": max(0, len(rows) - SPEND_ROWS_SHOWN),
+        "limits": limits,
+        "records": [request_shape(row) for row in records],
+        "health": await health.detail(console),
+    }
+
+
+@router.get("/")
+async def view(request: Request) -> Response:
+    """The spend of this month, or the form that asks for the key."""
+    console = console_of(request)
+    session = _session(request)
+    if session is None and request.scope.get(TRUSTED) is not True:
+        return _page("login.html", fault="")
+    csrf = session[1].csrf if session is not None else ""
+    return _page("spend.html", csrf=csrf, **await _facts(console))
+
+
+@router.post("/login")
+async def login(request: Request) -> Response:
+    """Exchange the admin key for a session; every sign-in gets a new id."""
+    console = console_of(request)
+    if not _same_origin(request):
+        raise ApiProblem("csrf_failed", "this form was sent by another site")
+    secret = (await _form(request)).get("key", "").strip()
+    found = await in_thread(lambda: console.ring.admin(secret, console.clock.wall_nanos()))
+    if isinstance(found, Refusal):
+        # One text for every reason: this page tells a stranger nothing about keys.
+        return _page("login.html", 401, fault="This is not an admin key that works here.")
+    before = _session(request)
+    if before is not None:
+        console.sessions.end(before[0])
+    session_id, _ = console.sessions.begin(found["id"], console.clock.monotonic_nanos())
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(
+        cookie_name(console), session_id, httponly=True, samesite="lax", secure=console.facts.tls, path="/"
+    )
+    return answer
+
+
+@router.post("/logout")
+async def logout(request: Request) -> Response:
+    """End the session."""
+    console = console_of(request)
+    session = _session(request)
+    if session is None:
+        return RedirectResponse("/", 303)
+    if not _same_origin(request) or not csrf_holds(session[1], (await _form(request)).get("csrf", "")):
+        raise ApiProblem("csrf_failed", "this form was not sent by this page")
+    console.sessions.end(session[0])
+    answer = RedirectResponse("/", 303)
+    answer.delete_cookie(cookie_name(console), path="/", secure=console.facts.tls, httponly=True, samesite="lax")
+    return answer
+
+
+@router.get("/static/spend.css")
+async def style() -> Response:
+    """The page's own style."""
+    return Response((_HERE / "static" / "spend.css").read_bytes(), media_type="text/css")

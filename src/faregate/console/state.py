@@ -1,0 +1,133 @@
+"""What the console is made of: its collaborators, passed in once, and what they must be able to do.
+
+Only ``assembly`` knows the concrete ones. Nothing here is a global, so two consoles can live in one process.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple, Protocol
+
+from faregate.console.accounts import KeyRing
+from faregate.console.sessions import Sessions
+from faregate.control import Allowances, Catalogue, Figures, Resolve
+from faregate.ports import Books, Clock, JournalReader, Row
+
+#: Own price rows and names of declared projects → everything that decides where a call may go and what it costs.
+CompileCatalogue = Callable[[Sequence[Row], Sequence[str]], Catalogue]
+
+
+class Projector(Protocol):
+    """The thread that copies the journal into the books, as far as the console speaks to it."""
+
+    def paused(self) -> AbstractContextManager[object]:
+        """No batch is projected while this is held; entering waits for the batch that runs.
+
+        It may be left by another thread than the one that entered it.
+        """
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why projection does not go on, as a sentence; empty while all is well."""
+        ...
+
+
+class Gate(Protocol):
+    """The gate as the rest of the console sees it; every method raises ``Unavailable`` where it does not answer."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the gate is there and works from what the console sent."""
+        ...
+
+    def nudge(self) -> None:
+        """Look at the change feed now. May be called from any thread."""
+        ...
+
+    async def applied(self, within_s: float) -> bool:
+        """Whether the gate works from every change made so far; waits at most ``within_s`` seconds for it."""
+        ...
+
+    async def figures(self) -> Figures:
+        """Live figures."""
+        ...
+
+    async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
+        """Live allowances of some limits, all when empty."""
+        ...
+
+    async def resolve(self, order: Resolve) -> bool:
+        """End an unknown exchange; false where it had ended before."""
+        ...
+
+    async def drain(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+class Check(NamedTuple):
+    """One thing that ``verify`` looked at."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the console signs and digests with; never shown, logged or sent anywhere."""
+
+    #: ``(id, key in hex)``; the first makes new digests, all are tried.
+    peppers: tuple[tuple[str, str], ...]
+    #: Signs cursors.
+    session: bytes
+
+    @property
+    def pepper_keys(self) -> tuple[bytes, ...]:
+        """The peppers' bytes, the one for new digests first."""
+        return tuple(bytes.fromhex(key) for _, key in self.peppers)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of the configuration that the console shows or needs."""
+
+    version: str
+    data_dir: str
+    gateway_url: str = ""
+    #: Whether the console's own listener speaks TLS: cookies are marked ``Secure`` then.
+    tls: bool = False
+    #: Label sets per metric beyond which the rest is counted as ``other``.
+    label_sets_max: int = 500
+
+
+@dataclass(frozen=True)
+class Console:
+    """Everything an endpoint may use."""
+
+    books: Books
+    journal: JournalReader
+    clock: Clock
+    #: Prefix such as ``key_`` → a new sortable id.
+    new_id: Callable[[str], str]
+    #: Count → so many random bytes.
+    random: Callable[[int], bytes]
+    secrets: Secrets
+    compile_catalogue: CompileCatalogue
+    facts: Facts
+    #: ``None`` where no gate runs, as for a command on a stopped installation.
+    gate: Gate | None = None
+    #: ``None`` where nothing projects, as above.
+    projector: Projector | None = None
+    #: Compares the books with the journal; slow, so it runs in a thread.
+    check_journal: Callable[[], Sequence[Check]] | None = None
+    ring: KeyRing = field(init=False)
+    sessions: Sessions = field(init=False)
+    #: Serialises every read-check-write of resources, because names and selectors are unique by rule.
+    changing: Lock = field(init=False, default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ring", KeyRing(self.books, self.secrets.pepper_keys))
+        object.__setattr__(self, "sessions", Sessions(self.random))

@@ -1,0 +1,115 @@
+"""What people may write: names, free sentences, times; read strictly and told exactly. And how values are written.
+
+Everything that enters by the API passes through here before it reaches the books.
+"""
+
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from faregate.core.money import dollars
+
+NAME_CHARACTERS_MAX: Final = 128
+SENTENCE_CHARACTERS_MAX: Final = 256
+
+#: No key outlives this from now on: a longer life is a typing error.
+EXPIRY_YEARS_MAX: Final = 5
+
+NANOS_PER_SECOND: Final = 1_000_000_000
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.(\d{1,9}))?(?:[Zz]|[+-]\d\d:\d\d)")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+#: Marks that change the direction of the text around them, by which a name can be made to read as another.
+_BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def text_fault(text: str, characters_max: int) -> str:
+    """What is wrong with a text that people will see, as a sentence; empty where nothing is."""
+    if not text.strip():
+        return "must not be empty"
+    if len(text) > characters_max:
+        return f"has at most {characters_max} characters"
+    if text != text.strip():
+        return "must not begin or end with a space"
+    if any(character in _BIDI or not (character.isprintable()) for character in text):
+        return "must not hold control or invisible characters"
+    return ""
+
+
+def _name(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    fault = text_fault(text, NAME_CHARACTERS_MAX)
+    if fault:
+        raise PydanticCustomError("field_range", "{fault}", {"fault": f"a name {fault}"})
+    return text
+
+
+def _sentence(text: str) -> str:
+    fault = text_fault(text, SENTENCE_CHARACTERS_MAX)
+    if fault:
+        raise PydanticCustomError("field_range", "{fault}", {"fault": f"this text {fault}"})
+    return text
+
+
+#: A name: 1 to 128 printable characters in Unicode's composed form, without control or direction marks.
+Name = Annotated[str, AfterValidator(_name), Field(description="1 to 128 printable characters")]
+
+#: A reason or contact: as a name, up to 256 characters.
+Sentence = Annotated[str, AfterValidator(_sentence), Field(description="1 to 256 printable characters")]
+
+
+class Body(BaseModel):
+    """Base of request bodies: exact types, no field that is not known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def moment(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time with its zone, or of a date (midnight UTC).
+
+    Raises:
+        ValueError: it is neither; the message is a sentence with an example.
+    """
+    if _DATE.fullmatch(text):
+        text += "T00:00:00Z"
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError("must be an RFC 3339 time with its zone, such as 2026-11-01T00:00:00Z, or a date")
+    whole = text.upper().replace(" ", "T")
+    fraction = match[1] or ""
+    if fraction:
+        whole = whole.replace("." + fraction, "", 1)
+    try:
+        seconds = (datetime.fromisoformat(whole) - _EPOCH) // timedelta(seconds=1)
+    except (ValueError, OverflowError) as problem:
+        raise ValueError("is not a time of the calendar, such as 2026-11-01T00:00:00Z") from problem
+    return seconds * NANOS_PER_SECOND + int(fraction.ljust(9, "0") or "0")
+
+
+def time_text(nanos: int | None) -> str | None:
+    """RFC 3339 UTC with microseconds where there are any; ``None`` for a time that is not set."""
+    if not nanos:
+        return None
+    seconds, rest = divmod(nanos, NANOS_PER_SECOND)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f".{rest // 1000:06d}" if rest else ""
+    return f"{whole}{fraction}Z"
+
+
+def amount_text(unit: str, amount: int | None) -> str | int | None:
+    """An amount as the API writes it: dollars as a decimal string, other units as whole numbers."""
+    if amount is None or unit != "usd":
+        return amount
+    return dollars(amount)
+
+
+def or_none(value: Any) -> Any:
+    """``None`` for the empty text that stands for "not known" inside."""
+    return None if value == "" else value

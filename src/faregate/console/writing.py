@@ -1,0 +1,55 @@
+"""How a change is made: written to the books, then waited for until the gate works from it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from anyio import to_thread
+from fastapi import Request
+
+from faregate.console.state import Console
+from faregate.ports import Books, Row
+
+#: A change acts within a second, and the caller sees that it does.
+APPLIED_SECONDS_MAX: Final = 1.0
+
+Made = TypeVar("Made")
+
+
+def console_of(request: Request) -> Console:
+    """The console that this request came to."""
+    console: Console = request.app.state.console
+    return console
+
+
+async def locked(console: Console, change: Callable[[], Made]) -> Made:
+    """Run a read-check-write of resources in a thread, one at a time."""
+
+    def alone() -> Made:
+        with console.changing:
+            return change()
+
+    return await to_thread.run_sync(alone)
+
+
+async def acted(console: Console, answer: dict[str, Any]) -> dict[str, Any]:
+    """``answer`` with ``applied``: whether the gate works from the change already; nothing where no gate runs."""
+    if console.gate is not None:
+        console.gate.nudge()
+        answer["applied"] = await console.gate.applied(APPLIED_SECONDS_MAX)
+    return answer
+
+
+async def in_thread(look: Callable[[], Made]) -> Made:
+    """Run something that reads the books off the event loop."""
+    awaited: Awaitable[Made] = to_thread.run_sync(look)
+    return await awaited
+
+
+def every(books: Books, kind: str, **equal: object) -> list[Row]:
+    """All rows of a kind, page by page."""
+    found: list[Row] = []
+    after = ""
+    while rows := books.listing(kind, after=after, limit=1_000, **equal):
+        found += rows
+        after = rows[-1]["id"]
+    return found

@@ -1,0 +1,98 @@
+"""Asks a provider what became of a call, by our request id: one bounded GET to the configured path.
+
+The answer is ``{"served": bool, "complete": bool, "usage": {…}}``, usage in OpenAI's form; 404 means that the id was
+never seen, anything else that there is no word yet. Secrets go only to the provider they belong to, redirects nowhere.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import msgspec
+
+from faregate.control import Provider, Unknown
+from faregate.core.usage import Contradiction
+from faregate.dialects.answers import loose_usage
+from faregate.jobs.resolve_unknowns import NeverSeen, NotServed, NoWord, Served, Word
+
+DEADLINE_SECONDS: Final = 5.0
+ANSWER_BYTES_MAX: Final = 64 * 1024
+
+
+class _Told(msgspec.Struct):
+    served: bool
+    complete: bool = True
+    usage: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+
+
+def word_of(status: int, body: bytes, *, outputs: bool) -> Word:
+    """What an answer to a lookup says; ``outputs`` says that the operation has output tokens."""
+    if status == 404:
+        return NeverSeen()
+    if status != 200:
+        return NoWord()
+    try:
+        told = _decode(body)
+    except msgspec.MsgspecError:
+        return NoWord()
+    if not told.served:
+        return NotServed()
+    usage = loose_usage(told.usage, outputs) if told.usage is not None else None
+    if usage is None or isinstance(usage, Contradiction):
+        return NoWord()
+    return Served(usage, told.complete)
+
+
+class ProviderLookups:
+    """One client per provider that can be asked. Close it when done."""
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._providers = {name: each for name, each in providers.items() if each.lookup}
+        self._clients: dict[str, httpx2.AsyncClient] = {}
+
+    async def ask(self, unknown: Unknown) -> Word:
+        """The provider's word on ``unknown``; ``NoWord`` where it cannot be had now."""
+        provider = self._providers.get(unknown.who.provider)
+        if provider is None:
+            return NoWord()
+        client = self._clients.get(provider.name)
+        if client is None:
+            client = self._clients[provider.name] = _client(provider)
+        parts = urlsplit(provider.base_url)
+        url = f"{parts.scheme}://{parts.netloc}" + provider.lookup.replace("{id}", quote(unknown.id, safe=""))
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS), client.stream("GET", url) as answer:
+                body = bytearray()
+                async for chunk in answer.aiter_raw():
+                    body += chunk
+                    if len(body) > ANSWER_BYTES_MAX:
+                        return NoWord()
+        except (httpx2.HTTPError, OSError, TimeoutError):
+            return NoWord()
+        return word_of(answer.status_code, bytes(body), outputs=unknown.who.service != "embeddings")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+
+def _client(provider: Provider) -> httpx2.AsyncClient:
+    context = ssl.create_default_context(cafile=provider.ca_file or None)
+    return httpx2.AsyncClient(
+        headers={**provider.credential, "accept": "application/json", "accept-encoding": "identity"},
+        verify=context,
+        proxy=provider.proxy or None,
+        timeout=DEADLINE_SECONDS,
+        follow_redirects=False,
+        # Proxies of the environment were read by the configuration; nothing else may decide where a secret goes.
+        trust_env=False,
+        limits=httpx2.Limits(max_connections=32, max_keepalive_connections=8),
+    )

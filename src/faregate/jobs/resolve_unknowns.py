@@ -1,0 +1,158 @@
+"""Ends exchanges whose outcome was not learnt: by the provider's word, or, when it cannot be had in time, by policy.
+
+``decide`` is the rule and knows no clock, network or storage; the class below asks providers and carries the decisions
+to the gate. "Never seen" is proof only once the call cannot run any more: before that it may still be served.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+from faregate.control import Resolve, Unknown
+from faregate.core.pricing.card import RateCard
+from faregate.core.pricing.cost import Tariff
+from faregate.core.usage import NO_USAGE, Usage
+from faregate.errors import FaregateError
+
+log = logging.getLogger(__name__)
+
+POLICIES: Final = ("operator_pays", "charge_estimate", "charge_max")
+
+#: After the longest request a provider needs this long to have it in its records for sure.
+GRACE_NANOS: Final = 30 * 1_000_000_000
+
+#: Lookups at the same time; ten thousand unknowns are asked for within the promised minute.
+LOOKUPS_AT_ONCE: Final = 32
+
+#: A provider that does not know yet is asked again after this long, doubled each time.
+AGAIN_SECONDS_MIN: Final = 1.0
+AGAIN_SECONDS_MAX: Final = 30.0
+
+
+class Served(NamedTuple):
+    """The provider served the call and billed this usage."""
+
+    usage: Usage
+    complete: bool = True
+
+
+class NotServed(NamedTuple):
+    """The provider knows the call and did not bill it."""
+
+
+class NeverSeen(NamedTuple):
+    """The provider does not know the id."""
+
+
+class NoWord(NamedTuple):
+    """The provider cannot be asked, does not answer, is still at it, or said something that cannot be."""
+
+
+Word = Served | NotServed | NeverSeen | NoWord
+
+
+class Rules(NamedTuple):
+    """When the provider's ignorance is proof, how long money stays held, and what then."""
+
+    max_request_nanos: int
+    unknown_ttl_nanos: int
+    policy: str
+    grace_nanos: int = GRACE_NANOS
+
+
+def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, now: int) -> Resolve | None:
+    """How to end ``unknown``, or ``None`` to wait. ``card`` is the rate card that its hold was priced with."""
+    age = now - unknown.dispatched_at
+    if isinstance(word, Served) and card is not None:
+        cost = Tariff(card).cost(word.usage)
+        status = "ok" if word.complete else "cut"
+        return Resolve(unknown.id, status, "provider_said", tuple(word.usage), "provider", cost, cost)
+    if isinstance(word, NotServed):
+        return _free(unknown)
+    if isinstance(word, NeverSeen) and age > rules.max_request_nanos + rules.grace_nanos:
+        return _free(unknown)
+    if age > rules.unknown_ttl_nanos:
+        return _by_policy(unknown, card, rules.policy)
+    return None
+
+
+def _free(unknown: Unknown) -> Resolve:
+    return Resolve(unknown.id, "failed", "not_served", tuple(NO_USAGE), "none", 0, 0)
+
+
+def _by_policy(unknown: Unknown, card: RateCard | None, policy: str) -> Resolve:
+    """The end by policy; without its rate card a call is taken to have cost what it held."""
+    held = unknown.held
+    if policy == "charge_max":
+        usage = Usage(input_text=held.input_tokens, output_text=held.output_tokens)
+        return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", held.usd, held.usd)
+    usage = Usage(input_text=unknown.input_tokens_bound, output_text=unknown.output_tokens_seen)
+    cost = held.usd if card is None else min(Tariff(card).cost(usage), held.usd)
+    charge = 0 if policy == "operator_pays" else cost
+    return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", cost, charge)
+
+
+class UnknownResolver:
+    """One run looks at every unknown once. All that it needs of others comes in as functions."""
+
+    def __init__(
+        self,
+        *,
+        unknowns: Callable[[], Sequence[Unknown]],
+        card: Callable[[str], RateCard | None],
+        lookup: Callable[[Unknown], Awaitable[Word]],
+        resolve: Callable[[Resolve], Awaitable[bool]],
+        rules: Callable[[Unknown], Rules],
+        wall_nanos: Callable[[], int],
+    ) -> None:
+        self._unknowns = unknowns
+        self._card = card
+        self._lookup = lookup
+        self._resolve = resolve
+        self._rules = rules
+        self._wall_nanos = wall_nanos
+        #: Id → (loop time before which it is not looked at again, the pause after that).
+        self._again: dict[str, tuple[float, float]] = {}
+
+    async def run(self) -> None:
+        """Look at every unknown that is due.
+
+        Raises:
+            Unavailable: the books or the gate do not answer.
+        """
+        found = await asyncio.to_thread(self._unknowns)
+        open_ids = {each.id for each in found}
+        self._again = {each: rest for each, rest in self._again.items() if each in open_ids}
+        now = asyncio.get_running_loop().time()
+        due = [each for each in found if self._again.get(each.id, (0.0, 0.0))[0] <= now]
+        at_once = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+
+        async def one(unknown: Unknown) -> None:
+            async with at_once:
+                await self._end(unknown)
+
+        async with asyncio.TaskGroup() as group:
+            for unknown in due:
+                group.create_task(one(unknown))
+
+    async def _end(self, unknown: Unknown) -> None:
+        word = await self._lookup(unknown)
+        card = await asyncio.to_thread(self._card, unknown.price_version)
+        order = decide(unknown, word, card, self._rules(unknown), self._wall_nanos())
+        if order is None:
+            _, pause = self._again.get(unknown.id, (0.0, AGAIN_SECONDS_MIN))
+            due = asyncio.get_running_loop().time() + pause
+            self._again[unknown.id] = due, min(pause * 2, AGAIN_SECONDS_MAX)
+            return
+        try:
+            changed = await self._resolve(order)
+        except FaregateError as error:
+            # The gate is away; it comes back with this unknown, and the next run ends it.
+            log.warning("unknown_not_resolved", extra={"request_id": unknown.id, "reason": error.message})
+            return
+        # Until the journal is projected the books still show it: it is not looked at again at once.
+        self._again[unknown.id] = asyncio.get_running_loop().time() + AGAIN_SECONDS_MAX, AGAIN_SECONDS_MAX
+        if changed:
+            facts = {"request_id": unknown.id, "resolution": order.resolution, "charge_nanos": order.charge}
+            log.info("unknown_resolved", extra=facts)

@@ -1,0 +1,181 @@
+"""``/api/v1/keys``."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console_parts import DAY, HOUR, Api, Parts, parts
+from faregate.core import keys
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Any:
+    with parts(tmp_path) as each:
+        yield each
+
+
+@pytest.fixture
+def api(made: Parts) -> Api:
+    return Api(made.app, made.admin_key())
+
+
+def test_a_new_key_shows_its_secret_once_and_the_books_hold_only_its_digest(made: Parts, api: Api) -> None:
+    """The secret is in the answer that made the key and nowhere else."""
+    key = api.post("/api/v1/keys", {"name": "ci", "team": "research", "project": "search", "stage": "dev"})
+    secret = key["secret"]
+    assert keys.is_well_formed(secret)
+    assert key["key"] == secret[:8] + "…"
+    assert "secret" not in api.get(f"/api/v1/keys/{key['id']}")
+    row = made.books.get("key", key["id"])
+    assert row is not None
+    assert row["digests"] == {keys.digest(bytes.fromhex("11" * 32), secret): 0}
+    made.books.close()
+    files = b"".join(file.read_bytes() for file in (made.folder / "data").iterdir() if file.is_file())
+    assert secret[8:40].encode() not in files
+
+
+def test_payers_that_do_not_exist_yet_are_made_with_the_first_key_that_names_them(api: Api) -> None:
+    """Team, project, user and stage appear once, however many keys name them."""
+    for name in ("one", "two"):
+        api.post("/api/v1/keys", {"name": name, "team": "research", "project": "search", "user": "ada", "stage": "dev"})
+    for path, name in (("teams", "research"), ("projects", "search"), ("users", "ada"), ("stages", "dev")):
+        assert [row["name"] for row in api.get(f"/api/v1/{path}")["data"]] == [name]
+    assert [row["name"] for row in api.get("/api/v1/organizations")["data"]] == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        ({}, "field_missing", "name"),
+        ({"name": ""}, "field_range", "name"),
+        ({"name": "   "}, "field_range", "name"),
+        ({"name": "x" * 129}, "field_range", "name"),
+        ({"name": "a\nb"}, "field_range", "name"),
+        ({"name": "a\u202eb"}, "field_range", "name"),
+        ({"name": "a\u200bb"}, "field_range", "name"),
+        ({"name": 7}, "field_type", "name"),
+        ({"name": None}, "field_type", "name"),
+        ({"name": "a", "secret": "sk-fg-x"}, "field_forbidden", "secret"),
+        ({"name": "a", "id": "key_1"}, "field_forbidden", "id"),
+        ({"name": "a", "spent": 0}, "field_forbidden", "spent"),
+        ({"name": "a", "tean": "x"}, "field_unknown", "tean"),
+        ({"name": "a", "role": "owner"}, "field_enum", "role"),
+        ({"name": "a", "models": "gpt-4o"}, "field_type", "models"),
+        ({"name": "a", "models": ["m"] * 201}, "field_range", "models"),
+        ({"name": "a", "may_set": ["everything"]}, "field_enum", "may_set.0"),
+        ({"name": "a", "expires_at": "2020-01-01T00:00:00Z"}, "field_range", "expires_at"),
+        ({"name": "a", "expires_at": "2026-02-30"}, "field_type", "expires_at"),
+        ({"name": "a", "expires_at": "1795262400"}, "field_type", "expires_at"),
+        ({"name": "a", "expires_at": "2027-01-01T00:00:00"}, "field_type", "expires_at"),
+        ({"name": "a", "expires_at": "9999-01-01T00:00:00Z"}, "field_range", "expires_at"),
+        ([], "field_type", ""),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_and_the_field_named(api: Api, body: Any, code: str, field: str) -> None:
+    """Each wrong field has its code; nothing is made."""
+    problem = api.post("/api/v1/keys", body, status=422)
+    assert problem["code"] == code
+    if field:
+        assert problem["errors"][0]["field"] == field
+    assert len(api.get("/api/v1/keys")["data"]) == 1
+
+
+def test_all_mistakes_are_told_at_once_with_the_nearest_name(api: Api) -> None:
+    """Three wrong fields are three entries, and a typing error meets its correction."""
+    problem = api.post("/api/v1/keys", {"name": "", "role": "x", "projet": "a"}, status=422)
+    assert {each["field"] for each in problem["errors"]} == {"name", "role", "projet"}
+    assert "did you mean project?" in str(problem["errors"])
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "<script>alert(1)</script>", "' OR 1=1--", "Ünï ☃", "a" * 128])
+def test_harmless_names_are_kept_as_they_are(api: Api, name: str) -> None:
+    """Escaping is the business of whoever shows a name."""
+    assert api.post("/api/v1/keys", {"name": name})["name"] == name
+
+
+def test_two_forms_of_one_name_are_one_name(api: Api) -> None:
+    """Unicode's composed form is what counts."""
+    api.post("/api/v1/keys", {"name": "Zoe\u0301"})
+    problem = api.post("/api/v1/keys", {"name": "Zo\u00e9"}, status=409)
+    assert problem["code"] == "conflict"
+
+
+def test_a_name_is_free_again_after_its_key_was_revoked(api: Api) -> None:
+    """Names are unique among keys that live."""
+    first = api.post("/api/v1/keys", {"name": "ci"})
+    assert api.post("/api/v1/keys", {"name": "ci"}, status=409)["code"] == "conflict"
+    api.post(f"/api/v1/keys/{first['id']}/revoke", {}, status=200)
+    assert api.post("/api/v1/keys", {"name": "ci"})["id"] != first["id"]
+
+
+def test_rotation_keeps_the_key_and_gives_the_old_secret_a_grace(made: Parts, api: Api) -> None:
+    """Until the grace ends both secrets stand in the key, then only the new one opens."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    turned = api.post(f"/api/v1/keys/{key['id']}/rotate", {"grace_seconds": 3600}, status=200)
+    assert turned["id"] == key["id"]
+    assert turned["secret"] != key["secret"]
+    row = made.books.get("key", key["id"])
+    assert row is not None
+    assert sorted(row["digests"].values()) == [0, made.clock.now + HOUR]
+
+
+def test_a_second_rotation_waits_for_the_grace_of_the_first(made: Parts, api: Api) -> None:
+    """Three secrets of one key never open at once; a rotation without grace ends all old ones."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    path = f"/api/v1/keys/{key['id']}/rotate"
+    api.post(path, {"grace_seconds": 60}, status=200)
+    assert api.post(path, {"grace_seconds": 60}, status=409)["code"] == "conflict"
+    api.post(path, {"grace_seconds": 0}, status=200)
+    row = made.books.get("key", key["id"])
+    assert row is not None
+    assert list(row["digests"].values()) == [0]
+
+
+def test_an_admin_key_stops_working_with_the_request_after_its_revocation(made: Parts, api: Api) -> None:
+    """Revocation is in force at once on the console itself."""
+    other = made.admin_key("other")
+    listed = api.get("/api/v1/keys?name=other")["data"][0]
+    assert Api(made.app, other).get("/api/v1/keys")
+    revoked = api.send("DELETE", f"/api/v1/keys/{listed['id']}")
+    assert revoked["state"] == "revoked"
+    assert Api(made.app, other).get("/api/v1/keys", status=401)["code"] == "key_revoked"
+
+
+def test_a_revoked_key_keeps_its_reason_and_cannot_come_back(api: Api) -> None:
+    """A second revocation changes nothing; patch and rotate are refused."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    path = f"/api/v1/keys/{key['id']}"
+    first = api.post(f"{path}/revoke", {"reason": "leaked"}, status=200)
+    again = api.post(f"{path}/revoke", {"reason": "other"}, status=200)
+    assert (again["revoked_reason"], again["revoked_at"]) == ("leaked", first["revoked_at"])
+    assert api.send("PATCH", path, {"state": "active"}, status=409)["code"] == "conflict"
+    assert api.post(f"{path}/rotate", {}, status=409)["code"] == "conflict"
+
+
+def test_patch_changes_what_was_sent_and_nothing_else(api: Api) -> None:
+    """Null where a list may be absent lifts a restriction; null elsewhere is refused."""
+    key = api.post("/api/v1/keys", {"name": "ci", "models": ["gpt-4o"]})
+    path = f"/api/v1/keys/{key['id']}"
+    assert api.send("PATCH", path, {"state": "disabled"})["models"] == ["gpt-4o"]
+    changed = api.send("PATCH", path, {"models": None, "name": "ci2"})
+    assert (changed["models"], changed["name"], changed["state"]) == (None, "ci2", "disabled")
+    assert api.send("PATCH", path, {"name": None}, status=422)["code"] == "field_range"
+    assert api.send("PATCH", path, {"role": "admin"}, status=422)["code"] == "field_unknown"
+
+
+def test_expiry_is_in_force_on_the_console(made: Parts, api: Api) -> None:
+    """A key past its last moment opens nothing."""
+    secret = api.post("/api/v1/keys", {"name": "short", "role": "admin", "expires_at": "2026-11-22T00:00:00Z"})[
+        "secret"
+    ]
+    assert Api(made.app, secret).get("/api/v1/keys")
+    made.clock.now += DAY
+    assert Api(made.app, secret).get("/api/v1/keys", status=401)["code"] == "key_expired"
+
+
+@pytest.mark.parametrize("key_id", ["0", "-1", "abc", "key_%00", "x" * 10_000, "{00000000}"])
+def test_ids_of_nothing_are_not_found_with_one_text(api: Api, key_id: str) -> None:
+    """Odd ids and ids of nothing are told alike."""
+    problem = api.get(f"/api/v1/keys/{key_id}", status=404)
+    assert problem["detail"] == "there is no such key"

@@ -1,0 +1,230 @@
+"""``/api/v1/requests`` and ``/api/v1/usage``."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, parts, refused_call, settled_call
+from faregate.console.compile import card_rows
+from faregate.console.keys import NewKey, create
+from faregate.console.requests import exact
+
+#: What CONTRACT promises that a record holds.
+PROMISED = (
+    "id run created_at organization team project product key user end_user identity_source stage model deployment "
+    "provider operation stream status code input_tokens output_tokens usage_source cost charge price_version cache "
+    "saved_cost attempts latency_ms first_token_ms tags"
+).split()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Parts]:
+    with parts(tmp_path) as each:
+        yield each
+
+
+@pytest.fixture
+def api(made: Parts) -> Api:
+    return Api(made.app, made.admin_key())
+
+
+def fill(made: Parts) -> str:
+    """Three calls of two teams and a refusal; returns the price version."""
+    catalogue = catalogue_of([], [])
+    made.books.keep_rate_cards(card_rows(catalogue))
+    version = catalogue.deployments[0].cards[0].version
+    made.journal.add(
+        opened(),
+        *settled_call("req_1", version=version),
+        *settled_call("req_2", version=version, who=WHO._replace(team="ops", tags=())),
+        *settled_call("req_3", version=version, at=NOON - 25 * DAY),
+        refused_call("req_4"),
+    )
+    made.project()
+    return version
+
+
+def test_a_record_holds_everything_that_is_promised(made: Parts, api: Api) -> None:
+    """Names, money as text, times as RFC 3339, attempts and tags as values."""
+    fill(made)
+    record = api.get("/api/v1/requests/req_1")
+    assert [name for name in PROMISED if name not in record] == []
+    assert (record["cost"], record["charge"], record["created_at"]) == ("0.00175", "0.00175", "2026-11-21T12:00:00Z")
+    assert record["tags"] == {"env": "ci"}
+    assert record["attempts"] == [
+        {"deployment": "openai/gpt-4o", "http_status": 200, "code": None, "duration_ms": 900.0}
+    ]
+
+
+def test_the_derivation_adds_up_to_the_charge_by_the_stored_card(made: Parts, api: Api) -> None:
+    """A price that changed since does not change the derivation."""
+    version = fill(made)
+    price = {"provider": "openai", "model": "gpt-4o", "unit": "input_tokens", "per": 1_000_000, "price": "9"}
+    api.send("PUT", "/api/v1/prices", price)
+    found = api.get("/api/v1/requests/req_1")["derivation"]
+    assert found["price_version"] == version
+    assert [(line["unit"], line["quantity"], line["price"], line["amount"]) for line in found["lines"]] == [
+        ("input_tokens", 300, "2.5", "0.00075"),
+        ("output_tokens", 100, "10", "0.001"),
+    ]
+    assert (found["sum"], found["cost"]) == ("0.00175", "0.00175")
+
+
+def test_a_refusal_is_a_record_without_a_derivation(made: Parts, api: Api) -> None:
+    """It cost nothing, so nothing is derived."""
+    fill(made)
+    record = api.get("/api/v1/requests/req_4")
+    assert (record["status"], record["code"], record["derivation"]) == ("refused", "budget_exhausted", None)
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ["req_4", "req_3", "req_2", "req_1"]),
+        ("team=ops", ["req_2"]),
+        ("status=refused", ["req_4"]),
+        ("tag.env=ci&status=ok", ["req_3", "req_1"]),
+        ("since=2026-11-21T00:00:00Z", ["req_4", "req_2", "req_1"]),
+        ("until=2026-11-01", ["req_3"]),
+        ("operation=chat.completions&model=gpt-4o&key=key_1&limit=1000", ["req_4", "req_3", "req_2", "req_1"]),
+        ("team=nobody", []),
+    ],
+)
+def test_records_are_listed_newest_first_and_filtered(made: Parts, api: Api, query: str, ids: list[str]) -> None:
+    """Every identity, tag, status and time is a filter."""
+    fill(made)
+    assert [row["id"] for row in api.get(f"/api/v1/requests?{query}")["data"]] == ids
+
+
+def test_pages_follow_each_other_without_gap_or_repeat(made: Parts, api: Api) -> None:
+    """A cursor leads to the rest of the same list."""
+    fill(made)
+    seen, cursor = [], ""
+    while True:
+        page = api.get(f"/api/v1/requests?limit=1{cursor}")
+        seen += [row["id"] for row in page["data"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert seen == ["req_4", "req_3", "req_2", "req_1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("limit=0", "page_invalid"),
+        ("limit=-1", "page_invalid"),
+        ("limit=1001", "page_invalid"),
+        ("limit=abc", "page_invalid"),
+        ("limit=%D9%A3", "page_invalid"),
+        ("cursor=abcd", "page_invalid"),
+        ("cursor=%00", "filter_invalid"),
+        ("sort=password", "filter_invalid"),
+        ("team=a&team=b", "filter_invalid"),
+        ("team=" + "x" * 257, "filter_invalid"),
+        ("status=great", "filter_invalid"),
+        ("since=yesterday", "filter_invalid"),
+        ("since=2026-11-02&until=2026-11-01", "filter_invalid"),
+        ("tag.=x", "filter_invalid"),
+    ],
+)
+def test_a_page_or_filter_that_cannot_be_is_refused(api: Api, query: str, code: str) -> None:
+    """Both kinds of mistakes are told apart."""
+    assert api.get(f"/api/v1/requests?{query}", status=400)["code"] == code
+
+
+def test_a_cursor_belongs_to_its_list_and_filter(made: Parts, api: Api) -> None:
+    """Moved to another list, another filter or altered, it is refused."""
+    fill(made)
+    cursor = api.get("/api/v1/requests?limit=1&team=research")["next_cursor"]
+    assert api.get(f"/api/v1/requests?limit=1&team=research&cursor={cursor}")["data"]
+    for path in (f"requests?limit=1&cursor={cursor}", f"keys?limit=1&cursor={cursor}"):
+        assert api.get(f"/api/v1/{path}", status=400)["code"] == "page_invalid"
+    altered = ("B" if cursor[-1] != "B" else "C") + cursor[1:]
+    assert api.get(f"/api/v1/requests?limit=1&team=research&cursor={altered}", status=400)["code"] == "page_invalid"
+
+
+@pytest.mark.parametrize("text", ["%25%25%25%25", "_" * 200, "(a%2B)%2B%24", "' OR 1=1--"])
+def test_patterns_are_plain_texts(made: Parts, api: Api, text: str) -> None:
+    """What means something to a database or a regular expression means nothing here."""
+    fill(made)
+    assert api.get(f"/api/v1/requests?team={text}")["data"] == []
+
+
+def test_usage_sums_this_month_by_default_and_leaves_refusals_out(made: Parts, api: Api) -> None:
+    """The row is the one that CONTRACT shows, with the finer leaves beside it."""
+    fill(made)
+    rows = api.get("/api/v1/usage?by=team,model")["data"]
+    assert rows[1] == {
+        "team": "research",
+        "model": "gpt-4o",
+        "requests": 1,
+        "input_tokens": 300,
+        "output_tokens": 100,
+        "cached_input_tokens": 0,
+        "reasoning_tokens": 0,
+        "cost": "0.00175",
+        "charge": "0.00175",
+    }
+    assert [row["team"] for row in rows] == ["ops", "research"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "starts"),
+    [
+        ("month", ["2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z"]),
+        ("day", ["2026-10-27T00:00:00Z", "2026-11-21T00:00:00Z"]),
+        ("hour", ["2026-10-27T12:00:00Z", "2026-11-21T12:00:00Z"]),
+    ],
+)
+def test_usage_comes_in_buckets(made: Parts, api: Api, interval: str, starts: list[str]) -> None:
+    """Hours, days and months of UTC; a month is the sum of its days."""
+    fill(made)
+    rows = api.get(f"/api/v1/usage?from=2026-10-01&interval={interval}")["data"]
+    assert [row[interval] for row in rows] == starts
+    assert [row["requests"] for row in rows] == [1, 2]
+
+
+def test_usage_by_key_shows_name_and_id(made: Parts, api: Api) -> None:
+    """A key is known by its id; people know it by its name."""
+    row, _ = create(made.console, NewKey(name="ci"))
+    made.journal.add(opened(), *settled_call("req_1", who=WHO._replace(key=row["id"])))
+    made.project()
+    (found,) = api.get("/api/v1/usage?by=key")["data"]
+    assert (found["key"], found["key_name"]) == (row["id"], "ci")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "by=colour",
+        "by=team,team",
+        "by=team,model,user,project,stage,key,product",
+        "from=2026-12-01&to=2026-11-01",
+        "from=1970-01-01&interval=hour",
+        "interval=fortnight",
+        "by=tag.",
+        "grouping=team",
+    ],
+)
+def test_usage_that_cannot_be_asked_is_refused(api: Api, query: str) -> None:
+    """Unknown dimensions, times in the wrong order, too many points."""
+    assert api.get(f"/api/v1/usage?{query}", status=400)["code"] == "filter_invalid"
+
+
+def test_usage_by_tag_and_operation(made: Parts, api: Api) -> None:
+    """Tags and the operation are dimensions like others."""
+    fill(made)
+    rows = api.get("/api/v1/usage?by=tag.env,operation&team=research")["data"]
+    assert [(row["tag.env"], row["operation"], row["requests"]) for row in rows] == [("ci", "chat.completions", 1)]
+
+
+@given(st.integers(0, 10**25), st.sampled_from([1, 2, 7, 3000, 10**6, 10**12]))
+def test_exact_amounts_lose_nothing(numerator: int, denominator: int) -> None:
+    """The text of a derivation reads back as the very fraction."""
+    value = Fraction(numerator, denominator)
+    assert Fraction(exact(value)) == value

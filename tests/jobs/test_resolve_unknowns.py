@@ -1,0 +1,171 @@
+"""How exchanges end whose outcome was not learnt."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console_parts import NOON, SECOND, WHO
+from faregate.control import Resolve, Unknown
+from faregate.core.amounts import held_amounts
+from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.core.usage import Usage
+from faregate.errors import Unavailable
+from faregate.jobs.resolve_unknowns import (
+    NeverSeen,
+    NotServed,
+    NoWord,
+    Rules,
+    Served,
+    UnknownResolver,
+    Word,
+    decide,
+)
+
+RATES = (Rate("input_tokens", 2_500_000_000_000, 10**6), Rate("output_tokens", 10**13, 10**6))
+CARD = RateCard("openai", "gpt-4o", "v1", (Tier(0, RATES),))
+RULES = Rules(600 * SECOND, 86_400 * SECOND, "charge_estimate", 30 * SECOND)
+
+
+def unknown(request_id: str = "req_1", seen: int = 50) -> Unknown:
+    """Dispatched at noon with a hold of five million nano-dollars."""
+    return Unknown(request_id, WHO, held_amounts(5_000_000, 400, 200), NOON, NOON, "v1", "openai/gpt-4o", seen, 400)
+
+
+def after(seconds: int) -> int:
+    return NOON + seconds * SECOND
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 10**6])
+def test_what_the_provider_served_costs_what_it_said(seconds: int) -> None:
+    """Its word ends the call at any time, priced by the card of its hold."""
+    order = decide(unknown(), Served(Usage(input_text=300, output_text=100)), CARD, RULES, after(seconds))
+    assert order == Resolve("req_1", "ok", "provider_said", (300, 0, 0, 0, 100, 0, 0), "provider", 1_750_000, 1_750_000)
+
+
+def test_what_was_served_in_part_is_cut() -> None:
+    """The record says that the answer did not get to its end."""
+    order = decide(unknown(), Served(Usage(input_text=300), complete=False), CARD, RULES, after(1))
+    assert order is not None
+    assert order.status == "cut"
+
+
+def test_what_the_provider_knows_and_did_not_serve_is_free_at_once() -> None:
+    """It is in its records: there is nothing to wait for."""
+    order = decide(unknown(), NotServed(), CARD, RULES, after(1))
+    assert order == Resolve("req_1", "failed", "not_served", (0,) * 7, "none", 0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "free"), [(0, False), (600, False), (630, False), (631, True)])
+def test_never_seen_is_proof_only_when_the_call_cannot_run_any_more(seconds: int, free: bool) -> None:
+    """Before the longest request and its grace are over it may still be served."""
+    order = decide(unknown(), NeverSeen(), CARD, RULES, after(seconds))
+    assert (order is not None and order.resolution == "not_served") is free
+
+
+@pytest.mark.parametrize(
+    ("policy", "cost", "charge"),
+    [("charge_estimate", 1_500_000, 1_500_000), ("operator_pays", 1_500_000, 0), ("charge_max", 5_000_000, 5_000_000)],
+)
+def test_without_a_word_the_policy_decides_after_the_time_to_live(policy: str, cost: int, charge: int) -> None:
+    """The estimate is the input's bound and the output seen last; the maximum is the hold."""
+    rules = RULES._replace(policy=policy)
+    assert decide(unknown(), NoWord(), CARD, rules, after(86_400)) is None
+    order = decide(unknown(), NoWord(), CARD, rules, after(86_401))
+    assert order is not None
+    assert (order.resolution, order.cost, order.charge, order.usage_source) == (policy, cost, charge, "estimate")
+
+
+def test_usage_without_its_card_is_not_guessed_at() -> None:
+    """It waits for somebody to look, and ends by policy at the hold."""
+    assert decide(unknown(), Served(Usage(input_text=3)), None, RULES, after(10)) is None
+    order = decide(unknown(), Served(Usage(input_text=3)), None, RULES, after(90_000))
+    assert order is not None
+    assert order.charge == 5_000_000
+
+
+@given(
+    st.sampled_from([NoWord(), NeverSeen(), NotServed()]),
+    st.integers(0, 10**6),
+    st.integers(0, 10_000),
+    st.sampled_from(["charge_estimate", "operator_pays", "charge_max"]),
+)
+def test_no_guess_exceeds_the_hold(word: Word, seconds: int, seen: int, policy: str) -> None:
+    """Only a provider's own word may cost more than was held."""
+    order = decide(unknown(seen=seen), word, CARD, RULES._replace(policy=policy), after(seconds))
+    assert order is None or 0 <= order.charge <= order.cost <= 5_000_000
+
+
+class World:
+    """Books, provider and gate of a resolver, as lists."""
+
+    def __init__(self, *words: tuple[str, Word]) -> None:
+        self.words = dict(words)
+        self.open = [unknown(request_id) for request_id, _ in words]
+        self.asked: list[str] = []
+        self.ended: list[Resolve] = []
+        self.gate_is_away = False
+
+    async def lookup(self, each: Unknown) -> Word:
+        self.asked.append(each.id)
+        return self.words[each.id]
+
+    async def resolve(self, order: Resolve) -> bool:
+        if self.gate_is_away:
+            raise Unavailable("the gate is not running")
+        self.ended.append(order)
+        return True
+
+    def resolver(self, **more: Any) -> UnknownResolver:
+        return UnknownResolver(
+            unknowns=lambda: self.open,
+            card=lambda version: CARD if version == "v1" else None,
+            lookup=self.lookup,
+            resolve=self.resolve,
+            rules=lambda each: RULES,
+            wall_nanos=lambda: after(5),
+        )
+
+
+def test_a_run_ends_what_can_be_ended_and_asks_later_for_the_rest() -> None:
+    """What is waited for is not asked again at once; what was ended is not ended twice."""
+    world = World(("req_1", Served(Usage(input_text=1))), ("req_2", NeverSeen()), ("req_3", NotServed()))
+    resolver = world.resolver()
+
+    async def work() -> None:
+        await resolver.run()
+        await resolver.run()
+
+    asyncio.run(work())
+    assert sorted(order.id for order in world.ended) == ["req_1", "req_3"]
+    assert sorted(world.asked) == ["req_1", "req_2", "req_3"]
+
+
+def test_a_gate_that_is_away_is_told_with_the_next_run() -> None:
+    """Nothing is lost: the unknown stays open and is ended when the gate is back."""
+    world = World(("req_1", NotServed()))
+    world.gate_is_away = True
+    resolver = world.resolver()
+
+    async def work() -> None:
+        await resolver.run()
+        world.gate_is_away = False
+        await resolver.run()
+
+    asyncio.run(work())
+    assert [order.id for order in world.ended] == ["req_1"]
+
+
+def test_ten_thousand_unknowns_are_ended_within_the_promised_minute() -> None:
+    """Guarantee G4: the whole backlog goes in one run."""
+    world = World(*[(f"req_{number}", NotServed()) for number in range(10_000)])
+    resolver = world.resolver()
+
+    async def work() -> None:
+        async with asyncio.timeout(60):
+            await resolver.run()
+
+    asyncio.run(work())
+    assert len(world.ended) == 10_000
