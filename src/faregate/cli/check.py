@@ -1,0 +1,72 @@
+"""``faregate check``: everything that is wrong with a configuration, at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faregate.cli.output import Json, emit, emit_json, finding_json, say
+from faregate.config.environment import process_environment
+from faregate.config.findings import Finding, Invalid, Place, key_text
+from faregate.config.load import Loaded, load, schema_json
+
+CONFIG_DEFAULT = Path("faregate.yaml")
+
+Config = Annotated[
+    Path, typer.Option("--config", metavar="FILE", envvar="FAREGATE_CONFIG", help="Configuration to check.")
+]
+Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file instead.")]
+
+
+def command(config: Config = CONFIG_DEFAULT, schema: Schema = False, json: Json = False) -> int:
+    """Check a configuration: all problems at once, as `file:line:col key: problem`; exit 2 where there are any."""
+    if schema:
+        import json as json_module
+
+        emit(json_module.dumps(schema_json(), indent=2))
+        return 0
+    try:
+        loaded = load(config, process_environment())
+    except Invalid as invalid:
+        if not json:
+            raise
+        emit_json({"ok": False, "problems": [finding_json(finding) for finding in invalid.findings]})
+        return invalid.exit_code
+    warnings = [*loaded.warnings, *catalogue_warnings(loaded, str(config))]
+    if json:
+        emit_json({"ok": True, "problems": [], "warnings": [finding_json(finding) for finding in warnings]})
+        return 0
+    for warning in warnings:
+        say(f"warning: {warning.line()}")
+    emit(f"{config}: ok, {_count(loaded)}")
+    return 0
+
+
+def catalogue_warnings(loaded: Loaded, source: str) -> list[Finding]:
+    """What cannot work as declared though every key is right: models without a price, deployments without a use."""
+    # The price data takes a moment to load; a wrong file is told without it.
+    from faregate.assembly.catalogue import problems_of
+
+    config = loaded.config
+    places = {"deployments": [d.name for d in config.deployments], "models": [m.name for m in config.models]}
+    warnings: list[Finding] = []
+    for problem in problems_of(loaded, process_environment()):
+        section, _, name = problem.where.partition(".")
+        index = places[section].index(name) if name in places.get(section, ()) else None
+        if index is None:
+            # Models that a provider merely offers need no price until somebody asks for them.
+            continue
+        key = key_text((section, index))
+        warnings.append(Finding("CFG-PRICE", Place(source), f"{key} ({name})", problem.message))
+    return warnings
+
+
+def _count(loaded: Loaded) -> str:
+    config = loaded.config
+    counts = {
+        "provider": len(config.providers),
+        "deployment": len(config.deployments),
+        "model": len(config.models),
+        "price": len(config.pricing.overrides),
+    }
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())

@@ -1,0 +1,196 @@
+"""``faregate doctor``: looks at an installation, running or stopped, and says what is wrong and what to do about it."""
+
+import asyncio
+import os
+import resource
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from faregate.cli.addresses import url_of
+from faregate.cli.check import catalogue_warnings
+from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
+from faregate.config.environment import process_environment
+from faregate.config.findings import Invalid
+from faregate.config.folder import DataFolder, folder_problems, holder_of
+from faregate.config.load import Loaded, load
+from faregate.config.secrets import read_secrets
+from faregate.errors import ConfigError, FaregateError, Unavailable
+from faregate.supervise import FILES_MIN, MADE_AT_SECONDS, Address, check_address
+
+CONFIG_DEFAULT = Path("faregate.yaml")
+
+Config = Annotated[
+    Path, typer.Option("--config", metavar="FILE", envvar="FAREGATE_CONFIG", help="Configuration of the installation.")
+]
+
+#: A backlog of the journal beyond it means that projection does not keep up or has stopped.
+BACKLOG_BYTES_WORRYING = 64 * 1024 * 1024
+
+PROBE_SECONDS_MAX = 3.0
+
+MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
+
+
+class Look(NamedTuple):
+    """One thing that was looked at; ``state`` is a key of ``MARKS``."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
+def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Json = False) -> int:
+    """Look at an installation: exit 0 well, 1 something is wrong, 3 nothing runs."""
+    folder = DataFolder(data.absolute())
+    holder = holder_of(folder) if folder.root.is_dir() else None
+    loaded, looks = _configuration(config)
+    looks += [
+        *_folder(folder),
+        *_machine(),
+        _lock(folder, holder),
+        *(_running(folder, loaded) if holder is not None else _stopped(folder, loaded)),
+    ]
+    failed = any(look.state == "failed" for look in looks)
+    if json:
+        emit_json(
+            {"ok": not failed, "running": holder is not None, "pid": holder, "looks": [x._asdict() for x in looks]}
+        )
+    else:
+        for look in looks:
+            emit(f"{MARKS[look.state]}  {look.name:<14} {look.detail}".rstrip())
+    if holder is None:
+        return Unavailable.exit_code
+    return FaregateError.exit_code if failed else 0
+
+
+def _configuration(file: Path) -> tuple[Loaded | None, list[Look]]:
+    if not file.exists():
+        return None, [Look("configuration", "skipped", f"{file} does not exist")]
+    try:
+        loaded = load(file, process_environment())
+    except Invalid as invalid:
+        detail = f"{len(invalid.findings)} problems, the first: {invalid.findings[0].line()}; see `faregate check`"
+        return None, [Look("configuration", "failed", detail)]
+    looks = [Look("configuration", "ok", str(file))]
+    warnings = [*loaded.warnings, *catalogue_warnings(loaded, str(file))]
+    looks += [Look("configuration", "warning", warning.line()) for warning in warnings]
+    return loaded, looks
+
+
+def _folder(folder: DataFolder) -> Iterator[Look]:
+    if not folder.root.is_dir():
+        yield Look("data folder", "failed", f"{folder.root} does not exist; `faregate init` or `serve` makes it")
+        return
+    problems = folder_problems(folder)
+    for problem in problems:
+        yield Look("data folder", "failed", f"{problem.message}; {problem.hint}")
+    if not problems:
+        room = os.statvfs(folder.root)
+        yield Look("data folder", "ok", f"{folder.root}, {room.f_bavail * room.f_frsize >> 20} MiB free")
+    yield _secrets(folder)
+    private = [folder.books, folder.first_run, folder.console_socket, folder.gate_socket, folder.lock]
+    open_to_others = [path for path in private if path.exists() and _mode(path) & (stat.S_IRWXG | stat.S_IRWXO)]
+    for path in open_to_others:
+        yield Look("file modes", "failed", f"{path} is open to other users (mode {_mode(path):04o}); chmod 600 {path}")
+    if not open_to_others:
+        yield Look("file modes", "ok", "nothing is open to other users")
+
+
+def _secrets(folder: DataFolder) -> Look:
+    try:
+        secrets = read_secrets(folder.secrets)
+    except FileNotFoundError:
+        state = "failed" if folder.books.exists() else "skipped"
+        return Look("secrets", state, f"{folder.secrets} does not exist")
+    except ConfigError as error:
+        return Look("secrets", "failed", f"{error.message}; {error.hint}")
+    return Look("secrets", "ok", f"{len(secrets.peppers)} pepper, owner only")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _machine() -> Iterator[Look]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shown = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} open files (at most {hard})"
+    few = soft != resource.RLIM_INFINITY and soft < FILES_MIN
+    yield Look("open files", "warning" if few else "ok", shown)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    late = time.time() >= MADE_AT_SECONDS
+    yield Look("clock", "ok" if late else "failed", now if late else f"{now} is before this version was made")
+
+
+def _lock(folder: DataFolder, holder: int | None) -> Look:
+    if holder is None:
+        return Look("processes", "skipped", "nothing runs on this data folder")
+    return Look("processes", "ok", f"in use by process {holder or 'unknown'}")
+
+
+def _running(folder: DataFolder, loaded: Loaded | None) -> list[Look]:
+    """What the running installation says about itself."""
+    # A stopped installation is looked at without an HTTP client.
+    from faregate.cli.first_run import AdminApi
+
+    looks: list[Look] = []
+    try:
+        health = asyncio.run(AdminApi(folder).call("GET", "/health"))
+    except FaregateError as error:
+        return [Look("console", "failed", f"{folder.console_socket}: {error.message}")]
+    looks.append(Look("console", "ok", f"answers on {folder.console_socket}, version {health['version']}"))
+    for part in ("books", "projector", "gate"):
+        said: dict[str, Any] = health[part]
+        detail = said.get("detail", "")
+        if part == "gate" and said.get("ok"):
+            detail = f"{said['connections']} connections, {said['open_exchanges']} open, {said['held']} dollars held"
+        looks.append(Look(part, "ok" if said["ok"] else "failed", detail))
+    gate = health["gate"]
+    if "backlog_bytes" in gate:
+        looks.append(_backlog(gate["backlog_bytes"]))
+    if gate.get("unknown_count"):
+        looks.append(Look("unknowns", "warning", f"{gate['unknown_count']} calls, {gate['unknown']} dollars held"))
+    if loaded is not None:
+        looks += asyncio.run(_ports_answer(loaded))
+    return looks
+
+
+def _backlog(size: int) -> Look:
+    state = "warning" if size > BACKLOG_BYTES_WORRYING else "ok"
+    return Look("journal", state, f"{size} bytes are not in the books yet")
+
+
+async def _ports_answer(loaded: Loaded) -> list[Look]:
+    config = loaded.config
+    looks: list[Look] = []
+    for name, listener in (("gateway", config.gateway), ("console", config.console)):
+        url = url_of(listener.host, listener.port, tls=listener.tls is not None)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS_MAX):
+                _, writer = await asyncio.open_connection(listener.host, listener.port)
+            writer.close()
+            looks.append(Look(f"{name} port", "ok", f"{url} accepts connections"))
+        except OSError as error:
+            why = "does not accept connections" if isinstance(error, ConnectionError) else str(error).lower()
+            looks.append(Look(f"{name} port", "warning", f"{url}: {why}; was it started on another port?"))
+    return looks
+
+
+def _stopped(folder: DataFolder, loaded: Loaded | None) -> Iterator[Look]:
+    """What can be seen of an installation that does not run."""
+    if loaded is not None:
+        for name, listener in (("gateway", loaded.config.gateway), ("console", loaded.config.console)):
+            try:
+                check_address(Address(name, listener.host, listener.port))
+                yield Look(f"{name} port", "ok", f"{listener.port} is free")
+            except FaregateError as error:
+                yield Look(f"{name} port", "failed", error.message)
+    if folder.books.exists():
+        from faregate.assembly.offline import look
+
+        for name, state, detail in look(folder):
+            yield Look(name, state, detail)

@@ -1,0 +1,84 @@
+"""``faregate requests``: single calls, newest first, or as they come in."""
+
+import json as json_text
+import time
+from typing import Annotated, Any
+
+import typer
+
+from faregate.cli.client import AdminClient, Where, connect, segment
+from faregate.cli.output import Json, emit, emit_json, flush, table
+from faregate.cli.words import pairs
+from faregate.errors import UsageError
+
+_COLUMNS = (
+    "created_at", "id", "team", "project", "model", "status", "code", "input_tokens", "output_tokens", "charge",
+)  # fmt: skip
+
+#: A record is in the books about half a second after its call.
+POLL_SECONDS = 0.5
+
+#: Ids remembered while following: records of one moment can appear in any order.
+_SEEN_MAX = 10_000
+
+
+def command(
+    request: Annotated[str | None, typer.Argument(metavar="[ID]", help="One request, with how its cost came.")] = None,
+    select: Annotated[str | None, typer.Option(help="Only these: status=refused,team=research.")] = None,
+    since: Annotated[str | None, typer.Option(help="Start, such as 2026-11-01.")] = None,
+    until: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many (1 to 1000).")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new ones until interrupted.")] = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Look at requests: one, the newest, or new ones as they come."""
+    if request is not None and follow:
+        raise UsageError("an ID and --follow do not go together")
+    query = {**pairs(select), "since": since, "until": until}
+    with connect(data) as client:
+        if request is not None:
+            _show(client.call("GET", f"/requests/{segment(request)}"), as_json=json)
+            return
+        rows = client.call("GET", "/requests", query={**query, "limit": str(limit)})["data"]
+        if follow:
+            _follow(client, query, rows[::-1], as_json=json)
+        elif json:
+            emit_json(rows)
+        else:
+            table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+
+
+def _show(row: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        emit_json(row)
+        return
+    derivation = row.pop("derivation")
+    table(("field", "value"), [(name, _text(value)) for name, value in row.items()])
+    if derivation is not None:
+        emit("")
+        columns = ("unit", "quantity", "price", "per", "amount")
+        table(columns, [[line[name] for name in columns] for line in derivation["lines"]])
+        emit(f"sum {derivation['sum']} = {derivation['cost']} by {derivation['price_version']}")
+
+
+def _text(value: object) -> object:
+    return json_text.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _follow(client: AdminClient, query: dict[str, str | None], rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print rows as lines, then what is new, for ever."""
+    seen: dict[str, None] = {}
+    while True:
+        for row in rows:
+            seen[row["id"]] = None
+            if as_json:
+                emit_json(row)
+            else:
+                emit("  ".join("-" if row[name] is None else str(row[name]) for name in _COLUMNS))
+        flush()
+        while len(seen) > _SEEN_MAX:
+            del seen[next(iter(seen))]
+        time.sleep(POLL_SECONDS)
+        newest = client.call("GET", "/requests", query={**query, "limit": "1000"})["data"]
+        rows = [row for row in reversed(newest) if row["id"] not in seen]

@@ -1,0 +1,34 @@
+"""``faregate usage``: sums of what was used and charged, by any dimensions."""
+
+from typing import Annotated
+
+import typer
+
+from faregate.cli.client import Where, connect
+from faregate.cli.output import Json, emit_json, table
+from faregate.cli.words import listed, pairs
+
+_SUMS = ("requests", "input_tokens", "output_tokens", "cost", "charge")
+
+
+def command(
+    by: Annotated[str | None, typer.Option(help="Dimensions, joined by commas: team,model,tag.env.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Start (default: this month).")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="End, not included (default: now).")] = None,
+    interval: Annotated[str | None, typer.Option(help="hour, day or month: a row for each.")] = None,
+    select: Annotated[str | None, typer.Option(help="Only these: team=research,stage=prod.")] = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Sum up what was used and charged; refusals are not counted."""
+    query = {**pairs(select), "by": by, "from": from_, "to": to, "interval": interval}
+    with connect(data) as client:
+        rows = client.call("GET", "/usage", query=query)["data"]
+    names = [*([interval] if interval else []), *(listed(by) or ())]
+    if "key" in names:
+        names.insert(names.index("key") + 1, "key_name")
+    columns = [*names, *_SUMS]
+    if json:
+        emit_json([{name: row[name] for name in columns} for row in rows])
+    else:
+        table(columns, [[row[name] for name in columns] for row in rows])

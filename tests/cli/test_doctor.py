@@ -1,0 +1,86 @@
+"""``faregate doctor`` on installations that do not run; ``test_serve`` has the one that does."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faregate.cli.main import run
+
+
+def looks(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, list[Any]]]:
+    """Exit code, and what was seen by name."""
+    words = ["doctor", "--json", "--config", str(tmp_path / "faregate.yaml"), "--data", str(tmp_path / "data"), *more]
+    code = run(words)
+    seen: dict[str, list[Any]] = {}
+    for look in json.loads(capsys.readouterr().out)["looks"]:
+        seen.setdefault(look["name"], []).append(look)
+    return code, seen
+
+
+def init(tmp_path: Path, capsys: pytest.CaptureFixture[str], gateway: int = 0) -> None:
+    """A configuration and secrets; a gateway port where the test needs a certain one."""
+    run(["init", "--config", str(tmp_path / "faregate.yaml"), "--data", str(tmp_path / "data")])
+    capsys.readouterr()
+    if gateway:
+        file = tmp_path / "faregate.yaml"
+        file.write_text(file.read_text().replace("port: 4000", f"port: {gateway}"))
+
+
+def test_nothing_at_all_is_told_in_full_and_unavailable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """L84: the whole list, exit 3."""
+    code, seen = looks(tmp_path, capsys)
+
+    assert (code, seen["data folder"][0]["state"], seen["processes"][0]["state"]) == (3, "failed", "skipped")
+    assert {"configuration", "data folder", "open files", "clock"} <= set(seen)
+
+
+def test_an_installation_that_could_start_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that can be looked at without it running is in order."""
+    init(tmp_path, capsys)
+
+    code, seen = looks(tmp_path, capsys)
+
+    assert code == 3
+    assert [seen[name][0]["state"] for name in ("configuration", "data folder", "secrets", "file modes")] == ["ok"] * 4
+
+
+def test_a_file_open_to_others_is_named_with_the_way_to_close_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Secrets and keys are for their owner."""
+    init(tmp_path, capsys)
+    (tmp_path / "data" / "secrets.json").chmod(0o644)
+    (tmp_path / "data" / "first-run.json").touch(0o644)
+
+    _, seen = looks(tmp_path, capsys)
+
+    assert "chmod 600" in seen["secrets"][0]["detail"]
+    assert "first-run.json" in seen["file modes"][0]["detail"]
+
+
+def test_a_port_that_somebody_has_is_told_before_the_start_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The port by its number."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        init(tmp_path, capsys, gateway=port)
+
+        _, seen = looks(tmp_path, capsys)
+
+    assert (seen["gateway port"][0]["state"], str(port) in seen["gateway port"][0]["detail"]) == ("failed", True)
+
+
+def test_a_broken_configuration_is_one_of_the_things_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest is looked at nevertheless."""
+    init(tmp_path, capsys)
+    (tmp_path / "faregate.yaml").write_text("gateway: 1\n")
+
+    _, seen = looks(tmp_path, capsys)
+
+    assert (seen["configuration"][0]["state"], seen["data folder"][0]["state"]) == ("failed", "ok")

@@ -1,0 +1,158 @@
+"""``faregate key``."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import Told, command, program, served
+from console_parts import Parts, parts
+from faregate.console.doors import trusted
+from faregate.core import keys
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The folder of an installation that never ran."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Parts]:
+    """An installation whose console answers on its socket."""
+    with parts(tmp_path) as made, served(trusted(made.app), socket_in=tmp_path / "data"):
+        yield made
+
+
+def created(told: Told) -> str:
+    """The id of the key that was made."""
+    return str(told.json["id"])
+
+
+def test_a_created_key_is_told_as_the_contract_shows_it(data: Path) -> None:
+    """These fields in this order, before the first ``serve``."""
+    told = command("key", "create", "--name", "ci", "--team", "research", "--project", "search", "--stage", "dev",
+                   "--json", "--data", data)  # fmt: skip
+    assert list(told.json) == ["id", "name", "secret", "organization", "team", "project", "stage"]
+    assert keys.is_well_formed(told.json["secret"])
+    assert told.json["id"].startswith("key_")
+
+
+def test_an_admin_key_is_made_before_the_first_serve(data: Path) -> None:
+    """Its role is told because it is not the usual one."""
+    told = command("key", "create", "--name", "root", "--role", "admin", "--json", "--data", data)
+    assert told.json["role"] == "admin"
+    assert stat.S_IMODE((data / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_commands_speak_to_the_console_that_runs(running: Parts) -> None:
+    """The key is in the running console's books; the secret is nowhere in a list."""
+    data = running.folder / "data"
+    made = command("key", "create", "--name", "ci", "--json", "--data", data).json
+    row = running.books.get("key", made["id"])
+    assert row is not None
+    listed = command("key", "list", "--data", data)
+    assert made["secret"][:8] + "…" in listed.out
+    assert made["secret"][:12] not in listed.out
+
+
+def test_rotate_and_revoke_by_name_or_beginning_of_the_id(running: Parts) -> None:
+    """What is typed may be shorter than the id, as long as it is one key."""
+    data = running.folder / "data"
+    key_id = created(command("key", "create", "--name", "ci", "--json", "--data", data))
+    turned = command("key", "rotate", "ci", "--grace", "60", "--json", "--data", data).json
+    assert turned["id"] == key_id
+    assert command("key", "rotate", "ci", "--grace", "60", "--data", data).code == 1
+    revoked = command("key", "revoke", key_id, "--yes", "--reason", "leaked", "--json", "--data", data).json
+    assert (revoked["state"], revoked["revoked_reason"]) == ("revoked", "leaked")
+
+
+def test_an_id_that_could_be_several_is_a_conflict_that_lists_them(running: Parts) -> None:
+    """Nothing is done to any of them."""
+    data = running.folder / "data"
+    ids = [created(command("key", "create", "--name", name, "--json", "--data", data)) for name in ("a", "b")]
+    told = command("key", "revoke", "key_", "--yes", "--data", data)
+    assert told.code == 1
+    assert all(each in told.err for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["create"], 2, "--name"),
+        (["create", "--name", ""], 2, "name"),
+        (["create", "--name", "x" * 200], 2, "128"),
+        (["create", "--name", "a\nb"], 2, "control"),
+        (["create", "--name", "a", "--expires", "2020-01-01T00:00:00Z"], 2, "expires_at"),
+        (["create", "--name", "a", "--expires", "soon"], 2, "RFC 3339"),
+        (["create", "--name", "a", "--role", "owner"], 2, "role"),
+        (["create", "--name", "a", "--name", "b"], 2, "twice"),
+        (["create", "--nam"], 2, "--help"),
+        (["show", "key_0"], 1, "no such key"),
+        (["show", "key_0", "--secret"], 4, "rotate"),
+        (["revoke", "key_0", "--yes"], 1, "no such key"),
+        (["rotate", "a/../b"], 1, "no such key"),
+        (["list", "--state", "x" * 300], 2, "state"),
+    ],
+)
+def test_what_cannot_be_is_told_on_standard_error(running: Parts, words: list[str], code: int, said: str) -> None:
+    """The exit code says of what kind it is; nothing is printed as a result, no trace ever."""
+    told = command("key", *words, "--data", running.folder / "data")
+    assert (told.code, told.out) == (code, ""), told.err
+    assert said in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_duplicate_name_is_a_conflict(running: Parts) -> None:
+    """The second one is refused, with the same code as JSON."""
+    data = running.folder / "data"
+    command("key", "create", "--name", "ci", "--data", data)
+    told = command("key", "create", "--name", "ci", "--json", "--data", data)
+    assert told.code == 1
+    assert '"code": "conflict"' in told.err
+
+
+def test_revoking_wants_a_yes_where_nobody_can_be_asked(running: Parts) -> None:
+    """The key stays."""
+    data = running.folder / "data"
+    key_id = created(command("key", "create", "--name", "ci", "--json", "--data", data))
+    told = command("key", "revoke", key_id, "--data", data)
+    assert (told.code, "--yes" in told.err) == (4, True)
+    row = running.books.get("key", key_id)
+    assert row is not None
+    assert row["state"] == "active"
+
+
+def test_a_secret_goes_into_a_new_file_of_its_owner(running: Parts, tmp_path: Path) -> None:
+    """It is in the file and not on the screen; an existing file is not replaced unasked."""
+    out, data = tmp_path / "secret", running.folder / "data"
+    told = command("key", "create", "--name", "ci", "--out", out, "--json", "--data", data)
+    assert keys.is_well_formed(out.read_text().strip())
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert "secret" not in told.json
+    assert command("key", "create", "--name", "b", "--out", out, "--data", data).code == 4
+    assert command("key", "list", "--json", "--data", data).json[0]["name"] == "ci"
+
+
+def test_without_an_installation_there_is_nothing_to_list(tmp_path: Path) -> None:
+    """A command that only looks makes no data folder."""
+    told = command("key", "list", "--data", tmp_path / "nowhere")
+    assert (told.code, "no installation" in told.err) == (1, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_console_elsewhere_is_spoken_to_with_its_admin_key(tmp_path: Path) -> None:
+    """``FAREGATE_URL`` and ``FAREGATE_ADMIN_KEY`` lead there; a wrong key and a dead URL are told apart."""
+    with parts(tmp_path) as made:
+        secret = made.admin_key()
+        with served(made.app) as url:
+            here = {"FAREGATE_URL": url, "FAREGATE_ADMIN_KEY": secret}
+            assert program(tmp_path, here, "key", "create", "--name", "ci", "--json").json["name"] == "ci"
+            refused = program(tmp_path, {**here, "FAREGATE_ADMIN_KEY": keys.make(bytes(32))}, "key", "list")
+            missing = program(tmp_path, {"FAREGATE_URL": url}, "key", "list")
+        away = program(tmp_path, here, "key", "list")
+    assert (refused.code, "FAREGATE_ADMIN_KEY" in refused.err) == (1, True)
+    assert (missing.code, "FAREGATE_ADMIN_KEY" in missing.err) == (2, True)
+    assert (away.code, "nobody answers" in away.err) == (3, True)
+    assert secret not in refused.err + missing.err + away.err

@@ -1,0 +1,88 @@
+"""``faregate limit``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import command, served
+from console_parts import Parts, opened, parts, settled_call
+from faregate.console.doors import trusted
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Parts]:
+    with parts(tmp_path) as made, served(trusted(made.app), socket_in=tmp_path / "data"):
+        yield made
+
+
+def limit(made: Parts, *words: str) -> Any:
+    return command("limit", *words, "--data", made.folder / "data")
+
+
+def test_the_examples_of_the_contract_work_as_written(running: Parts) -> None:
+    """Money for a key and for a team's model, tokens for each user of a project."""
+    first = limit(running, "set", "--select", "key=key_1", "--unit", "usd", "--amount", "0.10", "--window", "lifetime",
+                  "--mode", "hard", "--json").json  # fmt: skip
+    assert (first["id"][:4], first["posted"], first["held"], first["remaining"]) == ("lim_", "0", "0", "0.1")
+    second = limit(running, "set", "--select", "team=research,model=gpt-4o", "--unit", "usd", "--amount", "250",
+                   "--window", "month", "--timezone", "Europe/Berlin", "--json").json  # fmt: skip
+    assert (second["window_start"], second["resets_at"]) == ("2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z")
+    third = limit(running, "set", "--select", "project=search", "--each", "user", "--unit", "tokens", "--amount",
+                  "20000", "--window", "minute", "--json").json  # fmt: skip
+    assert (third["each"], third["amount"]) == (["user"], 20000)
+    listed = limit(running, "list", "--json").json
+    assert [each["id"] for each in listed] == sorted([first["id"], second["id"], third["id"]])
+    assert all(name in listed[0] for name in ("id", "posted", "held", "remaining", "window_start", "resets_at"))
+
+
+def test_concurrency_needs_no_window(running: Parts) -> None:
+    """It is counted at one moment."""
+    found = limit(running, "set", "--unit", "concurrency", "--amount", "5", "--json").json
+    assert (found["amount"], found["window"], found["select"]) == (5, None, {})
+
+
+def test_a_limit_below_what_was_spent_says_that_nothing_is_left(running: Parts) -> None:
+    """It is set all the same."""
+    running.journal.add(opened(), *settled_call("req_1"))
+    running.project()
+    told = limit(running, "set", "--select", "team=research", "--unit", "usd", "--amount", "0.0001", "--window", "day")
+    assert told.code == 0
+    assert "no new requests are admitted until 2026-11-22T00:00:00Z" in told.err
+
+
+def test_a_cleared_limit_is_gone(running: Parts) -> None:
+    """A second clear finds nothing."""
+    made = limit(running, "set", "--unit", "requests", "--amount", "5", "--window", "day", "--json").json
+    assert limit(running, "clear", made["id"]).code == 0
+    assert limit(running, "clear", made["id"]).code == 1
+    assert limit(running, "list", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--unit", "usd", "--amount", "10,5", "--window", "day"], "12.50"),
+        (["--unit", "usd", "--amount", "-1", "--window", "day"], "negative"),
+        (["--unit", "usd", "--amount", "NaN", "--window", "day"], "amount"),
+        (["--unit", "usd", "--amount", "0.30000000000000004", "--window", "day"], "decimals"),
+        (["--unit", "usd", "--amount", "10000000000000000000", "--window", "day"], "1000000000"),
+        (["--unit", "tokens", "--amount", "1.5", "--window", "day"], "whole number"),
+        (["--unit", "euro", "--amount", "1", "--window", "day"], "unit"),
+        (["--unit", "usd", "--amount", "1"], "window"),
+        (["--unit", "usd", "--amount", "1", "--window", "fortnight"], "window"),
+        (["--unit", "usd", "--amount", "1", "--window", "day", "--timezone", "Mars/Base"], "Europe/Berlin"),
+        (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "team"], "name=value"),
+        (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "team=a,team=b"], "twice"),
+        (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "colour=red"], "organization"),
+        (["--unit", "usd", "--window", "day"], "--amount"),
+        (["--unit", "usd", "--amount", "1", "--amount", "2", "--window", "day"], "twice"),
+    ],
+)
+def test_a_value_that_cannot_be_names_the_rule(running: Parts, words: list[str], said: str) -> None:
+    """Exit 2, the rule on standard error, nothing stored."""
+    told = limit(running, "set", *words)
+    assert (told.code, told.out) == (2, ""), told.err
+    assert said in told.err
+    assert running.books.listing("limit") == []
