@@ -144,6 +144,7 @@ async def running_gate(
     stages: dict[str, tuple[str, ...]] | None = None,
     provider_fields: dict[str, Any] | None = None,
     opened: bool = True,
+    journal_kind: type[FileJournal] = FileJournal,
     **settings: Any,
 ) -> AsyncIterator[RunningGate]:
     """Start a simulator and a gate that calls it; both end with the block."""
@@ -151,7 +152,7 @@ async def running_gate(
     os.makedirs(folder, exist_ok=True)
     loop = asyncio.get_running_loop()
     clock = SystemClock()
-    journal = FileJournal(folder / "journal", clock, loop.call_soon_threadsafe)
+    journal = journal_kind(folder / "journal", clock, loop.call_soon_threadsafe)
     answers = FileAnswerStore(folder / "answers", clock.wall_nanos())
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "data_dir": str(folder)}
     gate = Gate(

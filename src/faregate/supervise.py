@@ -141,9 +141,7 @@ class Supervisor:
             self._at_once.set()
 
     def _say_no_reload(self) -> None:
-        logger.warning(
-            "reload is not available yet; restart to use a changed configuration, the old one stays in force"
-        )
+        logger.warning("reload_not_available", extra={"advice": "restart to use a changed configuration"})
 
     async def _wait_listening(self, running: _Running) -> bool:
         """Whether the part listens; false when a stop came first."""

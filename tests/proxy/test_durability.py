@@ -1,0 +1,117 @@
+"""What the gate does when its journal waits for the disk, is full, or falls behind."""
+
+import asyncio
+from pathlib import Path
+
+from faregate.control import Projected
+from faregate.core.ledger.events import Event, Intended, Refused, Settled
+from faregate.errors import StorageFull
+from faregate.journal.append import FileJournal
+from gates import allowances, key, money, running_gate, scenario, secret, steered, truth
+
+
+class Brimming(FileJournal):
+    """A real journal on a disk that is full whenever the test says so."""
+
+    refuses: tuple[type, ...] = ()
+
+    def append(self, event: Event) -> int:
+        """As the real one, unless the disk is said to be full."""
+        if isinstance(event, self.refuses):
+            raise StorageFull("the disk of the journal is full")
+        return super().append(event)
+
+
+@scenario
+async def test_power_durability_waits_for_the_disk_and_answers(tmp_path: Path) -> None:
+    """Plain calls and streams pass, each record on stable storage before its bytes."""
+    async with running_gate(tmp_path, limits=(money(10**10),), durability="power") as running:
+        journal = running.gate.journal
+        assert isinstance(journal, FileJournal)
+        answers = await asyncio.gather(*(running.chat(stream=n % 2 == 0) for n in range(12)))
+        durable = journal.durable
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert all(answer.text.endswith(("[DONE]\n\n", "}")) for answer in answers)
+        assert durable == journal.position
+        assert (await allowances(running))["lim_money"][1] == 0
+
+
+@scenario
+async def test_a_full_disk_admits_nothing_and_heals(tmp_path: Path) -> None:
+    """Without room for an intent nothing is sent; with room again calls pass, and nothing stays held."""
+    async with running_gate(tmp_path, limits=(money(10**10),), journal_kind=Brimming) as running:
+        journal = running.gate.journal
+        assert isinstance(journal, Brimming)
+        journal.refuses = (Intended,)
+        full = await running.chat()
+        journal.refuses = ()
+        await running.until(lambda: running.gate.closed_for is None)
+        healed = await running.chat()
+
+        assert (full.status_code, full.json()["error"]["code"]) == (503, "storage_full")
+        assert full.headers["retry-after"] == "5"
+        assert healed.status_code == 200
+        assert len(await truth(running)) == 1
+        assert (await allowances(running))["lim_money"][1] == 0
+
+
+@scenario
+async def test_a_settlement_that_finds_no_room_is_written_later(tmp_path: Path) -> None:
+    """The caller gets its answer, the money stays held until the record is written, and no call is admitted before."""
+    async with running_gate(tmp_path, limits=(money(10**10),), journal_kind=Brimming) as running:
+        journal = running.gate.journal
+        assert isinstance(journal, Brimming)
+        journal.refuses = (Settled, Refused)
+        answer = await running.chat()
+        held = (await allowances(running))["lim_money"][1]
+        refused = await running.chat()
+        journal.refuses = ()
+        await running.until(lambda: len(running.of(Settled)) == 1)
+        cost = running.of(Settled)[0].cost
+
+        assert answer.status_code == 200
+        assert held > 0
+        assert refused.status_code == 503
+        assert await allowances(running) == {"lim_money": (cost, 0)}
+
+
+@scenario
+async def test_a_backlog_of_the_books_stops_admission(tmp_path: Path) -> None:
+    """While the books lag too far behind, calls are refused; when they catch up, calls pass."""
+    async with running_gate(tmp_path, journal_backlog_max=1_000) as running:
+        while running.gate.closed_for is None:
+            await running.chat()
+        refused = await running.chat()
+        await running.ask(Projected(running.gate.journal.position))
+        await running.until(lambda: running.gate.closed_for is None)
+        after = await running.chat()
+
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert after.status_code == 200
+
+
+@scenario
+async def test_an_idempotency_key_outlives_the_process(tmp_path: Path) -> None:
+    """After a restart the kept answer is replayed, and a call that was cut off is never sent again."""
+    headers = {"idempotency-key": "order-9"}
+    cut = {"idempotency-key": "order-10"}
+    async with running_gate(tmp_path) as running:
+        first = await running.chat(headers=headers)
+        slow = asyncio.create_task(running.chat(steered(first_delay_ms=5_000), headers=cut))
+        await running.until(lambda: running.gate.open_answers == 1)
+        # The store's files are what a crash leaves: the answer of the second call never came.
+        copy = tmp_path / "crashed"
+        copy.mkdir()
+        for file in (tmp_path / "answers").iterdir():
+            (copy / "answers").mkdir(exist_ok=True)
+            (copy / "answers" / file.name).write_bytes(file.read_bytes())
+        slow.cancel()
+    async with running_gate(copy, keys=(key(),)) as running:
+        again = await running.chat(headers=headers)
+        never = await running.chat(steered(first_delay_ms=5_000), headers=cut)
+
+        assert again.content == first.content
+        assert (never.status_code, never.json()["error"]["code"]) == (409, "idem_completed")
+        assert await truth(running) == []
+        assert secret("caller") not in str(list(copy.rglob("*")))
