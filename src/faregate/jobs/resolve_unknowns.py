@@ -89,8 +89,8 @@ def _by_policy(unknown: Unknown, card: RateCard | None, policy: str) -> Resolve:
         return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", held.usd, held.usd)
     usage = Usage(input_text=unknown.input_tokens_bound, output_text=unknown.output_tokens_seen)
     cost = held.usd if card is None else min(Tariff(card).cost(usage), held.usd)
-    charge = 0 if policy == "operator_pays" else cost
-    return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", cost, charge)
+    # With ``operator_pays`` the books debit the operator and nobody's limit counts it (core.ledger.postings).
+    return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", cost, cost)
 
 
 class UnknownResolver:

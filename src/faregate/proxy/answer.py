@@ -145,9 +145,11 @@ class Answer:
     def answered(self, status: int, head: bytes) -> None:
         """The head of the answer is whole."""
         self._status = status
+        # It cannot be sent again any more; a long stream should not hold its request's bytes twice.
+        self._request = (b"", b"")
         self._passed, self._content_type = passed_headers(head)
         self._last_at = self._gate.now
-        self._first_byte_us = self._elapsed_us()
+        self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
         if status == 200 and self._content_type.startswith(b"text/event-stream"):
             exchange = self.exchange
             call, target = exchange.call, exchange.target
@@ -385,12 +387,13 @@ class Answer:
         target = exchange.target
         assert target is not None
         headers = target.tag
-        if exchange.attempts:
-            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
-        if exchange.cap:
-            headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         if cost is not None:
             headers += b"x-faregate-cost: %b\r\n" % dollars(cost).encode()
+        if exchange.attempts or exchange.cap:
+            if exchange.attempts:
+                headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
+            if exchange.cap:
+                headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         return headers
 
     def _fail(self, code: str, why: str) -> None:

@@ -56,7 +56,6 @@ class Exchange:
     __slots__ = (
         "answer",
         "attempts",
-        "body",
         "call",
         "candidates",
         "cap",
@@ -103,7 +102,6 @@ class Exchange:
         self.input_tokens = 0
         self.counted = False
         self.cap = 0
-        self.body = b""
         self.forwarded = b""
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency = ""
@@ -114,25 +112,23 @@ class Exchange:
 
     def begin(self) -> None:
         """Take the steps up to the reservation, or answer at once."""
-        problem = self.request.problem or self._enter()
-        operation = self.operation
-        if problem is None and operation is not None and operation.metered:
-            problem = self._identify() or self._read() or self._recall()
-            if problem is None and not self.ended:
-                problem = self._choose()
-                if problem is None:
-                    self._reserve()
+        found = self.request.head.found if self.request.head is not None else None
+        if type(found) is Entered and found.snapshot is self.snapshot:
+            # The same head came on this connection before, under this very snapshot; and it names no idempotency key.
+            _, self.operation, self.key, self.forwarded = found
+            problem = self.gate.closed_for or self._read() or self._choose()
+        else:
+            problem = self.request.problem or self._enter()
+            if problem is None and self.operation is not None and self.operation.metered:
+                problem = self._identify() or self._read() or self._recall() or self._choose()
         if problem is not None:
             self.refuse(problem)
+        elif self.candidates:
+            self._reserve()
 
     def _enter(self) -> Problem | None:
         """What needs no key: health, unknown paths; and whether calls are taken at all."""
         request = self.request
-        head = request.head
-        if head is not None and type(head.found) is Entered and head.found.snapshot is self.snapshot:
-            # The same head came on this connection before, under this very snapshot.
-            _, self.operation, self.key, self.forwarded = head.found
-            return self.gate.closed_for
         operation = route(request.method, request.target)
         if isinstance(operation, Problem):
             return operation
@@ -149,8 +145,6 @@ class Exchange:
 
     def _identify(self) -> Problem | None:
         """Step 2: who asks."""
-        if self.key is not None:
-            return None
         gate, request = self.gate, self.request
         found = identify(request, self.snapshot, gate.peppers, gate.wall_nanos())
         if isinstance(found, Problem):
@@ -413,7 +407,6 @@ class Exchange:
         if self.idempotency:
             gate.answers.dispatched(self.who.key, self.idempotency, at)
         self.answer = Answer(self, connection)
-        self.body = self._edited(target)
         if gate.waits_for_disk:
             gate.journal.when_durable(position, self._send)
         else:
@@ -424,7 +417,7 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        body = self.body
+        body = self._edited(target)
         constant = target.heads[operation.name]
         answer.send(request_head(constant, self.forwarded, target.provider.kind, self.id, len(body)), body)
 

@@ -19,6 +19,7 @@ from faregate.control import Provider, Unknown
 from faregate.core.amounts import posted_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Progressed, Refused, Settled
+from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
@@ -256,7 +257,7 @@ class Gate:
         self.metrics.settled(who, event.status, event.usage, event.cost, event.latency_us, overhead_us)
         if event.first_token_us:
             self.metrics.first_token.observe(event.first_token_us)
-        posted = posted_amounts(event.charge, event.usage)
+        posted = posted_amounts(payer_charge(event), event.usage)
         try:
             position = self.journal.append(event)
         except Unavailable:
@@ -316,7 +317,7 @@ class Gate:
             return False
         unknown, reservation = known
         self._append_or_keep(event)
-        self.allowances.settle(reservation, posted_amounts(event.charge, event.usage))
+        self.allowances.settle(reservation, posted_amounts(payer_charge(event), event.usage))
         self.metrics.settled(unknown.who, event.status, event.usage, event.cost, event.latency_us, 0)
         return True
 

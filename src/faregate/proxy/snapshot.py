@@ -144,7 +144,8 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
         for removed in load.limits_removed:
             rows.pop(removed, None)
         rows.update((row.id, row) for row in load.limits)
-        limits = LimitIndex(tuple(compile_limit(row) for row in rows.values()))
+        changed = [compile_limit(row) for row in load.limits]
+        limits = LimitIndex(changed) if load.full else limits.changed(changed, load.limits_removed)
     catalogue, routes = old.catalogue, old.routes
     if load.catalogue is not None:
         catalogue = load.catalogue
