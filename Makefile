@@ -56,8 +56,9 @@ bench: install-dev
 	$(BIN)/python bench/run.py $(ARGS)
 
 soak: install-dev
-	$(BIN)/python -m pytest -n 0 tests/chaos --soak $(ARGS)
+	$(BIN)/python tests/chaos/soak.py $(ARGS)
 	$(BIN)/python tests/core/soak_pricing.py 1000000
+	$(BIN)/python tests/core/test_life_cycle.py 3000 80
 
 docs: install-dev
 	$(BIN)/python docs/reference/write.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import urllib.error
@@ -50,9 +51,23 @@ class Gateway:
         """The processes that requests pass through."""
         return self.tree()
 
+    def pause(self) -> None:
+        """Let it stand still, so that it takes no CPU from another one."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Parents first: none of them may see a child that seems to hang.
+        for pid in self.tree():
+            os.kill(pid, number)
+
     def stop(self) -> None:
         """Stop it and forget it."""
         if self.process:
+            self.resume()
             processes.stop(self.process)
             self.process = None
 

@@ -1,7 +1,7 @@
 """`make bench`: Faregate beside nginx on one core, in alternating rounds; prints a table, keeps the raw figures.
 
 The gateway's whole process tree runs on core 0, the mock provider and the load generator on core 1. In every round each
-gateway is started, loaded with every case and stopped again, in turn; ratios are taken inside a round and their median
+case goes to each gateway in turn, the others standing still (SIGSTOP); ratios are taken inside a round and their median
 over the rounds is told, so that a slow minute of the machine hits both sides. The main figure is CPU time per request
 from /proc, since it does not depend on who else is on the machine. ``docs/performance.md`` explains the method.
 
@@ -21,7 +21,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,10 @@ LOAD_CORE = 1
 LOAD_SECONDS_MAX = 90.0
 #: Streams are all open, and have been for a while, when the memory is read.
 STREAM_MEMORY_AFTER = 2.2
+
+
+#: Gateway → case → figures.
+Round = dict[str, dict[str, Any]]
 
 
 class Case(NamedTuple):
@@ -138,12 +143,12 @@ def measure(gateway: gateways.Gateway, case: Case, quick: bool) -> dict[str, Any
     return figures
 
 
-def books(gateway: gateways.Faregate, before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
+def books(gateway: gateways.Faregate, served: Mapping[str, int]) -> dict[str, Any]:
     """Hold the books against what the mock served; every figure of ``error`` must be 0."""
     truth = {
-        "requests": after["requests"] - before["requests"],
-        "input_tokens": after["prompt_tokens"] - before["prompt_tokens"],
-        "output_tokens": after["completion_tokens"] - before["completion_tokens"],
+        "requests": served["requests"],
+        "input_tokens": served["prompt_tokens"],
+        "output_tokens": served["completion_tokens"],
     }
     truth["cost_nanos"] = truth["input_tokens"] * gateways.INPUT_NANOS + truth["output_tokens"] * gateways.OUTPUT_NANOS
     booked = gateway.booked(truth["requests"])
@@ -161,32 +166,63 @@ def journal_share(gate_us: float) -> float:
     return float(done.stdout) * 100 / gate_us
 
 
-def run_gateway(kind: type[gateways.Gateway], mock_port: int, cases: Sequence[Case], quick: bool) -> dict[str, Any]:
-    """One gateway in one round: started, loaded with every case, compared with the truth, stopped."""
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="faregate-bench-") as folder:
-        gateway = kind(mock_port, Path(folder))
-        before = served(mock_port)
+def run_round(kinds: Sequence[type[gateways.Gateway]], mock_port: int, cases: Sequence[Case], quick: bool) -> Round:
+    """One round: every gateway is started, and each case goes to one after the other while the others stand still.
+
+    What is compared is thus measured seconds apart, and a gateway that waits for its turn takes no CPU from another.
+    """
+    found: Round = {kind.name: {} for kind in kinds}
+    with tempfile.TemporaryDirectory(prefix="faregate-bench-") as folder, contextlib.ExitStack() as running:
+        turns = [Turn(kind(mock_port, Path(folder) / kind.name), found[kind.name]) for kind in kinds]
         try:
-            gateway.start()
-            found["base"] = {
-                "gate_mb": processes.cost(gateway.gate()).pss_kb / 1024,
-                "tree_mb": processes.cost(gateway.tree()).pss_kb / 1024,
-            }
+            for turn in turns:
+                running.callback(turn.gateway.stop)
+                with turn.taken(start=True):
+                    found[turn.gateway.name]["base"] = base_memory(turn.gateway)
             for case in cases:
-                figures = measure(gateway, case, quick)
-                found[case.name] = figures
-                tell(gateway.name, case, figures)
-            if isinstance(gateway, gateways.Faregate):
-                found["books"] = books(gateway, before, served(mock_port))
-                say(f"  faregate   books       error {found['books']['error']}")
+                for turn in turns:
+                    with turn.taken():
+                        found[turn.gateway.name][case.name] = figures = measure(turn.gateway, case, quick)
+                    tell(turn.gateway.name, case, figures)
+            for turn in turns:
+                if isinstance(turn.gateway, gateways.Faregate):
+                    turn.gateway.resume()
+                    found[turn.gateway.name]["books"] = compared = books(turn.gateway, turn.truth)
+                    say(f"  faregate   books       error {compared['error']}")
         except Exception:
-            for log in Path(folder).glob("*.log"):
+            for log in Path(folder).glob("*/*.log"):
                 say(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
             raise
-        finally:
-            gateway.stop()
     return found
+
+
+class Turn:
+    """A gateway that runs only while it is its turn, and the truth of what the mock served it meanwhile."""
+
+    def __init__(self, gateway: gateways.Gateway, figures: dict[str, Any]) -> None:
+        self.gateway = gateway
+        self.figures = figures
+        self.truth: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def taken(self, *, start: bool = False) -> Iterator[None]:
+        """Let it run for the block."""
+        before = served(self.gateway.mock_port)
+        if start:
+            self.gateway.start()
+        else:
+            self.gateway.resume()
+        yield
+        self.gateway.pause()
+        self.truth.update({key: value - before[key] for key, value in served(self.gateway.mock_port).items()})
+
+
+def base_memory(gateway: gateways.Gateway) -> dict[str, Any]:
+    """Memory just after the start, in megabytes."""
+    return {
+        "gate_mb": processes.cost(gateway.gate()).pss_kb / 1024,
+        "tree_mb": processes.cost(gateway.tree()).pss_kb / 1024,
+    }
 
 
 def say(line: str) -> None:
@@ -247,13 +283,11 @@ def main() -> int:
     if gateways.Nginx in chosen.kinds:
         gateways.nginx_program()
     compile_tools()
-    rounds: list[dict[str, dict[str, Any]]] = []
+    rounds: list[Round] = []
     with mock() as mock_port:
         for n in range(1 if chosen.quick else chosen.rounds):
             say(f"round {n + 1}")
-            rounds.append(
-                {kind.name: run_gateway(kind, mock_port, chosen.cases, chosen.quick) for kind in chosen.kinds}
-            )
+            rounds.append(run_round(chosen.kinds, mock_port, chosen.cases, chosen.quick))
     for one in rounds:
         if "plain-1k" in one.get("faregate", {}):
             one["faregate"]["base"]["journal_share"] = journal_share(one["faregate"]["plain-1k"]["cpu_gate_us"])

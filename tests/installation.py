@@ -221,6 +221,12 @@ class Installation:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def kill_console(self) -> int:
+        """``kill -9`` the console, wherever its projection stands. Returns the pid of the killed one."""
+        pid = self.console_pid()
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
     def kill_all(self) -> None:
         """``kill -9`` the supervisor and both planes at once, as a crash of the machine would."""
         assert self._serve is not None

@@ -39,6 +39,8 @@ FIRST_STARTS_MAX: Final = 3
 
 #: Beyond the drain: the gate cuts what is left, then the console books it.
 GATE_GRACE_S, CONSOLE_GRACE_S, AT_ONCE_S = 1.5, 2.0, 1.0
+#: Whoever comes last still gets this long, whatever those before took.
+LAST_GRACE_S: Final = 0.5
 
 #: Windows, prices and certificates mean nothing on a clock that stands before this program was made.
 MADE_AT_SECONDS: Final = 1_790_812_800  # 2026-10-01T00:00:00Z
@@ -57,7 +59,7 @@ class Part(NamedTuple):
 
     role: str
     settings: Callable[[Ports], bytes]
-    #: How long it may take to stop once it is told to.
+    #: When it must have ended, in seconds after the stop was asked for: what one leaves of its time the next may use.
     stop_seconds: float
     #: Roles whose ports its settings need; it starts once these listen, and beside all others.
     needs: tuple[str, ...] = ()
@@ -255,16 +257,18 @@ class Supervisor:
         """Stop the parts in their order; whether all ended by themselves."""
         self._stop.set()
         clean = True
+        asked_at = time.monotonic()
         for running in sorted(self._running, key=lambda running: _STOP_ORDER.index(running.part.role)):
             running.send(signal.SIGTERM)
-            clean &= await self._wait_ended(running)
+            left = asked_at + running.part.stop_seconds - time.monotonic()
+            clean &= await self._wait_ended(running, max(left, LAST_GRACE_S))
         return clean
 
-    async def _wait_ended(self, running: _Running) -> bool:
+    async def _wait_ended(self, running: _Running, seconds: float) -> bool:
         ended = asyncio.create_task(running.ended.wait())
         hurry = asyncio.create_task(self._at_once.wait())
         try:
-            await asyncio.wait({ended, hurry}, timeout=running.part.stop_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, hurry}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._at_once.is_set() and not ended.done():
                 # The gate takes a second signal as the order to cut what runs; every cut is journalled.
                 running.send(signal.SIGTERM)

@@ -14,6 +14,11 @@ from chaos.evidence import Seen
 CALL_SECONDS = 8.0
 MODEL = "sim-1"
 OUTPUT_CAP = 64
+ABORTS = 0.1
+#: A client whose limit is spent asks again only now and then, and leaves the machine to the others.
+REFUSED_SECONDS = 0.2
+#: The longest answer takes 0.4 s; a busy machine is given more.
+LEFT_SECONDS = 1.5
 #: Between a failed connection and the next try.
 PAUSE_SECONDS = (0.02, 0.08)
 
@@ -44,6 +49,9 @@ class Load:
             for n in range(self._clients):
                 group.create_task(self._client(n))
 
+    def _ended(self) -> None:
+        self.in_flight -= 1
+
     def stop(self) -> None:
         """No new calls from now on."""
         self._stopping.set()
@@ -64,14 +72,17 @@ class Load:
                     async with asyncio.timeout(CALL_SECONDS):
                         await call.make(*connection)
                 finally:
-                    self.in_flight -= 1
+                    # A call that its client left is still under way until the gateway has read it to its end.
+                    asyncio.get_running_loop().call_later(LEFT_SECONDS if call.left else 0.0, self._ended)
             except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError):
                 # The gateway died under the call, which is what this rig is for; what was seen until then counts.
                 _close(connection)
                 connection = None
             if call.sent:
                 self.seen.append(Seen(call.request_id, tenant.name, stream, call.status, call.whole))
-            if not call.whole or call.status != 200:
+            if call.status == 429:
+                await asyncio.sleep(REFUSED_SECONDS)
+            elif not call.whole or call.status != 200:
                 await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
             if call.last:
                 _close(connection)
@@ -111,6 +122,9 @@ class _Call:
         self.status = 0
         self.whole = False
         self.last = False
+        self.left = False
+        #: A few clients leave in the middle of a stream: their calls must be booked like all others.
+        self._leaves = stream and chance.random() < ABORTS
 
     async def make(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Send it and read the answer to its end."""
@@ -127,6 +141,9 @@ class _Call:
             self.whole = True
             return
         done = False
+        if self._leaves:
+            self.last = self.left = True
+            return
         while size := int(await reader.readuntil(b"\r\n"), 16):
             chunk = await reader.readexactly(size + 2)
             done = done or b"data: [DONE]" in chunk

@@ -6,6 +6,7 @@ The same load and the same checker judge Faregate and the naive gateway. Everyth
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import random
 import sys
@@ -19,10 +20,12 @@ from chaos.evidence import Booked, Evidence, Sample
 from chaos.load import MODEL, Load, Tenant
 from installation import CONFIG, PRICES, Installation, Refused, free_port, nanos
 
-#: Unknown calls are asked for once no answer can come any more, so the provider's deadlines are short here.
+#: Unknown calls are asked for once no answer can come any more, so the provider's deadlines are short here; what a
+#: client left is read to its end, so that its cost is known exactly.
 CHAOS_CONFIG = CONFIG.replace(
     '    lookup: {{path: "{lookup}"}}\n',
-    '    lookup: {{path: "{lookup}"}}\n    timeouts: {{connect: 1s, first_byte: 2s, idle: 2s, total: 3s}}\n',
+    '    lookup: {{path: "{lookup}"}}\n    client_gone: drain\n'
+    "    timeouts: {{connect: 1s, first_byte: 2s, idle: 2s, total: 3s}}\n",
 )
 SAMPLE_SECONDS = 0.1
 RESOLVE_SECONDS = 60.0
@@ -38,7 +41,9 @@ class Plan(NamedTuple):
     clients: int = 24
     #: Seconds of life between ready and the kill.
     life: tuple[float, float] = (0.15, 1.1)
-    tree_every: int = 7
+    tree_every: int = 3
+    #: So many kills of the data plane are followed by one of the console, in the middle of its projection.
+    console_every: int = 5
     #: Dollars: one tenant reaches its limit, the other never does, so that calls are under way at every kill.
     tight: str = "0.25"
     wide: str = "1000"
@@ -62,6 +67,7 @@ class _Run:
         self._plan = plan
         self._samples: list[Sample] = []
         self._unknowns: list[int] = []
+        self._recoveries: list[float] = []
         self._unknown_ids: set[str] = set()
         self._keys: dict[str, str] = {}
         self._limits: dict[str, str] = {}
@@ -87,6 +93,7 @@ class _Run:
             verified=verified,
             in_flight_max=load.in_flight_max,
             unknowns=self._unknowns,
+            recoveries=self._recoveries,
         )
 
     def _tenant(self, name: str, dollars: str) -> Tenant:
@@ -101,13 +108,17 @@ class _Run:
         chance = random.Random(self._plan.seed)
         for n in range(1, self._plan.kills + 1):
             await asyncio.sleep(chance.uniform(*self._plan.life))
+            died = time.monotonic()
             if n % self._plan.tree_every == 0:
                 await asyncio.to_thread(self._running.kill_all)
                 await asyncio.to_thread(self._running.start)
             else:
                 dead = await asyncio.to_thread(self._running.kill_gate)
+                if n % self._plan.console_every == 0:
+                    await asyncio.to_thread(self._running.kill_console)
                 await asyncio.to_thread(self._reborn, dead)
-            self._count_unknowns()
+            self._recoveries.append(time.monotonic() - died)
+            await asyncio.to_thread(self._count_unknowns)
 
     def _reborn(self, dead: int) -> None:
         """Wait for another gate than the dead one, and until it accepts calls."""
@@ -123,16 +134,27 @@ class _Run:
 
     def _count_unknowns(self) -> None:
         """How many calls this kill made unknown; those of the kills before may wait for their answer still."""
-        rows = self._running.admin("GET", f"/api/v1/requests?status=unknown&limit={PAGE}")["data"]
+        rows = self._patiently("GET", f"/api/v1/requests?status=unknown&limit={PAGE}")["data"]
         new = {row["id"] for row in rows} - self._unknown_ids
         self._unknown_ids |= new
         self._unknowns.append(len(new))
+
+    def _patiently(self, method: str, path: str) -> Any:
+        """An order to a console that may have been killed a moment ago."""
+        end = time.monotonic() + RESOLVE_SECONDS
+        while True:
+            try:
+                return self._running.admin(method, path)
+            except (OSError, http.client.HTTPException):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
 
     async def _sample(self) -> None:
         """Read the limits as any admin can, as often as it is useful; a console that is down is asked again."""
         try:
             rows = await asyncio.to_thread(self._running.admin, "GET", "/api/v1/limits")
-        except (OSError, Refused, ValueError):
+        except (OSError, http.client.HTTPException, Refused, ValueError):
             return
         for row in rows["data"]:
             if row["id"] in self._limits and row.get("posted") is not None:

@@ -94,8 +94,12 @@ class Served:
             json.dumps(body).encode() if body is not None else None,
             {"authorization": f"Bearer {secret}", "content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ask it to stop; its exit code."""
@@ -143,6 +147,8 @@ class TestDemo:
         """Closed by default, on loopback too."""
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{demo.console}/api/v1/keys", timeout=10)
+
+        caught.value.close()
 
         assert caught.value.code == 401
 
@@ -212,9 +218,13 @@ class TestDemo:
         os.kill(before, signal.SIGKILL)
 
         answered_meanwhile = demo.ask(secret, CALL)["object"]
-        health = eventually(lambda: demo.ask(admin, path="/api/v1/health", base=demo.console))
 
-        assert (answered_meanwhile, health["status"]) == ("chat.completion", "ok")
+        def is_well() -> bool:
+            status = demo.ask(admin, path="/api/v1/health", base=demo.console)["status"]
+            return bool(status == "ok")
+
+        assert answered_meanwhile == "chat.completion"
+        assert eventually(is_well)
         assert demo.pid("console") != before
 
     def test_a_hangup_changes_nothing_and_says_so(self, demo: Served) -> None:

@@ -23,7 +23,8 @@ from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended, Started
 from faregate.errors import Unavailable
 
-LIFETIME = {"unit": "usd", "amount": "1", "window": "lifetime"}
+LIFETIME = NewLimit(unit="usd", amount="1", window="lifetime")
+OF_RESEARCH = LIFETIME.model_copy(update={"select": {"team": "research"}})
 
 
 class Linked:
@@ -74,7 +75,7 @@ def test_a_connection_begins_with_everything_and_opens_balances_at_the_gates_pos
 
     def before(made: Parts) -> None:
         create(made.console, NewKey(name="ci", team="research"))
-        put_limit(made.console, NewLimit(select={"team": "research"}, **LIFETIME))
+        put_limit(made.console, OF_RESEARCH)
         made.journal.add(opened(), *settled_call("req_1", cost=1_000), *settled_call("req_2", cost=20))
 
     async def work(both: Linked) -> None:
@@ -92,7 +93,7 @@ def test_books_that_are_behind_are_projected_exactly_to_the_gates_position(tmp_p
     """What is journalled after the load is the gate's to count, not the books'."""
 
     def before(made: Parts) -> None:
-        put_limit(made.console, NewLimit(**LIFETIME))
+        put_limit(made.console, LIFETIME)
         made.journal.add(opened(), *settled_call("req_1", cost=1_000), *settled_call("req_2", cost=20))
 
     async def all_of_it() -> None:
@@ -235,8 +236,7 @@ def test_projection_rests_while_balances_are_read_and_goes_on_after(tmp_path: Pa
     """The lock is free again whenever the link is idle, also after a cancellation."""
 
     async def work(both: Linked) -> None:
-        put = NewLimit(**LIFETIME)
-        await asyncio.to_thread(put_limit, both.parts.console, put)
+        await asyncio.to_thread(put_limit, both.parts.console, LIFETIME)
         assert await both.link.applied(1.0)
         assert not both.parts.projector.lock.locked()
 

@@ -236,7 +236,7 @@ def picture(oracle: Oracle) -> tuple[Any, ...]:
     return states, dict(oracle.balances), oracle.totals(), dict(oracle.rollups), list(oracle.alarms)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(journal=journals, data=st.data())
 def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) -> None:
     """After any journal any part of it may come again: first wins, repeats are no-ops."""
@@ -251,7 +251,7 @@ def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) ->
     assert picture(oracle) == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(journal=journals)
 def test_an_event_written_twice_in_a_row_counts_once(journal: list[Event]) -> None:
     """A journal in which every event is doubled tells the same money as the plain one."""
@@ -264,7 +264,7 @@ def test_an_event_written_twice_in_a_row_counts_once(journal: list[Event]) -> No
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(journal=journals)
 def test_the_ledger_always_balances(journal: list[Event]) -> None:
     """After every event: postings sum to zero, suspense is what unknowns hold, the provider has what was charged."""

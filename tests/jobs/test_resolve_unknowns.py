@@ -67,7 +67,11 @@ def test_never_seen_is_proof_only_when_the_call_cannot_run_any_more(seconds: int
 
 @pytest.mark.parametrize(
     ("policy", "cost", "charge"),
-    [("charge_estimate", 1_500_000, 1_500_000), ("operator_pays", 1_500_000, 0), ("charge_max", 5_000_000, 5_000_000)],
+    [
+        ("charge_estimate", 1_500_000, 1_500_000),
+        ("operator_pays", 1_500_000, 1_500_000),
+        ("charge_max", 5_000_000, 5_000_000),
+    ],
 )
 def test_without_a_word_the_policy_decides_after_the_time_to_live(policy: str, cost: int, charge: int) -> None:
     """The estimate is the input's bound and the output seen last; the maximum is the hold."""

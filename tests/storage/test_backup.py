@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from builders import START, HeldClock, intended, settled
-from faregate.core.ledger.events import Started
+from faregate.core.ledger.events import Event, Started
 from faregate.errors import Conflict, Failed, Unsafe
 from faregate.journal.append import FileJournal
 from faregate.journal.read import FileJournalReader
@@ -26,7 +26,11 @@ from faregate.storage.sqlite.opening import open_books
 @pytest.fixture
 def books(tmp_path: Path) -> SqliteBooks:
     opened = open_books(tmp_path / "live" / "books.sqlite3", HeldClock())
-    events = [Started(1, START), *(event for n in range(50) for event in (intended(n), settled(n))), intended(99)]
+    events: list[Event] = [
+        Started(1, START),
+        *(event for n in range(50) for event in (intended(n), settled(n))),
+        intended(99),
+    ]
     opened.project([JournalRecord(10 * (n + 1), event, n + 1) for n, event in enumerate(events)])
     opened.put("key", {"id": "key_1", "name": "ci", "digests": {"ab": 0}})
     return opened
@@ -75,7 +79,7 @@ def test_backup_of_an_instant_while_in_use(tmp_path: Path, books: SqliteBooks) -
         n = 1_000
         while not stop.is_set():
             sequence = books.mark()["sequence"]
-            events = (intended(n), settled(n))
+            events: list[Event] = [intended(n), settled(n)]
             position = books.projected()
             books.project([JournalRecord(position + k, event, sequence + k) for k, event in enumerate(events, 1)])
             n += 1

@@ -56,13 +56,14 @@ def parts_of(wanted: Wanted, url_of: Callable[[str, int, bool], str]) -> tuple[P
             )
         )
 
+    drain_s = config.gateway.drain / 1000
     parts = [
-        Part("gate", gate, config.gateway.drain / 1000 + GATE_GRACE_S),
-        Part("console", console, CONSOLE_GRACE_S, () if wanted.gateway_port else ("gate",)),
+        Part("gate", gate, drain_s + GATE_GRACE_S),
+        Part("console", console, drain_s + CONSOLE_GRACE_S, () if wanted.gateway_port else ("gate",)),
     ]
     if wanted.simulator_port is not None:
         port = wanted.simulator_port
         truth = str(wanted.folder.root / "simulator-truth.jsonl")
         line = handover.encode(handover.SimulatorSettings(port, truth, level, style))
-        parts.insert(0, Part("simulator", lambda _: line, CONSOLE_GRACE_S))
+        parts.insert(0, Part("simulator", lambda _: line, drain_s + CONSOLE_GRACE_S))
     return tuple(parts)

@@ -153,7 +153,7 @@ def _find(client: AdminClient, wanted: str) -> dict[str, Any]:
         if len(live) == 1:
             return live[0]
         if not live:
-            raise
+            raise NotFound("there is no such key") from None
         ids = ", ".join(row["id"] for row in live[:10])
         raise Conflict(f"{wanted[:64]!r} could be any of {ids}", hint="write the whole id") from None
     return row

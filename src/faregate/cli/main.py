@@ -98,7 +98,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return _call(name, command, list(arguments[1:]))
 
 
-def _call(name: str, command: Command, words: list[str]) -> int:
+def program_of(name: str, command: Command) -> Any:
+    """A command's parser, made from its module."""
     import typer
 
     module = importlib.import_module(f"faregate.cli.{command.module}")
@@ -108,6 +109,13 @@ def _call(name: str, command: Command, words: list[str]) -> int:
         app.command(name, help=(module.command.__doc__ or "").strip())(module.command)
     program: Any = typer.main.get_command(app)
     program.context_settings["help_option_names"] = list(HELP)
+    return program
+
+
+def _call(name: str, command: Command, words: list[str]) -> int:
+    import typer
+
+    program = program_of(name, command)
     _refuse_repeats(program, words)
     below = words[:1] if words and words[0] in getattr(program, "commands", ()) else []
     asked = " ".join(["faregate", name, *below])

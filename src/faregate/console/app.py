@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from faregate.console import (
+    changes,
     health,
     keys,
     limits,
@@ -33,6 +34,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     usage.router,
     payers.router,
     places.router,
+    changes.router,
     health.router,
     verify.router,
 )

@@ -14,6 +14,7 @@ from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faregate.console.accounts import MALFORMED, MISSING, Refusal
+from faregate.console.audit import Author, author
 from faregate.console.problems import failed_inside, respond
 from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
@@ -115,6 +116,7 @@ class IdentityDoor:
         scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
         refusal = await to_thread.run_sync(self._refusal, scope) if _guarded(scope) else None
         if refusal is None:
+            author.set(Author(scope[ACTOR], scope[REQUEST_ID]))
             await self._app(scope, receive, send)
             return
         headers = {"www-authenticate": 'Bearer realm="faregate"'} if refusal.code.startswith("auth_") else {}
@@ -130,7 +132,7 @@ class IdentityDoor:
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why the request may not pass, ``None`` where it may."""
         if scope.get(TRUSTED) is True:
-            scope[ACTOR] = "socket"
+            scope[ACTOR] = "local"
             return None
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
         if not credentials:

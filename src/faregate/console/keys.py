@@ -24,6 +24,7 @@ from faregate.console.texts import (
     time_text,
 )
 from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import put as put_row
 from faregate.core import keys
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -180,7 +181,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
         "created_at": now,
         "updated_at": now,
     }
-    console.books.put("key", row)
+    put_row(console, "key", row)
     return row, secret
 
 
@@ -204,7 +205,7 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     if "expires_at" in sent:
         sent["expires_at"] = _expiry(sent["expires_at"], now)
     row = {**row, **sent, "updated_at": now}
-    console.books.put("key", row)
+    put_row(console, "key", row)
     return row
 
 
@@ -235,7 +236,7 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
         "rotated_at": now,
         "updated_at": now,
     }
-    console.books.put("key", row)
+    put_row(console, "key", row)
     return row, secret
 
 
@@ -250,7 +251,7 @@ def revoke(console: Console, key_id: str, reason: str) -> Row:
         return row
     details = {**(row["details"] or {}), **({"revoked_reason": reason} if reason else {})}
     row = {**row, "state": "revoked", "revoked_at": now, "updated_at": now, "details": details}
-    console.books.put("key", row)
+    put_row(console, "key", row)
     return row
 
 

@@ -15,6 +15,8 @@ from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
 from faregate.console.texts import Body, Sentence, amount_text, or_none, time_text
 from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import put as put_row
+from faregate.console.writing import remove as remove_row
 from faregate.core import money
 from faregate.core.limits.kinds import KINDS, check_limit
 from faregate.errors import Conflict, NotFound
@@ -136,7 +138,7 @@ def put(console: Console, wanted: NewLimit) -> Row:
         row |= {"id": found[0]["id"], "created_at": found[0]["created_at"], "source": found[0]["source"]}
     else:
         row["id"] = console.new_id("lim_")
-    console.books.put("limit", row)
+    put_row(console, "limit", row)
     return row
 
 
@@ -167,7 +169,7 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         sent["clamp"] = int(sent["clamp"])
     row |= {**sent, "updated_at": console.clock.wall_nanos()}
     _check(row)
-    console.books.put("limit", row)
+    put_row(console, "limit", row)
     return row
 
 
@@ -261,7 +263,7 @@ async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
         row = _named(console, limit_id)
         if row["source"] == "file":
             raise Conflict("this limit is declared in the configuration file; remove it there")
-        console.books.remove("limit", limit_id)
+        remove_row(console, "limit", limit_id)
 
     await locked(console, alone)
     return await acted(console, {"id": limit_id, "deleted": True})

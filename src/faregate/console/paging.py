@@ -105,9 +105,14 @@ def page_of(
 ) -> dict[str, Any]:
     """The answer for ``rows``, of which one more than ``page.limit`` was asked for to know whether there are more."""
     kept = rows[: page.limit]
+    after = kept[-1]["id"] if len(rows) > page.limit else ""
+    return sealed_page(request, page, [shown(row) for row in kept], after)
+
+
+def sealed_page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: str) -> dict[str, Any]:
+    """The answer for ``data``, with a cursor that goes on behind ``after``; empty at the end of the list."""
     cursor = None
-    if len(rows) > page.limit:
-        after = kept[-1]["id"]
+    if after:
         mac = _mac(console_of(request).secrets.session, request.url.path, page.filters, after)
         cursor = base64.urlsafe_b64encode(mac + after.encode()).decode().rstrip("=")
-    return {"data": [shown(row) for row in kept], "next_cursor": cursor}
+    return {"data": list(data), "next_cursor": cursor}

@@ -9,6 +9,7 @@ from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
 from faregate.console.texts import Body, Name, or_none, time_text
 from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import put as put_row
 from faregate.errors import NotFound
 from faregate.ports import Row
 
@@ -71,7 +72,7 @@ def make(console: Console, kind: str, name: str, organization: str, team: str) -
     if kind in _OF_TEAMS:
         row["team"] = team
     row |= {"details": {}, "created_at": now, "updated_at": now}
-    console.books.put(kind, row)
+    put_row(console, kind, row)
     return row
 
 

@@ -14,6 +14,8 @@ from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, time_text
 from faregate.console.writing import acted, console_of, every, in_thread, locked
+from faregate.console.writing import put as put_row
+from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue
 from faregate.core import money
 from faregate.core.pricing.card import PRICED_UNITS, RateCard
@@ -89,7 +91,7 @@ def put(console: Console, wanted: NewPrice) -> Row:
     now = console.clock.wall_nanos()
     for row in rows:
         if row["effective_from"] < begins and not 0 < row["effective_to"] <= begins:
-            console.books.put("price", {**row, "effective_to": begins, "updated_at": now})
+            put_row(console, "price", {**row, "effective_to": begins, "updated_at": now})
     row = {
         "id": same[0]["id"] if same else console.new_id("prc_"),
         "name": "",
@@ -104,7 +106,7 @@ def put(console: Console, wanted: NewPrice) -> Row:
         "created_at": same[0]["created_at"] if same else now,
         "updated_at": now,
     }
-    console.books.put("price", row)
+    put_row(console, "price", row)
     return row
 
 
@@ -216,7 +218,7 @@ async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
             raise NotFound("there is no such own price; bundled prices are overridden, not removed")
         if row["source"] == "file":
             raise Conflict("this price is declared in the configuration file; change it there")
-        console.books.remove("price", price_id)
+        remove_row(console, "price", price_id)
 
     await locked(console, alone)
     return await acted(console, {"id": price_id, "deleted": True})

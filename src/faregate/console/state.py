@@ -6,10 +6,12 @@ Only ``assembly`` knows the concrete ones. Nothing here is a global, so two cons
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Protocol
 
 from faregate.console.accounts import KeyRing
+from faregate.console.audit import AuditTrail
 from faregate.console.sessions import Sessions
 from faregate.control import Allowances, Catalogue, Figures, Resolve
 from faregate.ports import Books, Clock, JournalReader, Row
@@ -125,9 +127,11 @@ class Console:
     check_journal: Callable[[], Sequence[Check]] | None = None
     ring: KeyRing = field(init=False)
     sessions: Sessions = field(init=False)
+    audit: AuditTrail = field(init=False)
     #: Serialises every read-check-write of resources, because names and selectors are unique by rule.
     changing: Lock = field(init=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ring", KeyRing(self.books, self.secrets.pepper_keys))
         object.__setattr__(self, "sessions", Sessions(self.random))
+        object.__setattr__(self, "audit", AuditTrail(Path(self.facts.data_dir)))

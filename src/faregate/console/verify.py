@@ -74,6 +74,8 @@ async def verify(request: Request) -> dict[str, Any]:
     checks = [await _caught_up(console)]
     totals = await in_thread(console.books.totals)
     checks += _sums(totals)
+    fault = await in_thread(console.audit.fault)
+    checks.append(Check("audit", not fault, fault or "the trail of changes is whole"))
     if console.check_journal is not None:
         checks += await in_thread(console.check_journal)
     return {

@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import Request
 
 from faregate.console.state import Console
+from faregate.console.texts import time_text
 from faregate.ports import Books, Row
 
 #: A change acts within a second, and the caller sees that it does.
@@ -29,6 +30,31 @@ async def locked(console: Console, change: Callable[[], Made]) -> Made:
             return change()
 
     return await to_thread.run_sync(alone)
+
+
+def put(console: Console, kind: str, row: Row) -> None:
+    """Insert or replace a row, with a line in the trail of changes.
+
+    Raises:
+        StorageFull: the trail cannot be written, and nothing was changed.
+    """
+    _record(console, kind, row["id"], row)
+    console.books.put(kind, row)
+
+
+def remove(console: Console, kind: str, row_id: str) -> None:
+    """Remove a row, with a line in the trail of changes.
+
+    Raises:
+        StorageFull: the trail cannot be written, and nothing was changed.
+    """
+    _record(console, kind, row_id, None)
+    console.books.remove(kind, row_id)
+
+
+def _record(console: Console, kind: str, row_id: str, after: Row | None) -> None:
+    at = time_text(console.clock.wall_nanos()) or ""
+    console.audit.append(at, kind, row_id, console.books.get(kind, row_id), after)
 
 
 async def acted(console: Console, answer: dict[str, Any]) -> dict[str, Any]:

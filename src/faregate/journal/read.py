@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from faregate.core.ledger.events import Intended, Settled
-from faregate.errors import JournalCorrupt
+from faregate.errors import JournalCorrupt, Unavailable
 from faregate.journal import records, segments
 from faregate.journal.segments import Segment
 from faregate.ports import JournalRecord
@@ -64,33 +64,48 @@ class FileJournalReader:
 
         Raises:
             JournalCorrupt: damage before the last record, a gap in sequence, or a position the journal does not hold.
+            Unavailable: the files cannot be read.
         """
         with self._turn:
-            segment = self._segment_of(position)
-            if segment is None:
-                return ()
-            found = self._parse(segment, position, bytes_max)
-            if not found and (after := self._next(segment, position)) is not None:
-                found = self._parse(after, position, bytes_max)
+            try:
+                segment = self._segment_of(position)
+                if segment is None:
+                    return ()
+                found = self._parse(segment, position, bytes_max)
+                if not found and (after := self._next(segment, position)) is not None:
+                    found = self._parse(after, position, bytes_max)
+            except OSError as problem:
+                raise Unavailable(f"the journal cannot be read: {problem.strerror}: {problem.filename}") from problem
             return found
 
     def segments(self) -> Iterable[tuple[int, int]]:
         """``(first position, bytes)`` of every segment still kept, oldest first."""
-        return [(segment.first, segment.size) for segment in self._list()]
+        kept = self._list()
+        ends = [segment.first for segment in kept[1:]]
+        # Only the last one's size is asked for: an older one may be removed at any moment.
+        ends += [kept[-1].first + kept[-1].size] if kept else []
+        return [(segment.first, end - segment.first) for segment, end in zip(kept, ends, strict=True)]
 
     def sync(self) -> None:
-        """Bring everything that can be read to stable storage, so that the books never run ahead of the disk."""
+        """Bring everything that was read to stable storage, so that the books never run ahead of the disk.
+
+        Raises:
+            Unavailable: the disk does not take it.
+        """
         with self._turn:
             read, self._read = self._read, {}
-            for segment in read.values():
-                if segment == self._open:
-                    os.fdatasync(self._fd)
-                else:
-                    segments.sync_file(segment.path)
-            if not self._named.issuperset(read):
-                # A file is only as durable as its name.
-                segments.sync_folder(self._folder)
-                self._named.update(read)
+            try:
+                for segment in read.values():
+                    if segment == self._open:
+                        os.fdatasync(self._fd)
+                    elif segment.path.exists():
+                        segments.sync_file(segment.path)
+                if not self._named.issuperset(read):
+                    # A file is only as durable as its name.
+                    segments.sync_folder(self._folder)
+                    self._named.update(read)
+            except OSError as problem:
+                raise Unavailable(f"the journal cannot be synced: {problem.strerror}") from problem
 
     def removable(self, position: int, older_than: int) -> list[Segment]:
         """Segments that end at or below ``position`` and were last written before ``older_than``, oldest first.
@@ -134,6 +149,7 @@ class FileJournalReader:
     def remove(self, segment: Segment) -> None:
         """Remove a segment's file for good; its digest must have been kept before."""
         segment.path.unlink(missing_ok=True)
+        self._read.pop(segment.first, None)
         segments.sync_folder(self._folder)
 
     def close(self) -> None:
@@ -163,14 +179,16 @@ class FileJournalReader:
                 raise JournalCorrupt(f"the journal misses the bytes from position {position} on")
             return None
         segment = holding[-1]
-        if position > segment.first + segment.size:
-            raise JournalCorrupt(f"the journal ends at {segment.first + segment.size}, before position {position}")
+        end = segment.first + os.fstat(self._descriptor(segment)).st_size
+        if position > end:
+            raise JournalCorrupt(f"the journal ends at {end}, before position {position}")
         return segment
 
     def _next(self, segment: Segment, position: int) -> Segment | None:
         """The segment after a finished one, looked up only when nothing more came from it."""
         later = [other for other in self._list() if other.first > segment.first]
-        end = segment.first + segment.size
+        # The file itself may have been removed meanwhile; the descriptor still knows it.
+        end = segment.first + os.fstat(self._descriptor(segment)).st_size
         if not later:
             if position > end:
                 raise JournalCorrupt(f"the journal ends at {end}, before position {position}")

@@ -45,7 +45,7 @@ class VerifiedBooks(Protocol):
         """The journal position up to which everything is in the books."""
         ...
 
-    def requests(self, *, limit: int = 100, **filters: object) -> list[Row]:
+    def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
         """Request records."""
         ...
 

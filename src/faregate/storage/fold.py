@@ -264,42 +264,28 @@ def _post(batch: Batch, posted: Iterable[Transaction], at: int) -> None:
             batch.postings.append((id, purpose, account, amount, at))
 
 
-def _tags(who: Attribution) -> str | None:
-    return _json(dict(who.tags)).decode() if who.tags else None
-
-
-def _settled_row(intent: Intended, event: Settled) -> tuple[Any, ...]:
-    who, usage = intent.who, event.usage
-    attempts = _json(event.attempts).decode() if event.attempts else None
+def _settled_row(intent: Intended, event: Settled, limit: str = "") -> tuple[Any, ...]:
+    """The record of an ended exchange. Slices follow the order of the events' fields, which only ever grow."""
+    who = intent.who
+    attempts = event.attempts
     return (
-        event.id,
-        *who[:13],
-        _tags(who),
-        who.identity_source,
-        intent.admitted_at,
-        event.at,
-        event.status,
-        event.http_status,
-        event.code,
-        1 if intent.stream else 0,
-        *usage,
-        usage[0] + usage[1] + usage[2] + usage[3],
-        usage[4] + usage[5] + usage[6],
+        *event[:5],
+        *event.usage,
         event.usage_source,
         event.cost,
-        payer_charge(event),
-        event.price_version,
-        event.answered_model,
-        event.provider_request_id,
-        attempts,
-        event.latency_us,
-        event.first_token_us,
-        intent.clamped_to,
-        event.overrun,
-        "",
-        event.resolution,
-        intent.idempotency_key,
+        event.charge if event.resolution == "" else payer_charge(event),
+        *event[9:12],
+        _json(attempts).decode() if attempts else None,
+        *event[13:17],
+        *who[:13],
+        _json(dict(who.tags)).decode() if who.tags else None,
+        who.identity_source,
+        intent.admitted_at,
         intent.held.usd,
+        intent.stream,
+        intent.idempotency_key,
+        intent.clamped_to,
+        limit,
     )
 
 
@@ -328,8 +314,7 @@ def _refused_row(event: Refused) -> tuple[Any, ...]:
     end = Settled(
         event.id, event.at, "refused", event.http_status, event.code, NO_USAGE, "none", 0, 0, "", event.latency_us, 0
     )
-    row = _settled_row(intent, end)
-    return (*row[:-4], event.limit, *row[-3:])
+    return _settled_row(intent, end, event.limit)
 
 
 def reservation_row(reservation: Reservation) -> Row:

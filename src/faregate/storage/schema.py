@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    Computed,
     Index,
     Integer,
     MetaData,
@@ -197,39 +198,44 @@ changes = Table(
     sqlite_autoincrement=True,
 )
 
+_INPUT = "input_text + input_cached + input_cache_write + input_audio"
+_OUTPUT = "output_text + output_reasoning + output_audio"
+
+# The order of the columns is that of the events they come from, so that a row is made of slices of them (``fold``).
 requests = Table(
     "requests",
     metadata,
     Column("id", Text, primary_key=True),
+    _number("ended_at"),
+    _text("status"),
+    _number("http_status"),
+    _text("code"),
+    *(_number(name) for name in LEAVES),
+    _text("usage_source"),
+    _number("cost"),
+    #: What the payer bears; the rest of the cost is the operator's.
+    _number("charge"),
+    _text("price_version"),
+    _number("latency_us"),
+    _number("first_token_us"),
+    _json("attempts"),
+    _text("answered_model"),
+    _text("provider_request_id"),
+    _number("overrun"),
+    _text("resolution"),
     *(_text(name) for name in REQUEST_DIMENSIONS),
     _json("tags"),
     _text("identity_source"),
     #: When it was admitted (or refused): this decides the window it is charged to.
     _number("created_at"),
-    _number("ended_at"),
-    _text("status"),
-    _number("http_status"),
-    _text("code"),
-    _number("stream"),
-    *(_number(name) for name in LEAVES),
-    _number("input_tokens"),
-    _number("output_tokens"),
-    _text("usage_source"),
-    _number("cost"),
-    _number("charge"),
-    _text("price_version"),
-    _text("answered_model"),
-    _text("provider_request_id"),
-    _json("attempts"),
-    _number("latency_us"),
-    _number("first_token_us"),
-    _number("clamped_to"),
-    _number("overrun"),
-    _text("limit_id"),
-    _text("resolution"),
-    _text("idempotency_key"),
     #: What was held for it.
     _number("held"),
+    _number("stream"),
+    _text("idempotency_key"),
+    _number("clamped_to"),
+    _text("limit_id"),
+    Column("input_tokens", BigInteger, Computed(_INPUT, persisted=False)),
+    Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )
 Index("requests_by_time", requests.c.created_at)
 Index("requests_by_key", requests.c.key, requests.c.created_at)

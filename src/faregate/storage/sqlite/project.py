@@ -43,9 +43,8 @@ def _sql(statement: ClauseElement) -> str:
 
 
 def _insert(table: Table, *, without: str = "") -> str:
-    return _sql(
-        insert(table).values({column.name: bindparam(column.name) for column in table.c if column.name != without})
-    )
+    names = [column.name for column in table.c if column.name != without and column.computed is None]
+    return _sql(insert(table).values({name: bindparam(name) for name in names}))
 
 
 def _add_rollups() -> str:

@@ -1,0 +1,400 @@
+"""Writes the parts of the reference that the code knows better than people do: `make docs`.
+
+A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``. Columns that people write stay as they
+are, found again by the first cell of their row; ``tests/test_docs.py`` fails while one is empty or a part is stale.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+SOURCE = FOLDER.parent.parent / "src" / "faregate"
+
+_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_UNITS_OF_TIME = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+_UNITS_OF_SIZE = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("B", 1))
+
+
+class Table(NamedTuple):
+    """Columns and rows that the code tells, and the names of the columns that people write."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
+
+
+def markdown(table: Table, before: str) -> str:
+    """The table, with the words that ``before`` had in the rows of the same first cell."""
+    kept = {cells[0]: cells[len(table.columns) :] for cells in rows_of(before)}
+    lines = [_line((*table.columns, *table.words)), _line(["---"] * (len(table.columns) + len(table.words)))]
+    for row in table.rows:
+        escaped = [cell.replace("|", "\\|") for cell in row]
+        words = kept.get(escaped[0], [])
+        lines.append(_line([*escaped, *(words[at] if at < len(words) else "" for at in range(len(table.words)))]))
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every row of every table in ``text``, headings and rulers left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    rulers = {at for at, row in enumerate(cells) if all(set(cell) <= set("-:") and cell for cell in row)}
+    return [row for at, row in enumerate(cells) if at not in rulers and at + 1 not in rulers]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def errors() -> Table:
+    """Every public code of the gateway port."""
+    from faregate.errors import CODES
+
+    retry = {True: "yes", False: "no", None: ""}
+    rows = [(f"`{code}`", str(rule.status), f"`{rule.type}`", retry[rule.should_retry]) for code, rule in CODES.items()]
+    return Table(("Code", "Status", "Type", "Retry"), rows, ("When", "What to do"))
+
+
+def console_errors() -> Table:
+    """Codes that only the console tells, or tells with another status."""
+    from faregate.console import problems
+
+    rows = [(f"`{code}`", str(status)) for code, status in sorted(problems._STATUSES.items())]
+    return Table(("Code", "Status"), rows, ("When",))
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """One table for each section of ``faregate.yaml``."""
+    from faregate.config.schema import Config
+
+    schema = Config.model_json_schema()
+    parts = [f"### Top keys\n\n{_section(Config, schema, schema)}"]
+    for name, heading in _SECTIONS.items():
+        model = _model_named(name)
+        parts.append(f"### {heading}\n\n{_section(model, schema['$defs'][name], schema)}")
+    return "\n".join(parts)
+
+
+#: Class of the schema → its place in the file.
+_SECTIONS = {
+    "Gateway": "`gateway`",
+    "Console": "`console`",
+    "Tls": "`gateway.tls`, `console.tls`",
+    "Provider": "`providers[]`",
+    "Timeouts": "`providers[].timeouts`",
+    "Lookup": "`providers[].lookup`",
+    "Deployment": "`deployments[]`",
+    "Model": "`models[]`",
+    "Stage": "`stages.NAME`",
+    "Pricing": "`pricing`",
+    "PriceOverride": "`pricing.overrides[]`",
+    "Limits": "`limits`",
+    "Unknowns": "`unknowns`",
+    "Journal": "`journal`",
+    "Logging": "`logging`",
+}
+
+
+def _model_named(name: str) -> Any:
+    from faregate.config import schema
+
+    return getattr(schema, name)
+
+
+def _section(model: Any, described: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    missing = sorted(set(root["$defs"]) - set(_SECTIONS))
+    if missing:
+        raise SystemExit(f"write.py: sections without a heading: {', '.join(missing)}")
+    rows = []
+    for name, field in model.model_fields.items():
+        kind = _kind(described["properties"][name])
+        required = name in described.get("required", ())
+        default = "**required**" if required else _default(field.default, kind)
+        rows.append((f"`{name}`", kind, default, field.description or ""))
+    return markdown(Table(("Key", "Type", "Default", "Meaning"), rows), "")
+
+
+def _kind(told: Mapping[str, Any]) -> str:
+    """A JSON schema as a few words."""
+    choices = [each for each in told.get("anyOf", ()) if each.get("type") != "null"]
+    if "MiB" in str(told.get("examples", "")):
+        return "size"
+    if len(choices) == 1:
+        return _kind(choices[0])
+    if "60s" in str(told.get("examples", "")):
+        return "duration"
+    if "enum" in told:
+        return " \\| ".join(f"`{value}`" for value in told["enum"]).replace("\\|", "or")
+    if "const" in told:
+        return f"`{told['const']}`"
+    if "$ref" in told or told.get("allOf"):
+        return "mapping"
+    kind = told.get("type")
+    if kind == "integer":
+        bounds = [f"from {told['minimum']}" if "minimum" in told else "", f"to {told['maximum']}" if "maximum" in told else ""]
+        return " ".join(["whole number", *(bound for bound in bounds if bound)])
+    if kind == "array":
+        return f"list of {_kind(told.get('items', {}))}s" if told.get("items", {}).get("type") == "string" else "list"
+    return {"string": "text", "boolean": "true or false", "object": "mapping by name"}.get(str(kind), "price")
+
+
+def _default(value: Any, kind: str) -> str:
+    if value is None or value in ("", (), {}) or kind == "mapping":
+        return ""
+    if kind == "duration":
+        return _in_units(value, _UNITS_OF_TIME)
+    if kind == "size":
+        return _in_units(value, _UNITS_OF_SIZE)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _in_units(value: int, units: Sequence[tuple[str, int]]) -> str:
+    return next(f"`{value // size}{unit}`" for unit, size in units if value % size == 0)
+
+
+def variables() -> Table:
+    """Every variable that overrides a key."""
+    from faregate.config.environment import documented
+
+    return Table(("Variable", "Key"), [(f"`{name}`", f"`{key}`") for name, key in documented()])
+
+
+def findings() -> Table:
+    """Codes of what can be wrong with a configuration."""
+    found: set[str] = set()
+    for file in sorted((SOURCE / "config").glob("*.py")):
+        found.update(re.findall(r"CFG-[A-Z]+", file.read_text()))
+    return Table(("Code",), [(f"`{code}`",) for code in sorted(found)], ("When",))
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def programs() -> Iterator[tuple[str, Any]]:
+    """``(words, command)`` of every command that can be typed."""
+    import importlib
+
+    import typer
+
+    from faregate.cli.main import COMMANDS
+
+    for name, command in COMMANDS.items():
+        module = importlib.import_module(f"faregate.cli.{command.module}")
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False)
+            app.command(name)(module.command)
+        program: Any = typer.main.get_command(app)
+        below = getattr(program, "commands", None)
+        if below is None:
+            yield f"faregate {name}", program
+        else:
+            yield from ((f"faregate {name} {verb}", inner) for verb, inner in below.items())
+
+
+def command_line() -> str:
+    """A heading, a sentence and a table of options for each command."""
+    parts = []
+    for words, program in programs():
+        about = (program.help or program.callback.__doc__ or "").strip()
+        rows = [_parameter(parameter) for parameter in program.params if parameter.name != "help"]
+        table = markdown(Table(("Option", "Default", "Meaning"), rows), "")
+        parts.append(f"### `{words}`\n\n{about}\n\n{table}")
+    return "\n".join(parts)
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    if parameter.param_type_name == "argument":
+        told = parameter.metavar or parameter.name.upper()
+        return f"`{told}`", "", parameter.help or ""
+    longest = max(parameter.opts, key=len)
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper().rstrip('_')}"
+    default = parameter.default
+    shown = "" if default in (None, False) or callable(default) else f"`{default}`"
+    if getattr(parameter, "required", False):
+        shown = "**required**"
+    about = parameter.help or _PLAIN.get(parameter.name, "")
+    if parameter.envvar:
+        about += f" Also `{parameter.envvar}`."
+    return f"`{longest}{value}`", shown, about
+
+
+#: Options whose name says it all carry no help of their own.
+_PLAIN = {
+    "organization": "Organization of it.",
+    "team": "Team of it.",
+    "project": "Project of it.",
+    "user": "User of it.",
+    "product": "Product of it.",
+    "stage": "Stage of it.",
+    "role": "Role of it.",
+    "state": "State of it.",
+    "unit": "Unit of it.",
+    "window": "Window of it.",
+    "provider": "Provider of it.",
+    "model": "Model of it.",
+}
+
+
+# -- admin API ---------------------------------------------------------------------------------------------------------
+
+
+def described_api() -> dict[str, Any]:
+    """The OpenAPI document of the resources."""
+    from fastapi import FastAPI
+
+    from faregate.console.app import ROUTERS
+
+    app = FastAPI()
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api/v1")
+    return app.openapi()
+
+
+def admin_api() -> Table:
+    """Every route with its sentence and the fields of its body."""
+    document = described_api()
+    rows = []
+    for path, methods in document["paths"].items():
+        for method, told in methods.items():
+            about = " ".join(told.get("description", told.get("summary", "")).split())
+            rows.append((f"`{method.upper()} {path}`", about, _fields(told, document)))
+    return Table(("Route", "Does", "Fields of the body"), rows)
+
+
+def _fields(told: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    content = told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    for candidate in (content, *content.get("anyOf", ())):
+        name = candidate.get("$ref", "").rpartition("/")[2]
+        if name:
+            schema = document["components"]["schemas"][name]
+            needed = schema.get("required", ())
+            return ", ".join(f"**{field}**" if field in needed else field for field in schema["properties"])
+    return ""
+
+
+# -- simulator, events -------------------------------------------------------------------------------------------------
+
+
+def steering() -> Table:
+    """The fields of a ``sim:`` line."""
+    import msgspec
+
+    from faregate.simulator.steering import Steering
+
+    rows = []
+    for field in msgspec.structs.fields(Steering):
+        default = field.default if field.default is not msgspec.NODEFAULT else {}
+        rows.append((f"`{field.name}`", f"`{msgspec.json.encode(default).decode()}`"))
+    return Table(("Field", "Default"), rows, ("Meaning",))
+
+
+def profiles() -> Table:
+    """Models of the simulator's own."""
+    from faregate.simulator.steering import PROFILES
+
+    rows = [(f"`{name}`", ", ".join(f"{key} {value}" for key, value in fields.items())) for name, fields in PROFILES.items()]
+    return Table(("Model", "Steered as"), rows)
+
+
+def faults() -> Table:
+    """The ways in which the simulator misbehaves."""
+    from faregate.simulator.faults import FAULTS
+
+    yes = {True: "yes", False: "no"}
+    rows = [
+        (f"`{name}`", each.code, each.meaning, yes[each.served], yes[each.complete]) for name, each in FAULTS.items()
+    ]
+    return Table(("Fault", "Code", "What happens", "Billed", "Whole"), rows)
+
+
+def events() -> str:
+    """The facts of the journal with their fields."""
+    from faregate.core.ledger import events as module
+
+    parts = []
+    for name in ("Started", "Intended", "Progressed", "Lost", "Settled", "Refused", "Attempt"):
+        kind = getattr(module, name)
+        about = (kind.__doc__ or "").strip().splitlines()[0]
+        parts.append(f"| `{name}` | {about} | {', '.join(f'`{field}`' for field in kind._fields)} |")
+    return "\n".join([_line(("Event", "Meaning", "Fields")), _line(["---"] * 3), *parts]) + "\n"
+
+
+def record() -> Table:
+    """The fields of a request record, from the function that shows one."""
+    source = (SOURCE / "console" / "requests.py").read_text()
+    body = source.partition("def shape(")[2].partition("\ndef ")[0]
+    names: list[str] = []
+    for line in body.splitlines():
+        if "IDENTITIES" in line:
+            from faregate.console.requests import IDENTITIES
+
+            names += [name for name in IDENTITIES if name != "run"]
+        elif "PLACES" in line:
+            from faregate.console.requests import PLACES
+
+            names += PLACES
+        elif found := re.match(r'        "([a-z_]+)":', line):
+            names.append(found[1])
+    return Table(("Field",), [(f"`{name}`",) for name in names], ("Meaning",))
+
+
+def limit_units() -> Table:
+    """What a limit may count."""
+    from faregate.core.limits.kinds import KINDS
+
+    yes = {True: "yes", False: "not yet"}
+    rows = [(f"`{kind.unit}`", kind.held, kind.posted, yes[kind.metered]) for kind in KINDS.values()]
+    return Table(("Unit", "Held at admission", "Posted at the end", "Available"), rows)
+
+
+PARTS: Mapping[str, Callable[[], Table | str]] = {
+    "errors": errors,
+    "console-errors": console_errors,
+    "configuration": configuration,
+    "variables": variables,
+    "findings": findings,
+    "command-line": command_line,
+    "admin-api": admin_api,
+    "steering": steering,
+    "profiles": profiles,
+    "faults": faults,
+    "events": events,
+    "record": record,
+    "limit-units": limit_units,
+}
+
+
+def rewritten(page: str) -> str:
+    """A page with its generated parts as the code has them now."""
+
+    def part(match: re.Match[str]) -> str:
+        told = PARTS[match[2]]()
+        text = told if isinstance(told, str) else markdown(told, match[3])
+        return f"{match[1]}\n{text}\n{match[4]}"
+
+    return _PART.sub(part, page)
+
+
+def main() -> int:
+    """Rewrite every page of the reference; says which ones changed."""
+    for file in sorted(FOLDER.glob("*.md")):
+        before = file.read_text()
+        after = rewritten(before)
+        if after != before:
+            file.write_text(after)
+            sys.stdout.write(f"wrote {file.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,14 @@
+"""One whole installation for every test that does not stop or kill it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from installation import Installation
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A simulator and a ``faregate serve``; each test makes keys of its own."""
+    with Installation(tmp_path_factory.mktemp("system")) as installation:
+        yield installation
