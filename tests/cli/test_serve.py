@@ -45,6 +45,14 @@ def eventually(holds: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
     raise AssertionError(f"not within {seconds} s")
 
 
+def lives(pid: int) -> bool:
+    """Whether a process of that id runs and is one of ours."""
+    try:
+        return b"faregate.assembly" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
 class Served:
     """A running ``faregate serve`` and what it printed."""
 
@@ -292,6 +300,7 @@ def test_processes_of_a_killed_supervisor_end_and_the_next_start_recovers(tmp_pa
     """kill -9 of the supervisor leaves no gate behind that would hold the port or the journal; L21 for the lock."""
     first = Served(tmp_path, "--first-run", *FREE)
     first.line("curl")
+    children = [first.pid(role) for role in ("simulator", "gate", "console")]
     port = int(first.gateway.rsplit(":", 1)[1])
     first.process.kill()
     first.process.wait()
@@ -304,6 +313,7 @@ def test_processes_of_a_killed_supervisor_end_and_the_next_start_recovers(tmp_pa
 
     assert (answer["object"], ended) == ("chat.completion", 0)
     assert f"recovered lock of dead pid {first.process.pid}" in second.log.read_text()
+    assert eventually(lambda: not any(lives(pid) for pid in children))
 
 
 class TestRefusedStarts:

@@ -82,6 +82,8 @@ def _console(line: bytes) -> int:
 
 
 def _simulator(line: bytes) -> int:
+    import signal
+    import threading
     from pathlib import Path
 
     from faregate import logs
@@ -91,7 +93,14 @@ def _simulator(line: bytes) -> int:
     settings = decode_simulator(line)
     logs.configure("simulator", settings.log_level, settings.log_format)
 
+    def end_with_parent() -> None:
+        while os.read(_INPUT, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def say_listening(simulator: Simulator) -> None:
+        # Only now, because before it the signal would not be taken as an order to end in order.
+        threading.Thread(target=end_with_parent, daemon=True).start()
         os.write(_OUTPUT, encode(Listening(simulator.port)) + b"\n")
 
     run("127.0.0.1", settings.port, None, Path(settings.truth_file), ready=say_listening)

@@ -19,7 +19,7 @@ BUSY_TIMEOUT_MS: Final = 5_000
 READERS_MAX: Final = 8
 
 #: Pages the write-ahead log grows by before it is copied back: 16 MiB, so that a burst of batches shares one copy.
-_CHECKPOINT_PAGES: Final = 1000
+_CHECKPOINT_PAGES: Final = 4_096
 
 _WRITER_PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
