@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     tree_every: int = 3
     #: So many kills of the data plane are followed by one of the console, in the middle of its projection.
     console_every: int = 5
+    durability: str = "process"
     #: Dollars: one tenant reaches its limit, the other never does, so that calls are under way at every kill.
     tight: str = "0.25"
     wide: str = "1000"
@@ -55,7 +56,7 @@ class Plan(NamedTuple):
 
 def run_faregate(folder: Path, plan: Plan) -> Evidence:
     """Load one real installation, kill it as planned, let it recover, and collect the evidence."""
-    with Installation(folder, config=CHAOS_CONFIG) as running:
+    with Installation(folder, config=f"durability: {plan.durability}\n{CHAOS_CONFIG}") as running:
         return asyncio.run(_Run(running, plan).run())
 
 

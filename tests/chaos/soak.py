@@ -1,6 +1,6 @@
 """`make soak`: the chaos run at length, 100 kills and more; prints one line per guarantee.
 
-python tests/chaos/soak.py [--kills 100] [--seed N] [--clients 24]
+python tests/chaos/soak.py [--kills 100] [--seed N] [--clients 24] [--durability process|power]
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--durability", choices=("process", "power"), default="process")
     chosen = parser.parse_args()
-    plan = Plan(kills=chosen.kills, seed=chosen.seed, clients=chosen.clients, tight="2")
+    plan = Plan(kills=chosen.kills, seed=chosen.seed, clients=chosen.clients, durability=chosen.durability, tight="2")
     with tempfile.TemporaryDirectory(prefix="faregate-soak-") as folder:
         started = time.monotonic()
         found = check(run_faregate(Path(folder) / "faregate", plan))
