@@ -19,7 +19,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -256,6 +257,11 @@ class Installation:
         """The console's base URL."""
         return f"http://127.0.0.1:{self.console_port}"
 
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running ``serve``, for signals and for its exit code."""
+        assert self._serve is not None
+        return self._serve
+
     def gate_pid(self) -> int:
         """The pid of the data plane's process."""
         return self._child("gate")
@@ -339,6 +345,16 @@ class Installation:
         payload = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(url, payload, method=method), timeout=10) as answer:
             return json.load(answer)
+
+    @contextmanager
+    def simulator_silent(self) -> Iterator[None]:
+        """The provider answers nobody inside the block, lookups included; its connections stay open."""
+        assert self._simulator is not None
+        self._simulator.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._simulator.send_signal(signal.SIGCONT)
 
     def truth(self) -> list[dict[str, Any]]:
         """Every call the provider saw, in the order in which it ended, from its own synced log."""

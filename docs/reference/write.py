@@ -140,7 +140,10 @@ def _kind(told: Mapping[str, Any]) -> str:
         return "mapping"
     kind = told.get("type")
     if kind == "integer":
-        bounds = [f"from {told['minimum']}" if "minimum" in told else "", f"to {told['maximum']}" if "maximum" in told else ""]
+        bounds = [
+            f"from {told['minimum']}" if "minimum" in told else "",
+            f"to {told['maximum']}" if "maximum" in told else "",
+        ]
         return " ".join(["whole number", *(bound for bound in bounds if bound)])
     if kind == "array":
         return f"list of {_kind(told.get('items', {}))}s" if told.get("items", {}).get("type") == "string" else "list"
@@ -266,7 +269,7 @@ def admin_api() -> Table:
     rows = []
     for path, methods in document["paths"].items():
         for method, told in methods.items():
-            about = " ".join(told.get("description", told.get("summary", "")).split())
+            about = " ".join(told.get("description", told.get("summary", "")).replace("``", "`").split())
             rows.append((f"`{method.upper()} {path}`", about, _fields(told, document)))
     return Table(("Route", "Does", "Fields of the body"), rows)
 
@@ -302,7 +305,9 @@ def profiles() -> Table:
     """Models of the simulator's own."""
     from faregate.simulator.steering import PROFILES
 
-    rows = [(f"`{name}`", ", ".join(f"{key} {value}" for key, value in fields.items())) for name, fields in PROFILES.items()]
+    rows = [
+        (f"`{name}`", ", ".join(f"{key} {value}" for key, value in fields.items())) for name, fields in PROFILES.items()
+    ]
     return Table(("Model", "Steered as"), rows)
 
 

@@ -259,7 +259,7 @@ async def _naive(simulator: Installation, plan: Plan) -> Evidence:
         seen=load.seen,
         booked=booked,
         samples=[],
-        limits={"tight": limit, "wide": limit},
+        limits=plan.limits(),
         prices={MODEL: PRICE},
         in_flight_max=load.in_flight_max,
     )

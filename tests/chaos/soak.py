@@ -31,7 +31,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--durability", choices=("process", "power"), default="process")
     chosen = parser.parse_args()
-    plan = Plan(kills=chosen.kills, seed=chosen.seed, clients=chosen.clients, durability=chosen.durability, tight="2")
+    plan = Plan(kills=chosen.kills, seed=chosen.seed, clients=chosen.clients, durability=chosen.durability)
+    # Reached somewhere in the middle, so that both a spent and an open limit are killed under.
+    plan = plan._replace(tight=f"{0.008 * chosen.kills:.2f}")
     with tempfile.TemporaryDirectory(prefix="faregate-soak-") as folder:
         started = time.monotonic()
         found = check(run_faregate(Path(folder) / "faregate", plan))

@@ -73,7 +73,7 @@ def ask(
 
 
 async def ask_all(
-    running: Installation, secret: str, bodies: Sequence[Any], answered: list[Answer] | None = None
+    running: Installation, secret: str, bodies: Sequence[Any], answered: list[Answer] | None = None, **more: Any
 ) -> list[Answer]:
     """All calls at once, each on a connection of its own; ``answered`` grows as they end."""
     done: list[Answer] = [] if answered is None else answered
@@ -82,7 +82,7 @@ async def ask_all(
 
         async def one(content: Any) -> None:
             url = running.gateway_url + "/v1/chat/completions"
-            got = await client.post(url, json=content, headers=headers_of(secret))
+            got = await client.post(url, json=content, headers={**headers_of(secret), **more.get("headers", {})})
             done.append(Answer(got.status_code, dict(got.headers), got.text))
 
         async with asyncio.TaskGroup() as group:
@@ -133,6 +133,22 @@ async def until_async(look: Callable[[], _T], content: Callable[[_T], bool], sec
         if content(seen) or time.monotonic() > end:
             return seen
         await asyncio.sleep(0.05)
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+def new_key(running: Installation, name: str, **words: Any) -> dict[str, Any]:
+    """A key by the admin API, which is what ``key create`` speaks, without the start of a process."""
+    made: dict[str, Any] = running.admin("POST", "/api/v1/keys", {"name": name, **words})
+    return made
+
+
+def new_limit(running: Installation, select: Mapping[str, str], unit: str, amount: Any, **words: Any) -> dict[str, Any]:
+    """A limit by the admin API: of one lifetime, unless ``window`` says otherwise."""
+    wanted = {"select": select, "unit": unit, "amount": amount, "window": "lifetime", **words}
+    made: dict[str, Any] = running.admin("POST", "/api/v1/limits", wanted)
+    return made
 
 
 # -- what the books say ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from installation import UPSTREAM_SECRET, Installation
-from system.calls import assert_booked_as_served, record_count, truth_of
+from system.calls import assert_booked_as_served, new_key, new_limit, record_count, truth_of
 
 Clients = Callable[..., Any]
 API_VERSION = "2024-10-21"
@@ -22,7 +22,7 @@ HELLO: Any = [{"role": "user", "content": "Say hello."}]
 @pytest.fixture(scope="module")
 def secret(running: Installation) -> str:
     """A key without limits."""
-    return str(running.key("clients", team="clients")["secret"])
+    return str(new_key(running, "clients")["secret"])
 
 
 def _options(running: Installation, secret: str, azure: bool) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def test_the_asynchronous_clients_do_the_same(running: Installation, secret: str
 
 def test_a_refused_call_raises_rate_limit_error_once(running: Installation) -> None:
     """A spent budget is ``RateLimitError`` with the documented code, and the client does not try again in vain."""
-    key = running.key("spent", project="spent")
-    running.limit(select=f"key={key['id']}", unit="usd", amount="0.000001", window="lifetime")
+    key = new_key(running, "spent")
+    new_limit(running, {"key": key["id"]}, "usd", "0.000001")
     client = openai.OpenAI(base_url=f"{running.gateway_url}/v1", api_key=key["secret"])
 
     with client, pytest.raises(openai.RateLimitError) as refused:

@@ -80,6 +80,16 @@ def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
     parts_in = told.prompt_tokens_details or _NO_INPUT_DETAILS
     parts_out = told.completion_tokens_details or _NO_OUTPUT_DETAILS
     reasoning = parts_out.reasoning_tokens
+    if (
+        not (reasoning or parts_out.audio_tokens or parts_in.cached_tokens)
+        and not (parts_in.cache_write_tokens or parts_in.audio_tokens)
+        and outgoing is not None
+        and 0 <= incoming <= units.COUNT_MAX
+        and 0 <= outgoing <= units.COUNT_MAX
+        and (total is None or total == incoming + outgoing)
+    ):
+        # Nearly every report: two numbers that add up, and nothing "of which".
+        return units.Usage(incoming, 0, 0, 0, outgoing)
     # Some providers (xAI) report reasoning beside the completion tokens instead of among them; only the total tells.
     if reasoning and total and outgoing is not None and total == incoming + outgoing + reasoning:
         outgoing += reasoning

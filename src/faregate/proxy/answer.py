@@ -361,7 +361,8 @@ class Answer:
             max(0, cost - reservation.amounts.usd),
         )
         overhead = max(0, (self._sent_nanos - exchange.started) // 1000)
-        position = gate.settle(reservation, exchange.who, event, overhead)
+        counters = exchange.counters if status == "ok" else gate.metrics.row(exchange.who, status)
+        position = gate.settle(reservation, counters, event, overhead)
         if self._meter is None and not self._passing and self._error is None:
             self._out.append(self._held_answer(cost))
         if gate.waits_for_disk and position is not None:

@@ -61,6 +61,7 @@ class Exchange:
         "cap",
         "client",
         "counted",
+        "counters",
         "described",
         "dialect",
         "ended",
@@ -84,6 +85,7 @@ class Exchange:
     call: Call
     tariff: Tariff
     who: Attribution
+    counters: list[int]
 
     def __init__(self, gate: "Gate", client: "ClientConnection", request: Request) -> None:
         self.gate = gate
@@ -270,6 +272,7 @@ class Exchange:
         self.tariff = tariff
         match = self._match(target)
         self.who = match.who
+        self.counters = match.answered
         if self.snapshot.catalogue.require_limit and not any(limit.unit_name == "usd" for limit in match.limits):
             text = "No money limit applies to this key, and the administrator requires one."
             self.refuse(Problem("limit_required", text))
@@ -358,7 +361,7 @@ class Exchange:
             described.tags,
             source,
         )
-        match = Match(who, tuple(snapshot.limits.matching(who)))
+        match = Match(who, tuple(snapshot.limits.matching(who)), self.gate.metrics.row(who, "ok"))
         if plain:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match

@@ -17,7 +17,6 @@ from typing import Final
 from faregate.config.settings import GateSettings
 from faregate.control import Provider, Unknown
 from faregate.core.amounts import posted_amounts
-from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Progressed, Refused, Settled
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
@@ -249,12 +248,12 @@ class Gate:
             self.closed_for = _FULL
             return None
 
-    def settle(self, reservation: Reservation, who: Attribution, event: Settled, overhead_us: int) -> int | None:
+    def settle(self, reservation: Reservation, counters: list[int], event: Settled, overhead_us: int) -> int | None:
         """Journal a settlement, then post it; the position to wait for, ``None`` when it could not be written yet.
 
         Until it is written its money stays held, so nothing is admitted on what nobody will remember.
         """
-        self.metrics.settled(who, event.status, event.usage, event.cost, event.latency_us, overhead_us)
+        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, overhead_us)
         if event.first_token_us:
             self.metrics.first_token.observe(event.first_token_us)
         posted = posted_amounts(payer_charge(event), event.usage)
@@ -318,7 +317,8 @@ class Gate:
         unknown, reservation = known
         self._append_or_keep(event)
         self.allowances.settle(reservation, posted_amounts(payer_charge(event), event.usage))
-        self.metrics.settled(unknown.who, event.status, event.usage, event.cost, event.latency_us, 0)
+        counters = self.metrics.row(unknown.who, event.status)
+        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0)
         return True
 
     def tell_progress(self, event: Progressed) -> None:

@@ -66,27 +66,30 @@ class Metrics:
         self.first_token = Distribution()
         self.overhead = Distribution()
 
-    def settled(
-        self, who: Attribution, status: str, usage: Usage, cost: int, latency_us: int, overhead_us: int
-    ) -> None:
-        """Count one ended exchange."""
+    def row(self, who: Attribution, status: str) -> list[int]:
+        """The counters for these labels; whoever settles many alike calls may keep it."""
         labels: tuple[str, ...] = (who[0], who[1], who[2], who[7], who[9], who[10], who[12], status)
         row = self._by_labels.get(labels)
         if row is None:
             if len(self._by_labels) >= LABEL_SETS_MAX:
                 labels = _OTHER
             row = self._by_labels.setdefault(labels, [0] * (2 + len(_TOKEN_KINDS)))
+        return row
+
+    def settled(self, row: list[int], usage: Usage, cost: int, latency_us: int, overhead_us: int) -> None:
+        """Count one ended exchange in its row."""
         row[0] += 1
         row[1] += cost
+        plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output = usage
+        row[2] += plain_input
+        row[6] += plain_output
         # Most calls have only plain input and output; the other leaves are added where one of them is not 0.
-        row[2] += usage[0]
-        row[6] += usage[4]
-        if usage[1] or usage[2] or usage[3] or usage[5] or usage[6]:
-            row[3] += usage[1]
-            row[4] += usage[2]
-            row[5] += usage[3]
-            row[7] += usage[5]
-            row[8] += usage[6]
+        if cached or cache_write or audio or reasoning or audio_output:
+            row[3] += cached
+            row[4] += cache_write
+            row[5] += audio
+            row[7] += reasoning
+            row[8] += audio_output
         latency, overhead = self.latency, self.overhead
         latency.counts[latency_us.bit_length()] += 1
         latency.sum_us += latency_us

@@ -64,11 +64,13 @@ class Target:
 class Match:
     """The limits that hold for one key at one deployment and who its calls are charged to, found once."""
 
-    __slots__ = ("limits", "who")
+    __slots__ = ("answered", "limits", "who")
 
-    def __init__(self, who: Attribution, limits: tuple[CompiledLimit, ...]) -> None:
+    def __init__(self, who: Attribution, limits: tuple[CompiledLimit, ...], answered: list[int]) -> None:
         self.who = who
         self.limits = limits
+        #: The counters of its calls that end well.
+        self.answered = answered
 
 
 class Snapshot:

@@ -46,13 +46,13 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider."""
 
     __slots__ = (
+        "_answer_head",
         "_feed",
         "_head",
         "_head_from",
         "_in_head",
         "_interim",
         "_keep_alive",
-        "_length_told",
         "_llhttp",
         "_pieces",
         "_pool",
@@ -79,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         #: Where in them the head begins, behind interim answers.
         self._head_from = 0
         self._in_head = True
-        self._length_told = False
+        self._answer_head = b""
         self._interim = 0
         self._keep_alive = False
         self._whole = False
@@ -163,9 +163,11 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
         listener = self.listener
-        if listener is not None and not self._in_head and not self._length_told:
-            self.listener = None
-            listener.arrived([], True)
+        if listener is not None and not self._in_head:
+            head = self._answer_head.lower()
+            if b"\r\ncontent-length:" not in head and b"\r\ntransfer-encoding:" not in head:
+                self.listener = None
+                listener.arrived([], True)
         return False
 
     def pause_writing(self) -> None:
@@ -202,8 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_head = False
         # llhttp only knows it here: after the message it has forgotten.
         self._keep_alive = self._llhttp.should_keep_alive()
-        lower = head.lower()
-        self._length_told = b"\r\ncontent-length:" in lower or b"\r\ntransfer-encoding:" in lower
+        self._answer_head = head
         listener.answered(status, head)
 
     def on_body(self, data: bytes) -> None:
