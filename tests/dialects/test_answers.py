@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from faregate.core.metering.meter import Report
 from faregate.core.usage import Usage
 from faregate.dialects import DIALECTS
-from faregate.dialects.answers import report_of
+from faregate.dialects.answers import report_of, usage_in_tail
 
 MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
 
@@ -119,3 +119,20 @@ def test_completion_text() -> None:
     """The text of every choice, and nothing of their labels."""
     choices = [{"text": "a", "finish_reason": "stop", "logprobs": {"tokens": ["x"]}}, {"text": "b"}]
     assert DIALECTS["completions"].answer_text(answer(choices=choices)) == "ab"
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        (b'0.25]}],"model":"m","usage":{"prompt_tokens":8,"total_tokens":8}}', 8),
+        (b'..."usage": {"prompt_tokens": 8, "prompt_tokens_details": {"cached_tokens": 0}, "total_tokens": 8}} ', 8),
+        (b'"usage":null}', None),
+        (b'"usage":{"prompt_tokens":8', None),
+        (b"nothing of the kind", None),
+    ],
+)
+def test_the_usage_at_the_end_of_a_large_answer(tail: bytes, expected: int | None) -> None:
+    """An answer too large to be held whole still tells its usage in its last bytes."""
+    report = usage_in_tail(tail, lambda body: report_of(body, outputs=False))
+
+    assert (report.usage.input_tokens if report.usage else None) == expected

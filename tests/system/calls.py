@@ -92,9 +92,12 @@ async def ask_all(
 
 
 async def leave(
-    running: Installation, secret: str, content: Any, after: Callable[[str], bool] = lambda text: "data:" in text
+    running: Installation,
+    secret: str,
+    content: Any,
+    after: Callable[[str], bool] = lambda text: text.count("data:") > 3,
 ) -> str:
-    """Begin a stream and hang up once ``after`` is content with what came; the request id."""
+    """Begin a stream and hang up once ``after`` is content with what came (the role and some text); the request id."""
     async with (
         httpx2.AsyncClient(trust_env=False, timeout=CALL_SECONDS) as client,
         client.stream(

@@ -66,7 +66,7 @@ async def _calls(running: Installation) -> list[str]:
         failing = FAILED // share + (turn < FAILED % share)
         bodies += [body(**faults[n % 3]) for n in range(failing)]
         seen += [answer.id for answer in await ask_all(running, secret, bodies)]
-        slow = body(stream=True, delay_ms=200, output_tokens=18)
+        slow = body(stream=True, delay_ms=100, output_tokens=18)
         leaving = ABORTED // share + (turn < ABORTED % share)
         seen += await asyncio.gather(*(leave(running, secret, slow) for _ in range(leaving)))
     seen += [answer.id for answer in await ask_all(running, poor["secret"], [body()] * REFUSED)]

@@ -5,6 +5,7 @@ report is named rather than lost. Shared by the dialects of chat, completions an
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -141,6 +142,18 @@ def _loose_report(body: bytes, outputs: bool) -> Report:
     model, id = _string(value.get("model")), _string(value.get("id"))
     told = value.get("usage")
     return _report(None if told is None else loose_usage(told, outputs), model, id, finished)
+
+
+def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
+    """The usage at the end of a JSON answer of which only the last bytes were kept."""
+    start = tail.rfind(b'"usage"')
+    opened = tail.find(b"{", start, start + 32) if start >= 0 else -1
+    depth = 0
+    for at in range(opened, len(tail)) if opened >= 0 else ():
+        depth += (tail[at] == 0x7B) - (tail[at] == 0x7D)
+        if not depth:
+            return usage_of(b'{"usage":' + tail[opened : at + 1] + b"}")
+    return Report()
 
 
 def loose(body: bytes) -> Any:

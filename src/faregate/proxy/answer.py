@@ -3,9 +3,11 @@
 A JSON answer is held whole (up to a bound), settled, and sent with its cost in a header. A stream passes byte for
 byte as it comes; what ends it (``[DONE]``, or the last chunk) waits for the settlement. Whatever happens to either
 side, each ``Answer`` ends in exactly one of *settled* and *lost*.
+
+It is one file, and a long one, because every callback may find the answer in any of its states: apart, they could not be
+checked against each other.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faregate.core.ledger.events import Attempt, Progressed, Settled
@@ -13,8 +15,10 @@ from faregate.core.metering.fallback import Estimate
 from faregate.core.metering.meter import Metered, Report, StreamMeter, metered_answer
 from faregate.core.money import dollars
 from faregate.core.usage import NO_USAGE, Usage
+from faregate.dialects.answers import usage_in_tail
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
+from faregate.proxy.deadlines import overdue
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, mask, passed_headers
 from faregate.proxy.refuse import problem_answer, problem_event
 from faregate.proxy.upstream import UpstreamConnection
@@ -577,7 +581,6 @@ class Answer:
         exchange = self.exchange
         target = exchange.target
         assert target is not None
-        provider = target.provider
         if self._settled or self._concluding:
             # ``[DONE]`` was seen but not the end of the body: the client need not wait for it.
             if self._connection is not None and now - self._last_at > 1.0 and self._settled:
@@ -585,15 +588,13 @@ class Answer:
                 self._out.append(LAST_CHUNK)
                 self._flush()
             return
-        total = exchange.described.timeout_ms or provider.total_timeout_ms
-        why = ""
-        if now - self._sent_at > min(total, provider.total_timeout_ms) / 1000:
-            why = "it took longer than the whole answer may take"
-        elif not self._status:
-            if now - self._sent_at > provider.first_byte_timeout_ms / 1000:
-                why = "it did not begin to answer in time"
-        elif now - self._last_at > provider.idle_timeout_ms / 1000 and not self._paused:
-            why = "its answer stalled"
+        why = overdue(
+            target.provider,
+            exchange.described.timeout_ms,
+            since_sent=now - self._sent_at,
+            since_last=None if self._paused or not self._status else now - self._last_at,
+            answered=bool(self._status),
+        )
         if self._client_left_at and now - self._client_left_at > self._gate.settings.drain_answer_ms / 1000:
             why = "it did not finish after the client had left"
         if why:
@@ -619,18 +620,6 @@ class Answer:
 
     def _elapsed_us(self) -> int:
         return (self._gate.monotonic_nanos() - self.exchange.started) // 1000
-
-
-def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
-    """The usage at the end of a JSON answer of which only the last bytes were kept."""
-    start = tail.rfind(b'"usage"')
-    opened = tail.find(b"{", start, start + 32) if start >= 0 else -1
-    depth = 0
-    for at in range(opened, len(tail)) if opened >= 0 else ():
-        depth += (tail[at] == 0x7B) - (tail[at] == 0x7D)
-        if not depth:
-            return usage_of(b'{"usage":' + tail[opened : at + 1] + b"}")
-    return Report()
 
 
 def _tokens_of(characters: int) -> int:

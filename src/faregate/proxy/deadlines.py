@@ -1,0 +1,27 @@
+"""Which of a provider's deadlines has passed. Pure: durations in, a reason out."""
+
+from faregate.control import Provider
+
+
+def overdue(
+    provider: Provider,
+    asked_ms: int,
+    *,
+    since_sent: float,
+    since_last: float | None,
+    answered: bool,
+) -> str:
+    """Why an answer has taken too long, in words for the caller; empty where it has not.
+
+    ``asked_ms`` is the caller's own bound, 0 for none. ``since_sent`` and ``since_last`` are seconds since the request
+    was sent and since the last bytes came; the latter is ``None`` while the gate itself does not read.
+    """
+    total_ms = min(asked_ms, provider.total_timeout_ms) if asked_ms else provider.total_timeout_ms
+    if since_sent > total_ms / 1000:
+        return "it took longer than the whole answer may take"
+    if not answered:
+        late = since_sent > provider.first_byte_timeout_ms / 1000
+        return "it did not begin to answer in time" if late else ""
+    if since_last is not None and since_last > provider.idle_timeout_ms / 1000:
+        return "its answer stalled"
+    return ""
