@@ -115,3 +115,33 @@ async def test_an_idempotency_key_outlives_the_process(tmp_path: Path) -> None:
         assert (never.status_code, never.json()["error"]["code"]) == (409, "idem_completed")
         assert await truth(running) == []
         assert secret("caller") not in str(list(copy.rglob("*")))
+
+
+class Broken(FileJournal):
+    """A journal with a mistake in it."""
+
+    mistaken = True
+
+    def append(self, event: Event) -> int:
+        """Fails as no journal should."""
+        if self.mistaken and isinstance(event, Intended):
+            raise ZeroDivisionError("secret text of a caller")
+        return super().append(event)
+
+
+@scenario
+async def test_a_mistake_of_ours_ends_one_request_and_gives_back_its_hold(tmp_path: Path) -> None:
+    """The caller learns that it was us and nothing else; the next request is served by the same process."""
+    async with running_gate(tmp_path, limits=(money(10**10),), journal_kind=Broken) as running:
+        first = await running.chat()
+        journal = running.gate.journal
+        assert isinstance(journal, Broken)
+        journal.mistaken = False
+        healthy = await running.chat()
+        journal.mistaken = True
+        again = await running.chat()
+
+        assert [answer.status_code for answer in (first, healthy, again)] == [500, 200, 500]
+        assert first.json()["error"]["code"] == "internal"
+        assert "secret text" not in first.text
+        assert (await allowances(running))["lim_money"] == (running.of(Settled)[0].cost, 0)

@@ -4,8 +4,8 @@ A JSON answer is held whole (up to a bound), settled, and sent with its cost in 
 byte as it comes; what ends it (``[DONE]``, or the last chunk) waits for the settlement. Whatever happens to either
 side, each ``Answer`` ends in exactly one of *settled* and *lost*.
 
-It is one file, and a long one, because every callback may find the answer in any of its states: apart, they could not be
-checked against each other.
+It is one file, and a long one, because every callback may find the answer in any of its states: apart, they could not
+be checked against each other.
 """
 
 from typing import TYPE_CHECKING

@@ -10,7 +10,8 @@ The answer's side (steps 8 and 9) is in ``answer``.
 """
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faregate.control import Key
 from faregate.core.attribution import Attribution
@@ -45,6 +46,8 @@ class Entered(NamedTuple):
     key: Key
     forwarded: bytes
 
+
+_MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report this request id.", close=True)
 
 #: Units whose bound shrinks when the prompt is counted instead of measured.
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
@@ -297,7 +300,9 @@ class Exchange:
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
             # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
             self.counted = True
-            gate.count_tokens(self.dialect.prompt_text(self.request.body), target.encoding, self._prompt_counted)
+            gate.count_tokens(
+                self.dialect.prompt_text(self.request.body), target.encoding, self._guarded(self._prompt_counted)
+            )
             return
         self._refuse_for(outcome, wants, now)
 
@@ -374,7 +379,7 @@ class Exchange:
         if connection is not None:
             self._connected(connection)
         else:
-            pool.dial(self._connected, self._not_connected)
+            pool.dial(self._guarded(self._connected), self._guarded(self._not_connected))
 
     def _connected(self, connection: UpstreamConnection) -> None:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
@@ -411,7 +416,7 @@ class Exchange:
             gate.answers.dispatched(self.who.key, self.idempotency, at)
         self.answer = Answer(self, connection)
         if gate.waits_for_disk:
-            gate.journal.when_durable(position, self._send)
+            gate.journal.when_durable(position, self._guarded(self._send))
         else:
             self._send()
 
@@ -467,6 +472,27 @@ class Exchange:
             self._tell_refused(problem, limit)
         self.request.keep_alive = keep_alive
         self._write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive))
+
+    def _guarded(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A step that is called back later, and not by the client's connection: it must not fail unseen either."""
+
+        def run(*arguments: Any) -> None:
+            try:
+                step(*arguments)
+            except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
+                self.gate.tell_mistake(error)
+                self.abandon()
+
+        return run
+
+    def abandon(self) -> None:
+        """Something went wrong that nobody foresaw: end the request, with its hold, and say no more than that."""
+        if self.ended:
+            return
+        if self.answer is not None:
+            self.answer.cut(_MISTAKE)
+        else:
+            self.refuse(_MISTAKE)
 
     def _tell_refused(self, problem: Problem, limit: str) -> None:
         key, operation, gate = self.key, self.operation, self.gate

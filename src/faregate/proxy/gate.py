@@ -7,8 +7,10 @@ elsewhere and comes back as a callback.
 """
 
 import asyncio
+import logging
 import os
 import ssl
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,8 @@ from faregate.proxy.metrics import Metrics
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY
 from faregate.proxy.upstream import Pool
+
+logger = logging.getLogger("faregate.gate")
 
 #: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
 SWEEP_S: Final = 0.25
@@ -320,6 +324,13 @@ class Gate:
         counters = self.metrics.row(unknown.who, event.status)
         self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0)
         return True
+
+    def tell_mistake(self, error: Exception) -> None:
+        """Log where an unforeseen error arose, without its text, which may quote what a caller sent."""
+        places = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        logger.error("a request failed", extra={"error": type(error).__name__, "at": places[-8:]})
 
     def tell_progress(self, event: Progressed) -> None:
         """A progress mark is only an estimate's aid: on a full disk it is left out."""

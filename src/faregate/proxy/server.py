@@ -80,7 +80,11 @@ class ClientConnection(asyncio.Protocol):
         while ready and self.exchange is None and not self._closing:
             request: Request = ready.popleft()
             exchange = self.exchange = Exchange(self._gate, self, request)
-            exchange.begin()
+            try:
+                exchange.begin()
+            except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
+                self._gate.tell_mistake(error)
+                exchange.abandon()
         if self.exchange is None:
             self.idle_since = self._gate.now
         if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
