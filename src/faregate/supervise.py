@@ -31,8 +31,8 @@ START_SECONDS_MAX: Final = 120.0
 #: What processes of a killed supervisor may still hold is given back within this time.
 ORPHANS_SECONDS_MAX: Final = 5.0
 
-#: Restarts: at once, then slower, at most so slowly; a process that lived this long starts again at once.
-BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_S = 0.05, 5.0, 10.0
+#: Restarts: at once, then slower, at most so slowly (calls wait for it, G7); one that lived this long starts at once.
+BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_S = 0.05, 1.0, 10.0
 
 #: A part that cannot even start so often in a row ends the start of the installation.
 FIRST_STARTS_MAX: Final = 3
