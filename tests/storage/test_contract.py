@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
-from faregate.core.ledger.events import Event, Lost, Started
+from faregate.core.ledger.events import Attempt, Event, Lost, Started
 from faregate.core.usage import Usage
 from faregate.errors import Conflict, JournalCorrupt, UsageError
 from faregate.ports import JournalRecord
@@ -134,6 +134,20 @@ def test_a_new_epoch_makes_open_calls_unknown(books: BooksUnderTest, batches: tu
     assert books.account_balances()["suspense:default"] == 0
     assert (books.totals()["unknown"], books.totals()["sum"], books.totals()["posted"]) == (0, 0, 780)
     assert books.balances({}, (), "usd", 0) == [((), 780)]
+
+
+def test_a_resolution_keeps_what_the_caller_was_told(books: BooksUnderTest) -> None:
+    """Status, code, times and attempts of a lost call stay in its record when the provider says what it cost."""
+    tried = (Attempt("openai/gpt-4o", 200, "upstream_truncated", 1_200),)
+    lost = Lost(request_id(1), START, 502, "upstream_truncated", 1_500, 900, tried)
+    books.project(records([intended(1), lost]))
+    books.project(records([settled(1, charge=80, resolution="provider_said")], after=2))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["charge"], record["resolution"]) == (80, "provider_said")
+    assert (record["http_status"], record["code"]) == (502, "upstream_truncated")
+    assert (record["latency_us"], record["first_token_us"]) == (1_500, 900)
+    assert record["attempts"] == [tried[0]._asdict()]
 
 
 def test_an_unknown_that_the_operator_pays(books: BooksUnderTest) -> None:

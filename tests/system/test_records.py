@@ -97,6 +97,15 @@ def test_every_record_tells_how_its_call_ended(traffic: Traffic) -> None:
     }
 
 
+def test_a_failure_tells_what_its_caller_was_told(traffic: Traffic) -> None:
+    """A failed call keeps status, tries and latency, whether it was settled at once or by asking the provider."""
+    rows = [row for row in traffic.rows if row["status"] == "failed"]
+    assert {row["http_status"] for row in rows} == {500, 502}
+    assert any(row["resolution"] for row in rows)
+    assert [row["id"] for row in rows if not row["latency_ms"] or not row["attempts"]] == []
+    assert [row["id"] for row in rows if row["http_status"] == 502 and not row["code"]] == []
+
+
 def test_an_answered_call_costs_what_the_provider_served(traffic: Traffic) -> None:
     """The cost of every whole answer equals the provider's truth to the nano-dollar."""
     wrong = [

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol
 
-from faregate.core.ledger.events import Event, Intended, Refused, Settled, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Refused, Settled, Started
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -114,6 +114,8 @@ class _Walk:
         self._compared = 0
         self._wrong: list[str] = []
         self._wanted: dict[str, dict[str, Any]] = {}
+        #: Id of a lost exchange → what its caller was told, which its resolution leaves as it stands.
+        self._told: dict[str, dict[str, Any]] = {}
 
     def take(self, event: Event) -> None:
         self.records += 1
@@ -122,6 +124,9 @@ class _Walk:
         elif isinstance(event, Refused):
             self.oracle.apply(event)
             self._want(event.id, {"status": "refused", "code": event.code, "charge": 0})
+        elif isinstance(event, Lost) and event.id in self.oracle.exchanges:
+            self._told.setdefault(event.id, {"code": event.code, "http_status": event.http_status})
+            self.oracle.apply(event)
         elif self._whole or isinstance(event, Started | Intended) or event.id in self.oracle.exchanges:
             self.oracle.apply(event)
         if len(self._wanted) >= _IDS:
@@ -137,7 +142,8 @@ class _Walk:
         before = exchange.state if exchange else State.ABSENT
         self.oracle.apply(event)
         if exchange is not None and before is not exchange.state and exchange.state is State.SETTLED:
-            self._want(event.id, _record(event))
+            told = self._told.pop(event.id, {"code": "", "http_status": 0})
+            self._want(event.id, _record(event) | (told if before is State.UNKNOWN else {}))
 
     def _want(self, id: str, facts: dict[str, Any]) -> None:
         self._wanted.setdefault(id, facts)

@@ -9,6 +9,9 @@ from faregate.errors import UsageError
 from faregate.ports import Row
 from faregate.storage.schema import RESOURCES
 
+#: How an unknown exchange went for its caller was told when it was lost; its resolution says what it used and cost.
+TOLD_WHEN_LOST = ("http_status", "code", "latency_us", "first_token_us", "attempts")
+
 
 def request_row(row: Row) -> Row:
     """A request record with its tags and attempts as plain values."""

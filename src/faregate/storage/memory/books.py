@@ -19,7 +19,7 @@ from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
 from faregate.ports import Clock, JournalRecord, Row
 from faregate.storage.fold import Reservation, reservation_row
 from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, totals_of
-from faregate.storage.rows import complete, table_of
+from faregate.storage.rows import TOLD_WHEN_LOST, complete, table_of
 from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SUMS, requests
 
 
@@ -91,7 +91,10 @@ class MemoryBooks:
             self._outbox.append(("unknown", id))
         elif now is State.SETTLED and isinstance(event, Settled):
             assert exchange.intended is not None
-            self._requests[id] = _record_row(exchange.intended, event)
+            row = _record_row(exchange.intended, event)
+            if before is State.UNKNOWN:
+                row |= {name: self._requests[id][name] for name in TOLD_WHEN_LOST}
+            self._requests[id] = row
             self._outbox.append(("resolved" if before is State.UNKNOWN else "settled", id))
         elif now is State.SETTLED_LATE:
             self._outbox.append(("late", id))

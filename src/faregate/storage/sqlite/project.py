@@ -18,6 +18,7 @@ from faregate.core.ledger.reservations import State
 from faregate.errors import JournalCorrupt
 from faregate.ports import JournalRecord
 from faregate.storage.fold import UNKNOWN, Batch, Before, Ended, RepeatedId, Reservation, fold
+from faregate.storage.rows import TOLD_WHEN_LOST
 from faregate.storage.schema import (
     SUMS,
     accounts,
@@ -53,8 +54,15 @@ def _add_rollups() -> str:
     return _sql(statement.on_conflict_do_update(index_elements=["slot", "dimensions"], set_=added))
 
 
+def _resolve_request() -> str:
+    names = [column.name for column in requests.c if column.computed is None]
+    statement = sqlite_insert(requests).values({name: bindparam(name) for name in names})
+    changed = {name: statement.excluded[name] for name in names if name not in ("id", *TOLD_WHEN_LOST)}
+    return _sql(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
+
+
 _INSERT_REQUEST: Final = _insert(requests)
-_REPLACE_REQUEST: Final = _INSERT_REQUEST.replace("INSERT", "INSERT OR REPLACE", 1)
+_RESOLVE_REQUEST: Final = _resolve_request()
 _INSERT_POSTING: Final = _insert(postings, without="sequence")
 _INSERT_OUTBOX: Final = _insert(outbox, without="sequence")
 _ADD_ROLLUP: Final = _add_rollups()
@@ -155,7 +163,7 @@ class Projection:
         except sqlite3.IntegrityError as problem:
             raise RepeatedId from problem
         if batch.replaced:
-            cursor.executemany(_REPLACE_REQUEST, batch.replaced)
+            cursor.executemany(_RESOLVE_REQUEST, batch.replaced)
         account = self._account
         cursor.executemany(
             _INSERT_POSTING,
