@@ -191,6 +191,18 @@ async def test_with_a_lookup_the_outcome_waits_for_the_providers_word(tmp_path: 
         assert [settled.resolution for settled in running.of(Settled)] == ["provider_said"]
 
 
+@scenario
+async def test_an_empty_stream_is_a_failure_that_can_be_told(tmp_path: Path) -> None:
+    """Nothing was sent to the client yet, so it gets a whole error; the provider is asked what it cost."""
+    fields = QUICK | {"lookup": "/simulator/truth/{id}"}
+    async with running_gate(tmp_path, limits=(money(10**10),), provider_fields=fields) as running:
+        answer = await running.chat(steered(fault="empty_body"), stream=True)
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_truncated")
+        assert len(running.of(Lost)) == 1
+        assert running.of(Settled) == []
+
+
 # -- clients that go away ----------------------------------------------------------------------------------------------
 
 

@@ -210,11 +210,13 @@ class Answer:
             out += meter.tail()
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
-        framed = chunk(out)
-        if whole:
-            if not (meter.done or meter.finish_seen or meter.error_event):
-                framed += chunk(self._cut_event())
-            framed += LAST_CHUNK
+        if whole and not (self._concluding or meter.done or meter.finish_seen or meter.error_event):
+            # The provider ended its stream in the middle of an answer, which the framing does not tell.
+            if out:
+                self._write(chunk(out))
+            self._fail("upstream_truncated", "its stream ended before the answer did")
+            return
+        framed = chunk(out) + LAST_CHUNK if whole else chunk(out)
         if self._kept is not None:
             self._keep(out)
         if self._settled and not self._out:
@@ -230,24 +232,9 @@ class Answer:
             self._conclude_stream(meter)
 
     def _conclude_stream(self, meter: StreamMeter) -> None:
-        ended = meter.done or meter.finish_seen
-        metered = meter.finish("complete" if ended else "cut")
-        if metered.error:
-            status, code = "failed", "upstream_error"
-        elif ended:
-            status, code = "ok", ""
-        else:
-            status, code = "cut", "upstream_truncated"
+        metered = meter.finish("complete")
+        status, code = ("failed", "upstream_error") if metered.error else ("ok", "")
         self._conclude(status, 200, code, metered)
-
-    def _cut_event(self) -> bytes:
-        """The provider ended its stream in the middle of an answer: say so, because the framing does not."""
-        exchange = self.exchange
-        assert exchange.target is not None
-        assert exchange.operation is not None
-        name = exchange.target.provider.name
-        text = f"Provider {name}: its stream ended before the answer did. Charged: what was delivered."
-        return problem_event(Problem("upstream_truncated", text), exchange.id, exchange.operation.shape)
 
     def _stream_head(self) -> bytes:
         request = self.exchange.request
