@@ -170,27 +170,8 @@ def test_a_changed_index_equals_a_new_one(
     new = LimitIndex(left.values())
     changed = old.changed(more, gone)
     assert ids(changed.matching(who)) == ids(new.matching(who))
-    assert (changed.dynamic, sorted(changed.limits)) == (new.dynamic, sorted(new.limits))
+    assert sorted(changed.limits) == sorted(new.limits)
     assert ids(old.matching(who)) == before
-
-
-@pytest.mark.parametrize(
-    ("selector", "each", "dynamic"),
-    [
-        ({"team": "a"}, (), False),
-        ({"key": "a"}, ("user",), False),
-        ({"end_user": "a"}, (), True),
-        ({}, ("end_user",), True),
-        ({}, ("run",), True),
-        ({"tag.x": "a"}, (), True),
-        ({}, ("team", "tag.x"), True),
-    ],
-)
-def test_an_index_says_whether_requests_of_a_key_differ(
-    selector: dict[str, str], each: tuple[str, ...], dynamic: bool
-) -> None:
-    """Only end users, runs and tags differ from one request of a key to the next."""
-    assert LimitIndex([limit("lim_1", selector, each)]).dynamic is dynamic
 
 
 def test_two_limits_of_one_id_are_a_mistake() -> None:

@@ -320,32 +320,6 @@ def test_views_show_the_current_window() -> None:
     ]
 
 
-# -- extending ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_reservation_grows_on_all_limits_or_on_none() -> None:
-    """A larger hold is checked like a new one, and ends like one."""
-    allowances = opened(limit("lim_1", amount=100), limit("lim_2", amount=50))
-    reservation = admitted(allowances, Amounts(usd=30))
-    assert allowances.extend(reservation, Amounts(usd=20), NOON) is None
-    refusal = allowances.extend(reservation, Amounts(usd=1), NOON)
-    assert refusal is not None
-    assert (refusal.limit.id, refusal.held, refusal.wanted) == ("lim_2", 50, 1)
-    assert (reservation.amounts.usd, allowances.held_total_usd) == (50, 50)
-    allowances.settle(reservation, Amounts(usd=45))
-    assert spent(allowances) == {("lim_1", ()): (45, 0), ("lim_2", ()): (45, 0)}
-
-
-def test_growth_counts_in_the_window_that_admitted() -> None:
-    """After the window ended its reservation can still grow up to what that window allows."""
-    allowances = opened(limit(window="minute"))
-    reservation = admitted(allowances, Amounts(usd=80))
-    later = NOON + MINUTE
-    admitted(allowances, Amounts(usd=100), now=later)
-    assert allowances.extend(reservation, Amounts(usd=20), later) is None
-    assert allowances.extend(reservation, Amounts(usd=1), later) is not None
-
-
 # -- changes -----------------------------------------------------------------------------------------------------------
 
 
@@ -434,11 +408,10 @@ def test_another_selector_under_the_same_id_is_a_new_limit() -> None:
 
 
 def test_a_removed_limit_binds_nobody() -> None:
-    """Open reservations end as usual when a limit is gone, and may grow beyond it."""
+    """Open reservations end as usual when a limit is gone."""
     allowances = opened(limit(each=("user",)))
     reservation = admitted(allowances, Amounts(usd=100))
     allowances.replace_limits(LimitIndex(), NOON)
-    assert allowances.extend(reservation, Amounts(usd=1000), NOON) is None
     assert allowances.settle(reservation, Amounts(usd=1100))
     assert (spent(allowances), allowances.held_total_usd, allowances.open_count) == ({}, 0, 0)
 

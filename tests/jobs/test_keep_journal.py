@@ -17,11 +17,22 @@ class Digest(NamedTuple):
     sha256: str
 
 
+class Crash(Exception):
+    """The process dies here."""
+
+
+class Stored(NamedTuple):
+    """A segment's file."""
+
+    first: int
+
+
 class Shelf:
     """Books and files in one, which note the order of what is done."""
 
     def __init__(self, *segments: int, projected: int = 100, busy: bool = False) -> None:
         self.files = list(segments)
+        self.crashing = False
         self.rows: list[Row] = []
         self.done: list[str] = []
         self._projected = projected
@@ -42,16 +53,18 @@ class Shelf:
         self.done.append(f"keep {row['first']}")
         self.rows = [*self.rows, row]
 
-    def removable(self, position: int, older_than: int) -> list[int]:
+    def removable(self, position: int, older_than: int) -> list[Stored]:
         assert older_than == NOON - DAY
-        return [each for each in self.files if each < position]
+        return [Stored(each) for each in self.files if each < position]
 
-    def digest(self, segment: int, before: str) -> Digest:
-        return Digest(segment, f"{before}>{segment}")
+    def digest(self, segment: Stored, before: str) -> Digest:
+        return Digest(segment.first, f"{before}>{segment.first}")
 
-    def remove(self, segment: int) -> None:
-        self.done.append(f"remove {segment}")
-        self.files = [each for each in self.files if each != segment]
+    def remove(self, segment: Stored) -> None:
+        if self.crashing:
+            raise Crash
+        self.done.append(f"remove {segment.first}")
+        self.files = [each for each in self.files if each != segment.first]
 
 
 def test_digests_are_kept_and_chained_before_files_go() -> None:
@@ -76,3 +89,15 @@ def test_books_that_cannot_be_made_stable_keep_the_journal() -> None:
     with pytest.raises(Unavailable):
         keep_journal(shelf, shelf, NOON, DAY)
     assert shelf.files == [0]
+
+
+def test_a_crash_before_a_file_goes_does_not_break_the_chain() -> None:
+    """The next run removes the file whose digest is kept, and goes on from that digest."""
+    shelf = Shelf(0, 50, 100)
+    shelf.crashing = True
+    with pytest.raises(Crash):
+        keep_journal(shelf, shelf, NOON, DAY)
+    shelf.crashing = False
+    assert keep_journal(shelf, shelf, NOON, DAY).removed == 2
+    assert [row["sha256"] for row in shelf.rows] == [">0", ">0>50"]
+    assert shelf.files == [100]

@@ -85,13 +85,6 @@ def test_steps_are_bounded_batches(tmp_path: Path) -> None:
     rig.end()
 
 
-def test_catching_up_waits_for_the_writer(rig: Rig) -> None:
-    """Catching up returns when the position is reached, or says that it was not in time."""
-    rig.call(1)
-    assert rig.projector.catch_up(rig.journal.position, 5)
-    assert not rig.projector.catch_up(rig.journal.position + 10, 0.05)
-
-
 def test_the_thread_tails_the_journal(rig: Rig) -> None:
     """What is appended while it runs is in the books soon, with nobody asking."""
     rig.thread.start()

@@ -46,7 +46,10 @@ def filled(tmp_path: Path, books: MemoryBooks | SqliteBooks) -> Pair:
         journal.append(settled(0, charge=44, resolution="late_evidence"))
         journal.close()
     reader = FileJournalReader(folder)
-    assert Projector(reader, books, lambda position: None).catch_up(journal.position, 10)
+    projector = Projector(reader, books, lambda position: None)
+    while projector.step():
+        pass
+    assert books.projected() == journal.position
     return reader, books
 
 

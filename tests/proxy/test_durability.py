@@ -145,3 +145,31 @@ async def test_a_mistake_of_ours_ends_one_request_and_gives_back_its_hold(tmp_pa
         assert first.json()["error"]["code"] == "internal"
         assert "secret text" not in first.text
         assert (await allowances(running))["lim_money"] == (running.of(Settled)[0].cost, 0)
+
+
+class Uncounted:
+    """A tokenizer that fails."""
+
+    def count(self, text: str, encoding: str) -> int:
+        """Fails."""
+        raise MemoryError(len(text), encoding)
+
+
+@scenario
+async def test_a_tokenizer_that_fails_leaves_no_call_open_or_free(tmp_path: Path) -> None:
+    """A prompt's bound by length stands, and an answer is charged its input bound and a token for each character."""
+    async with running_gate(tmp_path, limits=(money(10**10), money(10**5, id="lim_tight", selector={"run": "r"}))) as (
+        running
+    ):
+        running.gate._counter = Uncounted()
+        refused = await running.chat("word " * 200, headers={"x-faregate-run": "r"})
+        answer = await running.chat(steered(fault="usage_missing", output_tokens=5))
+        settled, held = running.of(Settled)[0], running.of(Intended)[0].held
+        text = answer.json()["choices"][0]["message"]["content"]
+
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "budget_exhausted")
+        assert answer.status_code == 200
+        assert settled.usage_source == "estimate"
+        assert settled.usage.input_tokens == held.input_tokens
+        assert settled.usage.output_tokens == min(len(text), held.output_tokens)
+        assert (await allowances(running))["lim_money"] == (settled.cost, 0)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import socket
 from pathlib import Path
 
 import httpx2
@@ -12,6 +13,7 @@ import pytest
 from faregate.control import AskAllowances, Balance, Limit, Load, Loaded, Opening, Route
 from faregate.core.ledger.events import Intended, Refused, Settled
 from faregate.simulator import Refuser
+from faregate.simulator import serve as simulate
 from gates import (
     allowances,
     deployment,
@@ -66,6 +68,16 @@ async def test_the_key_may_stand_in_the_query(tmp_path: Path) -> None:
         )
 
         assert answer.status_code == 200
+
+
+@scenario
+async def test_a_query_of_very_many_fields_is_refused(tmp_path: Path) -> None:
+    """The key is looked for in a bounded number of them."""
+    async with running_gate(tmp_path) as running:
+        query = f"subscription-key={secret('caller')}" + "&a=1" * 40
+        answer = await running.client.post(f"{URL}?{query}", json={"model": "sim-1", "messages": []})
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "uri_invalid")
 
 
 @pytest.mark.parametrize(
@@ -406,6 +418,7 @@ async def test_a_refusal_tells_its_numbers(tmp_path: Path) -> None:
         assert "retry-after" not in answer.headers
         assert error["faregate"] | {"bound": None, "would_fit": None} == {
             "limit": "lim_money",
+            "subject": None,
             "also": [],
             "unit": "usd",
             "amount": "0.002",
@@ -444,11 +457,12 @@ async def test_a_limit_counts_each_end_user_apart(tmp_path: Path) -> None:
     """The first request of an unseen user is held too; another user is not concerned."""
     limit = Limit("lim_each", {"project": "search"}, ("end_user",), "requests", 1, "lifetime")
     async with running_gate(tmp_path, limits=(limit,)) as running:
-        codes = [
-            (await running.chat(headers={"x-faregate-user": user})).status_code for user in ("ada", "ada", "bob", "bob")
-        ]
+        answers = [await running.chat(headers={"x-faregate-user": user}) for user in ("ada", "ada", "bob", "bob")]
+        error = answers[1].json()["error"]
 
-        assert codes == [200, 429, 200, 429]
+        assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
+        assert error["faregate"]["subject"] == {"end_user": "ada"}
+        assert "end_user ada" in error["message"]
 
 
 @scenario
@@ -541,6 +555,30 @@ async def test_the_next_deployment_is_tried_when_the_first_does_not_connect(tmp_
             assert (await truth(running))[0]["model"] == "sim-fast"
             assert (lost.status_code, lost.json()["error"]["code"]) == (502, "upstream_connect")
             assert (await running.ask(AskAllowances())) is not None
+
+
+@scenario
+async def test_the_next_deployment_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    """What was clamped or counted for one that did not connect says nothing about the next."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    simulator = await simulate()
+    dead, alive = provider(f"http://127.0.0.1:{port}/v1", name="dead"), provider(simulator.url + "/v1")
+    places = (deployment("dead/sim-1", provider="dead"), deployment(output_tokens_max=300))
+    async with running_gate(
+        tmp_path,
+        limits=(money(5_000_000),),
+        providers=(dead, alive),
+        deployments=places,
+        routes=(Route("sim-1", ("dead/sim-1", "sim/sim-1")),),
+    ) as running:
+        answer = await running.chat(max_tokens=None)
+        intent = running.of(Intended)[0]
+
+        assert (answer.status_code, answer.headers["x-faregate-attempts"]) == (200, "2")
+        assert "x-faregate-clamped" not in answer.headers
+        assert (intent.clamped_to, intent.held.output_tokens) == (0, 300)
+    await simulator.close()
 
 
 @scenario

@@ -65,7 +65,7 @@ def test_backup_is_the_owners_alone_and_names_its_place(tmp_path: Path, books: S
     file.parent.mkdir()
     books.backup(str(file))
     books.close()
-    manifest = backup.read_manifest(file)
+    manifest = backup.restore_into(tmp_path / "new", file, start_at)
     assert (manifest.position, manifest.sequence, manifest.epoch) == (1_020, 102, 1)
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     assert os.listdir(file.parent) == ["backup.tar"]

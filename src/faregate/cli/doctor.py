@@ -74,7 +74,8 @@ def _configuration(file: Path) -> tuple[Loaded | None, list[Look]]:
     try:
         loaded = load(file, process_environment())
     except Invalid as invalid:
-        detail = f"{len(invalid.findings)} problems, the first: {invalid.findings[0].line()}; see `faregate check`"
+        first, more = invalid.findings[0].line(), len(invalid.findings) - 1
+        detail = f"{first}; {more} more, see `faregate check`" if more else first
         return None, [Look("configuration", "failed", detail)]
     looks = [Look("configuration", "ok", str(file))]
     warnings = [*loaded.warnings, *catalogue_warnings(loaded, str(file))]

@@ -17,7 +17,7 @@ def command(data: Where = None, json: Json = False) -> int:
         emit_json(shown if found["ok"] else {**shown, "checks": wrong})
     else:
         for check in found["checks"]:
-            emit(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<14} {check['detail']}")
+            emit(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<16} {check['detail']}")
         word = "ok" if found["ok"] else "NOT OK"
         emit(f"{found['requests']} requests, {found['postings']} postings, held {found['held']}: {word}")
     return 0 if found["ok"] else Failed.exit_code

@@ -71,6 +71,8 @@ def load_text(
         config = Config.model_validate(tree.root)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_context=True):
+            if details["type"] == "too_short" and tree.at(details["loc"]):
+                continue  # its items are wrong, and told of by themselves
             finding = _finding(details, tree)
             # A value that was told of while reading stands in the tree as something harmless; once is enough.
             if finding.key not in told:

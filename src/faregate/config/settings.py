@@ -1,8 +1,7 @@
 """What the gate process is told at its start, ready to use.
 
 The supervisor reads and checks ``faregate.yaml`` once and hands these settings to the gate as JSON on its standard
-input, so
-that the gate loads neither a YAML parser nor a validation library and no secret stands on a command line.
+input, so that the gate loads neither a YAML parser nor a validation library and no secret stands on a command line.
 """
 
 import msgspec
@@ -57,4 +56,3 @@ class GateSettings(msgspec.Struct, frozen=True):
 
 
 decode_settings = msgspec.json.Decoder(GateSettings).decode
-encode_settings = msgspec.json.Encoder().encode

@@ -33,7 +33,6 @@ router = APIRouter(prefix="/keys", tags=["keys"])
 
 DEFAULT_ORGANIZATION: Final = "default"
 RIGHTS: Final = ("user", "tags", "run")
-OPERATIONS: Final = ("chat.completions", "completions", "embeddings", "models")
 
 #: Longer lists of allowed models are a sign that a rule by another dimension is wanted.
 ALLOWED_MAX: Final = 200
@@ -42,8 +41,6 @@ GRACE_SECONDS_MAX: Final = 90 * 24 * 3600
 
 _YEAR_NANOS: Final = 366 * 86_400 * NANOS_PER_SECOND
 _PAYERS: Final = ("organization", "team", "project", "user", "product", "stage")
-
-_READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "secret", "key", "hash", "digests", "spent", "first8"})
 
 Right = Literal["user", "tags", "run", "project", "stage"]
 Operation = Literal["chat.completions", "completions", "embeddings", "models"]

@@ -28,6 +28,8 @@ router = APIRouter(prefix="/limits", tags=["limits"])
 SUBJECTS_LISTED: Final = 20
 SUBJECTS_READ: Final = 1_000
 
+_ESCAPED: Final = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
+
 _READ_ONLY: Final = frozenset(
     {"id", "created_at", "updated_at", "posted", "held", "remaining", "spent", "window_start", "resets_at", "source"}
 )
@@ -63,7 +65,9 @@ class LimitChange(Body):
 
 def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -> str:
     """One text per kind of limit, by which it is found again."""
-    selected = ",".join(f"{name}={value}" for name, value in sorted(select.items()))
+    # A value that holds a separator must not read as two of them.
+    plain = {name: value.translate(_ESCAPED) for name, value in select.items()}
+    selected = ",".join(f"{name}={value}" for name, value in sorted(plain.items()))
     return f"{selected};{','.join(sorted(each))};{unit};{window}"
 
 

@@ -184,8 +184,7 @@ class GateLink:
                 while load := await _in_thread(self._next_load):
                     await self._load_and_open(wire, load, first=False)
                     self._sequence = load.sequence
-            except BaseException:
-                # They are served by the full load of the next connection.
+            except BaseException:  # Also when cancelled: they are served by the full load of the next connection.
                 self._waiting += waiting
                 raise
             for each in waiting:

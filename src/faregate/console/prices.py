@@ -82,7 +82,8 @@ def put(console: Console, wanted: NewPrice) -> Row:
     catalogue = compiled(console)
     known = sorted({each.name for each in catalogue.providers})
     if wanted.provider not in known:
-        raise ApiProblem("field_enum", f"unknown provider; expected one of {', '.join(known)}", field="provider")
+        choices = f"expected one of {', '.join(known)}" if known else "they are known after the first `faregate serve`"
+        raise ApiProblem("field_enum", f"unknown provider; {choices}", field="provider")
     _refuse_outlier(catalogue, wanted, pico, begins)
     place = {"provider": wanted.provider, "model": wanted.model, "unit": wanted.unit}
     rows = sorted(every(console.books, "price", **place), key=lambda row: int(row["effective_from"]))

@@ -10,7 +10,6 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: Two characters at a time: half the divisions.
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 
-CHARACTERS = 26
 _LOW_BITS = 40
 _LOW_MASK = (1 << _LOW_BITS) - 1
 

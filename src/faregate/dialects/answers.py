@@ -6,7 +6,7 @@ report is named rather than lost. Shared by the dialects of chat, completions an
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ from faregate.core.metering.meter import Event, Report
 from faregate.dialects.jsonbody import DECODING_ERRORS
 
 _MISSING: Final = "input or output tokens are missing"
+
+#: A model's name or an id is kept up to here: a provider must not make a settlement too large for the journal.
+NAME_CHARACTERS_MAX: Final = 256
 
 
 class InputDetails(msgspec.Struct, gc=False):
@@ -53,6 +56,31 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
 
 
+StreamedChoice = TypeVar("StreamedChoice")
+
+
+class Chunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
+    """An event of a stream, in every format that has choices."""
+
+    choices: list[StreamedChoice] = msgspec.field(default_factory=list)
+    usage: Usage | None = None
+    error: msgspec.Raw | None = None
+
+    def event(self, payload: bytes, text: str, finished: int) -> Event:
+        """What the event in ``payload`` says; its billed ``text`` and the choices it ends are the format's to say."""
+        usage = leaves(self.usage, outputs=True) if self.usage is not None else None
+        model, id = name_and_id(payload)
+        return Event(text, finished, usage, not self.choices, self.error is not None, model, id)
+
+
+class PlainChunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
+    """An event that says text of the only choice and nothing else; any other does not decode as one."""
+
+    choices: tuple[StreamedChoice]
+    usage: None = None
+    error: None = None
+
+
 class _Named(msgspec.Struct, gc=False):
     model: str | None = None
     id: str | None = None
@@ -70,7 +98,7 @@ def name_and_id(payload: bytes) -> tuple[str, str]:
         named = _named(payload)
     except DECODING_ERRORS:
         return "", ""
-    return named.model or "", named.id or ""
+    return _name(named.model), _name(named.id)
 
 
 def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
@@ -120,7 +148,7 @@ def report_of(body: bytes, outputs: bool = True) -> Report:
             if choice.finish_reason is None:
                 finished = False
     usage = None if answer.usage is None else leaves(answer.usage, outputs)
-    return _report(usage, answer.model or "", answer.id or "", finished)
+    return _report(usage, _name(answer.model), _name(answer.id), finished)
 
 
 def _report(usage: units.Usage | units.Contradiction | None, model: str, id: str, finished: bool) -> Report:
@@ -139,7 +167,7 @@ def _loose_report(body: bytes, outputs: bool) -> Report:
         and bool(choices)
         and all(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
     )
-    model, id = _string(value.get("model")), _string(value.get("id"))
+    model, id = _name(value.get("model")), _name(value.get("id"))
     told = value.get("usage")
     return _report(None if told is None else loose_usage(told, outputs), model, id, finished)
 
@@ -192,8 +220,8 @@ def loose_usage(told: Any, outputs: bool) -> units.Usage | units.Contradiction:
     )
 
 
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _name(value: Any) -> str:
+    return value[:NAME_CHARACTERS_MAX] if isinstance(value, str) else ""
 
 
 #: Members of a streamed choice that name things and hold no billed text.
@@ -225,6 +253,6 @@ def odd_event(payload: bytes) -> Event:
         None if told is None else loose_usage(told, outputs=True),
         not choices,
         value.get("error") is not None,
-        _string(value.get("model")),
-        _string(value.get("id")),
+        _name(value.get("model")),
+        _name(value.get("id")),
     )

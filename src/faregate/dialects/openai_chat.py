@@ -322,12 +322,6 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = msgspec.field(default_factory=list)
-    usage: answers.Usage | None = None
-    error: msgspec.Raw | None = None
-
-
 class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: str
 
@@ -337,16 +331,8 @@ class _PlainChoice(msgspec.Struct, gc=False):
     finish_reason: None = None
 
 
-class _PlainChunk(msgspec.Struct, gc=False):
-    """An event that says text of the only choice and nothing else; any other does not decode as one."""
-
-    choices: tuple[_PlainChoice]
-    usage: None = None
-    error: None = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
-_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
+_chunk = msgspec.json.Decoder(answers.Chunk[_Choice]).decode
+_plain_chunk = msgspec.json.Decoder(answers.PlainChunk[_PlainChoice]).decode
 
 
 class ChatEvents:
@@ -378,9 +364,7 @@ class ChatEvents:
         text = "".join(texts)
         if chunk.choices and not finished and not named and chunk.usage is None and chunk.error is None:
             return text
-        model, id = answers.name_and_id(payload)
-        usage = answers.leaves(chunk.usage, outputs=True) if chunk.usage is not None else None
-        return Event(text, finished, usage, not chunk.choices, chunk.error is not None, model, id)
+        return chunk.event(payload, text, finished)
 
 
 decode_event: Final = ChatEvents()

@@ -133,27 +133,13 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = msgspec.field(default_factory=list)
-    usage: answers.Usage | None = None
-    error: msgspec.Raw | None = None
-
-
 class _PlainChoice(msgspec.Struct, gc=False):
     text: str
     finish_reason: None = None
 
 
-class _PlainChunk(msgspec.Struct, gc=False):
-    """An event that says text of the only choice and nothing else; any other does not decode as one."""
-
-    choices: tuple[_PlainChoice]
-    usage: None = None
-    error: None = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
-_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
+_chunk = msgspec.json.Decoder(answers.Chunk[_Choice]).decode
+_plain_chunk = msgspec.json.Decoder(answers.PlainChunk[_PlainChoice]).decode
 
 
 class CompletionEvents:
@@ -179,9 +165,7 @@ class CompletionEvents:
         text = "".join(choice.text for choice in choices if choice.text)
         if choices and not finished and chunk.usage is None and chunk.error is None:
             return text
-        usage = None if chunk.usage is None else answers.leaves(chunk.usage, outputs=True)
-        model, id = answers.name_and_id(payload)
-        return Event(text, finished, usage, not choices, chunk.error is not None, model, id)
+        return chunk.event(payload, text, finished)
 
 
 decode_event: Final = CompletionEvents()

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from faregate.ports import Row
 
-Segment = TypeVar("Segment")
+
+class Placed(Protocol):
+    """A file of the journal."""
+
+    @property
+    def first(self) -> int:
+        """The position of its first record."""
+        ...
+
+
+Segment = TypeVar("Segment", bound=Placed)
 
 
 class SegmentBooks(Protocol):
@@ -69,11 +79,13 @@ def keep_journal(books: SegmentBooks, files: SegmentFiles[Segment], now: int, ke
         return Kept(0)
     books.checkpoint()
     known = books.removed_segments()
+    kept = {row["first"] for row in known}
     before = known[-1]["sha256"] if known else ""
     for segment in removable:
-        digest = files.digest(segment, before)
-        # A crash between the two lines leaves a known digest and a file, which the next run removes.
-        books.keep_segment(digest._asdict())
+        if segment.first not in kept:
+            digest = files.digest(segment, before)
+            books.keep_segment(digest._asdict())
+            before = digest.sha256
+        # A crash just before this leaves a known digest and a file, which the next run removes.
         files.remove(segment)
-        before = digest.sha256
     return Kept(len(removable))

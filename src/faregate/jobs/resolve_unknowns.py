@@ -17,8 +17,6 @@ from faregate.errors import FaregateError
 
 log = logging.getLogger(__name__)
 
-POLICIES: Final = ("operator_pays", "charge_estimate", "charge_max")
-
 #: After the longest request a provider needs this long to have it in its records for sure.
 GRACE_NANOS: Final = 30 * 1_000_000_000
 

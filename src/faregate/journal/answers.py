@@ -146,11 +146,11 @@ class FileAnswerStore:
 
     def _append(self, line: _Line, entry: _Entry) -> bool:
         """Write one record; false where the disk did not take it, and then the call is only remembered in memory."""
-        if self._descriptor < 0 or line.at - self._started >= FILE_NANOS:
-            self._open(line.at)
         payload = _encode(line)
         data = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
         try:
+            if self._descriptor < 0 or line.at - self._started >= FILE_NANOS:
+                self._open(line.at)
             written = os.write(self._descriptor, data)
             if written < len(data):
                 os.ftruncate(self._descriptor, self._size)
@@ -162,8 +162,8 @@ class FileAnswerStore:
         return True
 
     def _open(self, at: int) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        # A number that was closed soon belongs to somebody's socket: it must be forgotten before anything can fail.
+        self.close()
         self._started = at
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(self._path(at), flags, 0o600)

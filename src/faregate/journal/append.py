@@ -90,7 +90,7 @@ class FileJournal:
         except OSError as problem:
             os.close(self._lock_fd)
             raise Unavailable(f"the journal cannot be opened: {problem.strerror}: {problem.filename}") from problem
-        except BaseException:
+        except BaseException:  # Whatever it is, the lock must not outlive a journal that did not open.
             os.close(self._lock_fd)
             raise
         self._reserve = Reserve(folder / "reserve", reserve_bytes)
@@ -99,7 +99,7 @@ class FileJournal:
         self._epoch += 1
         try:
             self.append(Started(self._epoch, clock.wall_nanos()))
-        except BaseException:
+        except BaseException:  # Nobody gets this object, so nobody else could end its thread and its lock.
             self.close()
             raise
 

@@ -101,22 +101,6 @@ class Projector:
         self._on_projected(reached)
         return reached - position
 
-    def catch_up(self, position: int, deadline_s: float) -> bool:
-        """Project until the books hold everything up to ``position``; false where ``deadline_s`` passes first.
-
-        Raises:
-            Unavailable: the books do not answer.
-            JournalCorrupt: the journal cannot be read on.
-        """
-        until = time.monotonic() + deadline_s
-        while self._books.projected() < position:
-            if not self.step():
-                if time.monotonic() >= until:
-                    return False
-                # The writer is about to write it; a busy loop would only keep it from doing so.
-                time.sleep(min(0.01, self._gather_s))
-        return True
-
     def run(self, stop: threading.Event) -> None:
         """Project until ``stop`` is set; the body of a thread. Set ``stop`` and ``nudge`` to end it at once."""
         backoff_s = self._gather_s

@@ -57,6 +57,7 @@ class Answer:
         "_kept",
         "_last_at",
         "_meter",
+        "_on_record",
         "_out",
         "_passed",
         "_passing",
@@ -92,6 +93,8 @@ class Answer:
         self._body = b""
         self._concluding = False
         self._settled = False
+        #: The end is journalled, and on the disk where that is waited for: the last bytes may go.
+        self._on_record = False
         self._upstream_ended = False
         self._resent = False
         self._paused = False
@@ -113,6 +116,12 @@ class Answer:
         self._gate.opened(self)
         self._sent_at = self._last_at = self._progress_at = self._gate.now
         self._sent_nanos = self._gate.monotonic_nanos()
+        if self.exchange.client is None:
+            # It left while the intent went to the disk.
+            self._connection = None
+            connection.give_back()
+            self._settle_and_deliver("aborted", 499, "client_gone", NO_USAGE, "none", None)
+            return
         if connection.transport.is_closing():
             self.upstream_lost("upstream_truncated", "the connection closed before the request was sent")
             return
@@ -219,7 +228,7 @@ class Answer:
         framed = chunk(out) + LAST_CHUNK if whole else chunk(out)
         if self._kept is not None:
             self._keep(out)
-        if self._settled and not self._out:
+        if self._on_record and not self._out:
             self._write(framed)
             if whole:
                 self._end()
@@ -279,6 +288,7 @@ class Answer:
     def _start_passing(self) -> None:
         """The answer is larger than what is held whole: it goes on as it comes, without the headers of its cost."""
         self._passing = True
+        self._kept = None
         self._head = answer_head(
             self._status,
             self._passed,
@@ -357,9 +367,13 @@ class Answer:
         if self._meter is None and not self._passing and self._error is None:
             self._out.append(self._held_answer(cost))
         if gate.waits_for_disk and position is not None:
-            gate.journal.when_durable(position, self._flush)
+            gate.journal.when_durable(position, self._recorded)
         else:
-            self._flush()
+            self._recorded()
+
+    def _recorded(self) -> None:
+        self._on_record = True
+        self._flush()
 
     def _held_answer(self, cost: int) -> bytes:
         """The whole answer, now that its cost is known."""
@@ -369,7 +383,7 @@ class Answer:
         ours = self._our_headers(cost)
         passed = self._passed
         if self._kept is not None:
-            self._kept.append(body)
+            self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
         keep_alive = self.exchange.request.keep_alive
         framing = b"content-length: %d\r\n" % len(body)
         return answer_head(self._status, passed, self.exchange.id, ours, framing, keep_alive) + body
@@ -440,7 +454,7 @@ class Answer:
             (*exchange.attempts, self._attempt(code)),
             _tokens_of(tokens),
         )
-        self._flush()
+        self._recorded()
 
     def _error_bytes(self) -> bytes:
         """The failure as this client can still be told it: an error event where a stream runs, else a whole answer."""
@@ -458,8 +472,8 @@ class Answer:
         return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.request.keep_alive, extra=tag)
 
     def _flush(self) -> None:
-        """Everything is on record: the last bytes may go."""
-        if not self._settled:
+        """Let the last bytes go, as soon as everything is on record."""
+        if not self._on_record:
             return
         out, self._out = self._out, []
         if out or self._head:
@@ -515,6 +529,9 @@ class Answer:
         if self.exchange.ended:
             return
         self._client_left_at = self._gate.now
+        if not self._sent_nanos:
+            # The intent is on its way to the disk: ``send`` finds nobody there.
+            return
         if self._settled:
             if self._upstream_ended:
                 return
@@ -522,6 +539,8 @@ class Answer:
             self._end()
             return
         if self._concluding:
+            # Its client's sweep is gone, and the end of the provider's body may never come.
+            self._gate.drains.add(self)
             return
         self.resume()
         target = self.exchange.target
@@ -535,6 +554,8 @@ class Answer:
             return
         self._cancel()
         self._concluding = True
+        # Half an answer must not be replayed as a whole one.
+        self._kept = None
         if policy == "no_bill":
             self._settle_and_deliver("aborted", 499, "client_gone", NO_USAGE, "none", None)
             return
@@ -568,6 +589,8 @@ class Answer:
         exchange = self.exchange
         target = exchange.target
         assert target is not None
+        if not self._sent_nanos:
+            return
         if self._settled or self._concluding:
             # ``[DONE]`` was seen but not the end of the body: the client need not wait for it.
             if self._connection is not None and now - self._last_at > 1.0 and self._settled:

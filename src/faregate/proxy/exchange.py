@@ -451,6 +451,9 @@ class Exchange:
         waited = (gate.monotonic_nanos() - self.started) // 1000
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         self._release()
+        # The next one has its own maximum and its own tokenizer.
+        self.cap = self.input_tokens = 0
+        self.counted = False
         del self.candidates[0]
         if self.client is None:
             self._give_up()
@@ -540,6 +543,9 @@ class Exchange:
         self.ended = True
         client = self.client
         if client is not None:
+            if self.request.method == b"HEAD":
+                # A body after the answer to HEAD would be read as the next answer.
+                answer = answer[: answer.index(b"\r\n\r\n") + 4]
             client.write(answer)
             client.ended(self.request.keep_alive)
 

@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from faregate.config.settings import GateSettings
 from faregate.control import Provider, Unknown
@@ -25,7 +25,7 @@ from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
-from faregate.core.usage import NO_USAGE
+from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import Problem, Unavailable
 from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
 from faregate.proxy.answer import Answer
@@ -39,14 +39,13 @@ from faregate.proxy.upstream import Pool
 
 logger = logging.getLogger("faregate.gate")
 
+Counted = TypeVar("Counted", int, Estimate)
+
 #: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
 SWEEP_S: Final = 0.25
 
 #: Refusals wait this many at most before they are journalled (they are after the reply, in batches).
 REFUSED_BATCH: Final = 256
-
-#: Texts longer than this are counted in a thread; shorter ones cost less than handing them over.
-COUNT_HERE_CHARACTERS: Final = 8_192
 
 _NOT_READY: Final = Problem("not_ready", "Not accepted: the gateway is starting.", retry_after_s=1)
 _DRAINING: Final = Problem("draining", "Not accepted: the gateway is stopping; nothing was charged.", retry_after_s=1)
@@ -325,7 +324,7 @@ class Gate:
         self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0)
         return True
 
-    def tell_mistake(self, error: Exception) -> None:
+    def tell_mistake(self, error: BaseException) -> None:
         """Log where an unforeseen error arose, without its text, which may quote what a caller sent."""
         places = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
@@ -373,12 +372,18 @@ class Gate:
     # -- counting tokens -----------------------------------------------------------------------------------------------
 
     def count_tokens(self, texts: Sequence[str], encoding: str, then: Callable[[int], None]) -> None:
-        """Count the tokens of some texts off the loop (loading a vocabulary takes a third of a second)."""
+        """Count the tokens of some texts off the loop (loading a vocabulary takes a third of a second).
+
+        Where they cannot be counted it is ``COUNT_MAX``, so that the bound by length stands.
+        """
         future = self.loop.run_in_executor(self._counting, _count, self._counter, tuple(texts), encoding)
-        future.add_done_callback(lambda done: then(0 if done.cancelled() else done.result()))
+        future.add_done_callback(lambda done: then(self._counted(done, COUNT_MAX)))
 
     def count_usage(self, exchange: Exchange, metered: Metered, then: Callable[[Estimate], None]) -> None:
-        """What a call used, by our own count, for a provider that told nothing usable."""
+        """What a call used, by our own count, for a provider that told nothing usable.
+
+        Where even that fails, its whole input bound and a token for each character: a call is never free by accident.
+        """
         reservation, target = exchange.reservation, exchange.target
         assert reservation is not None
         assert target is not None
@@ -399,8 +404,19 @@ class Gate:
                 output_tokens_max=held.output_tokens,
             )
 
+        most = Usage(input_text=held.input_tokens, output_text=min(metered.characters, held.output_tokens))
         future = self.loop.run_in_executor(self._counting, count)
-        future.add_done_callback(lambda done: then(Estimate(NO_USAGE, "none") if done.cancelled() else done.result()))
+        future.add_done_callback(lambda done: then(self._counted(done, Estimate(most, "estimate"))))
+
+    def _counted(self, done: "asyncio.Future[Counted]", otherwise: Counted) -> Counted:
+        """What was counted, or ``otherwise``: an exchange that waits for it must go on in any case."""
+        if done.cancelled():
+            return otherwise
+        error = done.exception()
+        if error is None:
+            return done.result()
+        self.tell_mistake(error)
+        return otherwise
 
 
 def _count(counter: TokenCounter, texts: Sequence[str], encoding: str) -> int:

@@ -38,6 +38,9 @@ DESCRIBING: Final = frozenset(
     )
 )
 
+#: So many pieces of a body are kept apart; more, as tiny chunks make them, cost many times their bytes.
+PIECES_MAX: Final = 1024
+
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -135,6 +138,8 @@ class RequestParser:
         "_in_body",
         "_known",
         "_llhttp",
+        "_long",
+        "_overhead",
         "_problem",
         "_request",
         "_url",
@@ -168,7 +173,11 @@ class RequestParser:
         self._field_bytes = 0
         self._describes = False
         self._body: list[bytes] = []
+        #: The beginning of a body that came in very many pieces.
+        self._long: bytearray | None = None
         self._body_bytes = 0
+        #: Bytes since the last one of the body: chunk sizes, extensions, trailers.
+        self._overhead = 0
         self._problem: Problem | None = None
 
     @property
@@ -194,7 +203,11 @@ class RequestParser:
             if again is not None:
                 self.ready.append(again)
                 return
+        if self.problem is not None:
+            # Nothing can be understood after it, and llhttp would go on collecting a field without end.
+            return
         self.head_bytes += len(data)
+        in_body, body_bytes = self._in_body, self._body_bytes
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade:
@@ -202,6 +215,10 @@ class RequestParser:
         except httptools.HttpParserError as error:
             # The parser's text names the rule and echoes nothing of what was sent.
             self.problem = _framing(str(error) or "the request cannot be parsed")
+        if in_body and self._in_body:
+            self._overhead = self._overhead + len(data) if self._body_bytes == body_bytes else 0
+            if self._overhead > self._bounds.head:
+                self.problem = _head_too_large(self._bounds)
         if self._in_body or self.ready:
             self.head_bytes = 0
         elif self.head_bytes > self._bounds.head:
@@ -261,6 +278,9 @@ class RequestParser:
         request.describes = self._describes
         request.keep_alive = llhttp.should_keep_alive()
         problem = self._problem or _check_head(request, llhttp.get_http_version(), self._bounds)
+        if problem is None and b"upgrade" in headers and llhttp.should_upgrade():
+            # Refused here, because llhttp calls the request whole without its body.
+            problem = _framing("protocol upgrades are not offered")
         if problem is None and (self._fields > self._bounds.fields or self._field_bytes > self._bounds.head):
             problem = _head_too_large(self._bounds)
         if problem is not None:
@@ -275,7 +295,12 @@ class RequestParser:
             if self._request is not None:
                 self._give_up(self._request, body_too_large(self._bounds.body))
             return
-        self._body.append(data)
+        pieces = self._body
+        pieces.append(data)
+        if len(pieces) == PIECES_MAX:
+            self._long = self._long if self._long is not None else bytearray()
+            self._long += b"".join(pieces)
+            pieces.clear()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -287,7 +312,11 @@ class RequestParser:
             return
         self._request = None
         pieces = self._body
-        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._long is None:
+            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        else:
+            request.body = b"".join((self._long, *pieces))
+            self._long = None
         self._body = []
         self.ready.append(request)
 
@@ -297,6 +326,7 @@ class RequestParser:
         request.keep_alive = False
         self._request = None
         self._body = []
+        self._long = None
         self.ready.append(request)
 
 

@@ -73,8 +73,14 @@ def limit_problem(refusal: LimitRefusal, would_fit: Mapping[str, Any] | None) ->
     show = dollars if limit.unit_name == "usd" else str
     amount = refusal.amount or 0
     left = max(0, amount - refusal.posted - refusal.held)
+    subject = dict(zip(limit.each, refusal.subject, strict=False))
+    named = [f"{name} {value}" for name, value in limit.selector]
+    # Of a limit for each value, the caller is told whose counter is meant.
+    named += [f"{name} {value}" if value else f"calls without a {name}" for name, value in subject.items()]
+    where = ", ".join(named) or "everyone"
     details = {
         "limit": limit.id,
+        "subject": subject or None,
         "also": list(refusal.others),
         "unit": limit.unit_name,
         "amount": show(amount),
@@ -86,12 +92,11 @@ def limit_problem(refusal: LimitRefusal, would_fit: Mapping[str, Any] | None) ->
         "would_fit": dict(would_fit) if would_fit else None,
         "contact": limit.contact or None,
     }
-    where = ", ".join(f"{name} {value}" for name, value in limit.selector) or "everyone"
     if refusal.code == "budget_exhausted":
         message = (
             f"The {limit.window} limit of {show(amount)} {limit.unit_name} for {where} has {show(left)} left; "
             f"this request may use up to {show(refusal.wanted)}. "
-            + ("Lower max_tokens, or ask for a higher limit." if left else "Ask for a higher limit.")
+            + ("Lower max_tokens, or ask for a higher limit." if would_fit else "Ask for a higher limit.")
         )
     elif refusal.code == "concurrency_limited":
         message = f"Limit of {amount} calls at a time for {where} reached; retry when one has ended."

@@ -21,6 +21,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_closing",
+        "_closing_since",
         "_gate",
         "_head_since",
         "_parser",
@@ -40,6 +41,7 @@ class ClientConnection(asyncio.Protocol):
         self._gate = gate
         self._parser = RequestParser(gate.bounds)
         self._closing = False
+        self._closing_since = 0.0
         self._reading = True
         self._head_since = 0.0
         self.exchange: Exchange | None = None
@@ -64,20 +66,27 @@ class ClientConnection(asyncio.Protocol):
         parser.feed(data)
         if self.exchange is None:
             self._next()
-        elif len(parser.ready) >= PIPELINE_MAX and self._reading:
-            self._reading = False
-            self.transport.pause_reading()
-        if parser.problem is not None and self.exchange is None and not self._closing:
-            self.fail(parser.problem)
-        elif parser.awaits_continue and parser.in_body and not parser.body_bytes:
-            parser.awaits_continue = False
+        if (parser.ready or parser.problem is not None) and not self._closing:
+            if self._reading and (len(parser.ready) >= PIPELINE_MAX or parser.problem is not None):
+                self._reading = False
+                self.transport.pause_reading()
+            if self.exchange is None and not parser.ready and parser.problem is not None:
+                self.fail(parser.problem)
+        elif parser.awaits_continue and self.exchange is None:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Let a client that waits for leave send its body; never in the middle of the answer before."""
+        parser = self._parser
+        parser.awaits_continue = False
+        if parser.in_body and not parser.body_bytes and not self._closing:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _next(self) -> None:
         """Start the next whole request, if there is one."""
         ready = self._parser.ready
-        # A loop, not a call from the end of an exchange: a run of refusals must not grow the stack.
-        while ready and self.exchange is None and not self._closing:
+        # One at a time, and none while the answers before it are unread: ``ended`` and ``resume_writing`` come back.
+        if ready and self.exchange is None and not self._closing and not self.paused_since:
             request: Request = ready.popleft()
             exchange = self.exchange = Exchange(self._gate, self, request)
             try:
@@ -105,6 +114,8 @@ class ClientConnection(asyncio.Protocol):
             self.fail(self._parser.problem)
         else:
             self.idle_since = self._gate.now
+            if self._parser.awaits_continue:
+                self._continue()
             if not self._reading:
                 self._reading = True
                 self.transport.resume_reading()
@@ -121,6 +132,8 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written; what still comes in is not looked at."""
+        if not self._closing:
+            self._closing_since = self._gate.now
         self._closing = True
         self.transport.close()
 
@@ -130,6 +143,11 @@ class ClientConnection(asyncio.Protocol):
         parser = self._parser
         if self.paused_since and now - self.paused_since > settings.slow_reader_ms / 1000:
             self.transport.abort()
+            return
+        if self._closing and self.exchange is None:
+            # A client that never reads its last answer must not keep its connection.
+            if now - self._closing_since > settings.slow_reader_ms / 1000:
+                self.transport.abort()
             return
         if self.exchange is not None:
             self.exchange.sweep(now)
@@ -143,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
                     self.fail(Problem("header_timeout", "Headers arrived too slowly.", close=True))
             elif age > settings.body_grace_ms / 1000 and parser.body_bytes < age * settings.body_bytes_per_second_min:
                 self.fail(Problem("body_timeout", "Body arrived too slowly.", close=True))
-        else:
+        elif not parser.ready:
             self._head_since = 0.0
             if self._gate.draining or now - self.idle_since > settings.keep_alive_ms / 1000:
                 self.close()
@@ -159,6 +177,8 @@ class ClientConnection(asyncio.Protocol):
         self.paused_since = 0.0
         if self.exchange is not None:
             self.exchange.resume()
+        elif self._parser.ready:
+            self._gate.loop.call_soon(self._resume)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""

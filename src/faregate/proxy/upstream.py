@@ -141,11 +141,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_head = True
         self._head_from = 0
         self._interim = 0
-        if self.odd or not self._keep_alive:
+        if self.odd or not self._keep_alive or self.transport.get_write_buffer_size():
+            # An answer that came before its request was sent: the rest of that must not stand before the next one.
             self.close()
         else:
             self.used = True
             self._pool.give_back(self)
+
+    def give_back(self) -> None:
+        """Carry another exchange: nothing was sent for this one."""
+        self._pool.give_back(self)
 
     def close(self) -> None:
         """Close and forget."""

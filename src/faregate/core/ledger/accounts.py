@@ -1,17 +1,14 @@
 """Names of the ledger's accounts.
 
-Owns how payers, providers and the two places of uncertainty are spelled, and how to read a name back. Knows no
-amounts. Names are parts joined by colons, each part percent-escaped where it holds a colon, so that no tenant can name
-a team in a way that lands on another's account.
+Owns how payers, providers and the two places of uncertainty are spelled. Knows no amounts. Names are parts joined by
+colons, each part percent-escaped where it holds a colon, so that no tenant can name a team in a way that lands on
+another's account.
 """
 
 from faregate.core.attribution import Attribution
 
 #: What the house pays itself: unknowns that nobody else is charged for, and evidence that came too late.
 OPERATOR = "operator"
-
-#: Parts of a payer's account after its first word, in order.
-PAYER_PARTS = ("organization", "team", "project", "user", "key")
 
 
 def payer_account(who: Attribution) -> str:
@@ -37,11 +34,6 @@ def unresolved_account(provider: str) -> str:
 def account_name(*parts: str) -> str:
     """An account's name from its parts, of any text."""
     return ":".join([_escape(part) for part in parts])
-
-
-def account_parts(name: str) -> tuple[str, ...]:
-    """The parts of an account's name: the inverse of ``account_name``."""
-    return tuple(part.replace("%3A", ":").replace("%25", "%") for part in name.split(":"))
 
 
 def _escape(part: str) -> str:

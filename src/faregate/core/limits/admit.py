@@ -223,28 +223,6 @@ class Allowances:
         self._end(reservation)
         return True
 
-    def extend(self, reservation: Reservation, more: Amounts, now_nanos: int) -> LimitRefusal | None:
-        """Hold ``more`` on every allowance of an open reservation, or on none and say why.
-
-        It counts in the window that admitted the reservation, even if that has ended.
-        """
-        assert not reservation.ended, "an ended reservation cannot be extended"
-        blocked = [
-            _binding(allowance, more)
-            for allowance in reservation.holds
-            if allowance.posted + allowance.held + more[allowance.unit] > allowance._meter.ceiling
-        ]
-        if blocked:
-            return refuse(blocked, max(now_nanos, self._latest))
-        for allowance in reservation.holds:
-            allowance.held += more[allowance.unit]
-        reservation.amounts = Amounts(*(old + new for old, new in zip(reservation.amounts, more, strict=True)))
-        if reservation.unknown:
-            self.unknown_total_usd += more.usd
-        else:
-            self.held_total_usd += more.usd
-        return None
-
     def room(self, limits: Sequence[CompiledLimit], who: Attribution, now_nanos: int) -> Amounts:
         """The most that fits right now in each unit, over all hard ``limits``; ``UNLIMITED`` where none bounds it."""
         now_nanos = self._at(now_nanos)
@@ -351,10 +329,6 @@ class Allowances:
     def open_count(self) -> int:
         """Reservations that have not ended, unknown ones included."""
         return len(self._open)
-
-    def open_reservations(self) -> tuple[Reservation, ...]:
-        """The reservations that have not ended, in no order."""
-        return tuple(self._open)
 
     @property
     def counters(self) -> int:

@@ -115,7 +115,6 @@ class LimitIndex:
         "_static_dimensions",
         "_static_shapes",
         "_tables",
-        "dynamic",
         "limits",
     )
 
@@ -186,11 +185,6 @@ class LimitIndex:
         self._dynamic_shapes = tuple(varying)
         self._static_dimensions = _getter(tuple(sorted(dimensions)))
         self._found: dict[Any, tuple[CompiledLimit, ...]] = {}
-        #: Some limit selects on or counts each end user, run or tag. Where none does, requests of the same key,
-        #: project, stage, model, deployment and service match the same limits and share their counters.
-        self.dynamic = bool(varying) or any(
-            _is_per_request(name) for limit in self.limits.values() for name in limit.each
-        )
 
     def matching(self, who: Attribution) -> tuple[CompiledLimit, ...]:
         """Every limit that applies to ``who``, in an order that depends on the limits only."""

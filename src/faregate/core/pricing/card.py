@@ -1,8 +1,7 @@
 """A rate card: the prices of one model at one provider, for one stretch of time.
 
 A price is an integer number of pico-dollars per ``per`` units, so that six decimals per million units are exact; the
-one
-division happens when a charge is posted.
+one division happens when a charge is posted.
 """
 
 from typing import NamedTuple

@@ -72,17 +72,6 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
         raise Failed(f"the backup could not be written: {problem}", hint="nothing was left behind") from problem
 
 
-def read_manifest(file: Path) -> Manifest:
-    """What a backup says about itself.
-
-    Raises:
-        Failed: it is not a whole backup.
-        Unsafe: a newer version wrote it; both versions are named.
-    """
-    with _unpacking(file), tarfile.open(file, "r:") as archive:
-        return _manifest_of(archive, file)
-
-
 def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Manifest:
     """Restore a backup into a data folder that has no books and no journal yet.
 

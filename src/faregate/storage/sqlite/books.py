@@ -82,7 +82,7 @@ class SqliteBooks:
                     # An id came twice, which the fast way does not expect: look up what has ended, then try again.
                     self._projection.forget()
                     self._apply(records, repeated=True)
-            except BaseException:
+            except BaseException:  # However a batch fails, what is remembered of it was never committed.
                 self._projection.forget()
                 raise
 

@@ -41,7 +41,7 @@ def open_books(path: Path, clock: Clock) -> SqliteBooks:
     books = SqliteBooks(path, clock)
     try:
         wrong = books.check()
-    except BaseException:
+    except BaseException:  # Nobody gets these books, whatever kept them from being looked at.
         books.close()
         raise
     if wrong:
