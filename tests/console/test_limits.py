@@ -49,6 +49,14 @@ def test_the_same_selection_unit_and_window_is_the_same_limit(api: Api) -> None:
     assert len(api.get("/api/v1/limits")["data"]) == 2
 
 
+def test_a_value_that_reads_like_a_selector_is_another_limit(api: Api) -> None:
+    """A team named ``a,user=b`` does not take over the limit of the user b in the team a."""
+    first = api.post("/api/v1/limits", {**LIMIT, "select": {"team": "a", "user": "b"}})
+    other = api.post("/api/v1/limits", {**LIMIT, "select": {"team": "a,user=b"}})
+    assert other["id"] != first["id"]
+    assert api.get(f"/api/v1/limits/{first['id']}")["select"] == {"team": "a", "user": "b"}
+
+
 @pytest.mark.parametrize(
     ("change", "code", "field"),
     [

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from faregate.core.amounts import Amounts, held_amounts
@@ -255,6 +255,13 @@ def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) ->
 
 @settings(max_examples=100, deadline=None)
 @given(journal=journals)
+@example(
+    journal=[
+        intended("req_0", held=0),
+        settled("req_0", charge=0, resolution="late_evidence"),
+        settled("req_0", charge=1, resolution="late_evidence"),
+    ]
+)
 def test_an_event_written_twice_in_a_row_counts_once(journal: list[Event]) -> None:
     """A journal in which every event is doubled tells the same money as the plain one."""
     plain = Oracle(journal)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.core.metering.meter import Report
+from faregate.core.metering.meter import Event, Report
 from faregate.core.usage import Usage
 from faregate.dialects import DIALECTS
-from faregate.dialects.answers import report_of, usage_in_tail
+from faregate.dialects.answers import NAME_CHARACTERS_MAX, report_of, usage_in_tail
 
 MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
 
@@ -31,6 +31,17 @@ def test_reported() -> None:
     }
     expected = Usage(input_text=40, input_cached=60, output_text=10, output_reasoning=30)
     assert report_of(answer(usage)) == Report(expected, "", "gpt-4o-2024", "chatcmpl-1", True)
+
+
+def test_a_name_without_end_is_cut() -> None:
+    """Whatever a provider calls its model and its answer, a settlement fits into a record of the journal."""
+    endless = "m" * 2_000_000
+    told = answer({"prompt_tokens": 1, "completion_tokens": 1}, model=endless, id=endless)
+    loosely = answer({"prompt_tokens": "?"}, model=endless, id=endless)
+    event = DIALECTS["chat.completions"].decode_event(answer(model=endless, id=endless))
+    assert isinstance(event, Event)
+    for named in (report_of(told), report_of(loosely), event):
+        assert (len(named.model), len(named.id)) == (NAME_CHARACTERS_MAX, NAME_CHARACTERS_MAX)
 
 
 def test_reasoning_beside_the_output() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import socket
 from pathlib import Path
 
 import httpx2
@@ -560,10 +559,10 @@ async def test_the_next_deployment_is_tried_when_the_first_does_not_connect(tmp_
 @scenario
 async def test_the_next_deployment_has_a_bound_of_its_own(tmp_path: Path) -> None:
     """What was clamped or counted for one that did not connect says nothing about the next."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     simulator = await simulate()
-    dead, alive = provider(f"http://127.0.0.1:{port}/v1", name="dead"), provider(simulator.url + "/v1")
+    with Refuser() as refuser:
+        dead = provider(f"http://127.0.0.1:{refuser.port}/v1", name="dead")
+    alive = provider(simulator.url + "/v1")
     places = (deployment("dead/sim-1", provider="dead"), deployment(output_tokens_max=300))
     async with running_gate(
         tmp_path,
@@ -672,3 +671,29 @@ async def test_a_refused_call_does_not_use_up_its_idempotency_key(tmp_path: Path
         sent = await running.chat(headers=headers)
 
         assert [refused.status_code, sent.status_code] == [429, 200]
+
+
+@scenario
+async def test_a_large_answer_is_not_kept_for_its_repeat(tmp_path: Path) -> None:
+    """Beyond a mebibyte the repeat is told that the call was made, and it is not made again."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    choice = {"message": {"role": "assistant", "content": "x" * 1_100_000}, "finish_reason": "stop"}
+    body = json.dumps({"id": "1", "model": "sim-1", "choices": [choice], "usage": usage}).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with server, running_gate(tmp_path, providers=(provider(url),)) as running:
+        headers = {"idempotency-key": "large"}
+        first = await running.chat(headers=headers)
+        again = await running.chat(headers=headers)
+
+        assert (first.status_code, len(first.content)) == (200, len(body))
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "idem_completed")
+        assert len(running.of(Settled)) == 1

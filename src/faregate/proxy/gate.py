@@ -171,10 +171,12 @@ class Gate:
         """A few times a second: deadlines, idle connections, what waits to be written."""
         self.loop.call_later(SWEEP_S, self._sweep)
         self.now = now = self.loop.time()
-        for client in list(self._connections):
-            client.sweep(now)
-        for answer in list(self.drains):
-            answer.sweep(now)
+        sweeps = [client.sweep for client in self._connections] + [answer.sweep for answer in self.drains]
+        for sweep in sweeps:
+            try:
+                sweep(now)
+            except Exception as error:  # One connection's mistake must not stop the deadlines of all the others.
+                self.tell_mistake(error)
         for pool in self._pools.values():
             pool.close_idle(now)
         self._tell_refusals()

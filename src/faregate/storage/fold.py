@@ -207,7 +207,7 @@ def _settle_again(batch: Batch, event: Settled, ended: dict[str, Ended] | None) 
         raise RepeatedId(event.id)
     before = ended.get(event.id, Ended(State.ABSENT))
     step = _step(before.state, event)
-    if not step.changes:
+    if not step.changes or (step.action is Action.CHARGE_OPERATOR and event.charge == before.charged):
         return
     ended[event.id] = before._replace(state=step.state)
     who = Attribution(provider=before.provider)
