@@ -56,6 +56,12 @@ def test_the_digest_depends_on_the_pepper_and_hides_the_key() -> None:
     assert key[6:20] not in keys.digest(b"a", key)
 
 
+def test_a_fingerprint_tells_peppers_apart_and_is_no_digest_of_a_key() -> None:
+    """It is short, the same each time, and nothing that opens anything."""
+    assert keys.fingerprint(b"a") == keys.fingerprint(b"a") != keys.fingerprint(b"b")
+    assert len(keys.fingerprint(b"a")) == 16
+
+
 def test_a_view_shows_the_first_eight_characters_and_a_mask() -> None:
     """What is shown of a key later does not open anything."""
     key = keys.make(bytes(range(32)))

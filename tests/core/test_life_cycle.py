@@ -26,7 +26,7 @@ from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Settl
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
-from faregate.core.limits.admit import Allowances, CompiledLimit, LimitIndex, LimitRefusal, Reservation
+from faregate.core.limits.admit import Allowances, CompiledLimit, LimitIndex, LimitRefusal, Reservation, Standing
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
 from faregate.core.usage import Usage
 
@@ -127,7 +127,7 @@ class LifeCycle(RuleBasedStateMachine):
         id = f"req_{self.made:04}"
         amounts = held_amounts(usd, incoming, outgoing)
         index = LimitIndex(self.limits.values())
-        outcome = self.allowances.reserve(id, index.matching(caller), caller, amounts, self.wall())
+        outcome = self.allowances.reserve(id, Standing(caller, index.matching(caller)), amounts, self.wall())
         binding = {limit.id for limit in self.limits.values() if self.binds(limit, caller, amounts)}
         if isinstance(outcome, LimitRefusal):
             assert {outcome.limit.id, *outcome.others} == binding

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,6 +18,7 @@ from faregate.core.limits.admit import (
     LimitIndex,
     LimitRefusal,
     Reservation,
+    Standing,
     View,
 )
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
@@ -26,6 +28,10 @@ NOON = 1_789_387_200 * SECOND
 
 ANN = Attribution(organization="default", team="research", user="ann", key="key_1", end_user="eu_1")
 BOB = ANN._replace(user="bob", key="key_2", end_user="eu_2")
+
+
+#: Whoever asks keeps its standing while the limits stay the same, as the gate does.
+STANDINGS: WeakKeyDictionary[Allowances, tuple[LimitIndex, dict[Attribution, Standing]]] = WeakKeyDictionary()
 
 
 def limit(id: str = "lim_1", **fields: Any) -> CompiledLimit:
@@ -46,8 +52,14 @@ def opened(*limits: CompiledLimit, now: int = NOON, each_max: int = 1000) -> All
 def ask(
     allowances: Allowances, amounts: Amounts, who: Attribution = ANN, now: int = NOON
 ) -> Reservation | LimitRefusal:
-    """Reserve on every limit that matches."""
-    return allowances.reserve("req_1", allowances._index.matching(who), who, amounts, now)
+    """Reserve on every limit that matches, by a standing that is kept as long as the limits stay the same."""
+    index = allowances._index
+    if allowances not in STANDINGS or STANDINGS[allowances][0] is not index:
+        STANDINGS[allowances] = (index, {})
+    standings = STANDINGS[allowances][1]
+    if who not in standings:
+        standings[who] = Standing(who, index.matching(who))
+    return allowances.reserve("req_1", standings[who], amounts, now)
 
 
 def admitted(allowances: Allowances, amounts: Amounts, who: Attribution = ANN, now: int = NOON) -> Reservation:
@@ -85,7 +97,7 @@ def test_what_was_not_used_comes_back() -> None:
     """Settling frees the hold and posts what was used."""
     allowances = opened(limit())
     allowances.settle(admitted(allowances, Amounts(usd=100)), Amounts(usd=30))
-    assert allowances.room(tuple(allowances._index), ANN, NOON).usd == 70
+    assert allowances.room(Standing(ANN, allowances._index), NOON).usd == 70
     assert spent(allowances) == {("lim_1", ()): (30, 0)}
 
 
@@ -117,7 +129,7 @@ def test_an_overrun_blocks() -> None:
     allowances = opened(limit())
     allowances.settle(admitted(allowances, Amounts(usd=100)), Amounts(usd=130))
     assert refused(allowances, Amounts(usd=0)).posted == 130
-    assert allowances.room(tuple(allowances._index), ANN, NOON).usd == 0
+    assert allowances.room(Standing(ANN, allowances._index), NOON).usd == 0
 
 
 def test_an_amount_of_zero_admits_nothing() -> None:
@@ -132,7 +144,7 @@ def test_what_does_not_bind_still_counts(fields: dict[str, Any]) -> None:
     allowances = opened(limit(**fields))
     allowances.settle(admitted(allowances, Amounts(usd=10**17)), Amounts(usd=10**17))
     assert spent(allowances) == {("lim_1", ()): (10**17, 0)}
-    assert allowances.room(tuple(allowances._index), ANN, NOON) == Amounts(*[UNLIMITED] * 9)
+    assert allowances.room(Standing(ANN, allowances._index), NOON) == Amounts(*[UNLIMITED] * 9)
 
 
 def test_concurrency_comes_back() -> None:
@@ -209,7 +221,7 @@ def test_room_is_the_least_that_is_left() -> None:
         limit("lim_4", unit="output_tokens", amount=7, window="minute", mode="soft"),
     )
     admitted(allowances, Amounts(usd=10, tokens=300))
-    room = allowances.room(tuple(allowances._index), ANN, NOON)
+    room = allowances.room(Standing(ANN, allowances._index), NOON)
     assert room == Amounts(*[UNLIMITED] * 9)._replace(usd=30, tokens=700)
 
 
@@ -217,7 +229,7 @@ def test_what_fits_the_room_is_admitted() -> None:
     """Reserving exactly the room succeeds, and one more is refused."""
     allowances = opened(limit("lim_1", amount=100), limit("lim_2", amount=40))
     admitted(allowances, Amounts(usd=10))
-    admitted(allowances, Amounts(usd=allowances.room(tuple(allowances._index), ANN, NOON).usd))
+    admitted(allowances, Amounts(usd=allowances.room(Standing(ANN, allowances._index), NOON).usd))
     refused(allowances, Amounts(usd=1))
 
 

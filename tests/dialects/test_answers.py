@@ -30,7 +30,7 @@ def test_reported() -> None:
         "completion_tokens_details": {"reasoning_tokens": 30, "accepted_prediction_tokens": 1, "audio_tokens": None},
     }
     expected = Usage(input_text=40, input_cached=60, output_text=10, output_reasoning=30)
-    assert report_of(answer(usage)) == Report(expected, "", "gpt-4o-2024", "chatcmpl-1", True)
+    assert report_of(answer(usage)) == Report(expected, "", "gpt-4o-2024", "chatcmpl-1")
 
 
 def test_a_name_without_end_is_cut() -> None:
@@ -58,7 +58,7 @@ def test_reasoning_beside_the_output() -> None:
 @pytest.mark.parametrize("body", [answer(), answer(None)])
 def test_absent(body: bytes) -> None:
     """No report is not a broken report."""
-    assert report_of(body) == Report(None, "", "gpt-4o-2024", "chatcmpl-1", True)
+    assert report_of(body) == Report(None, "", "gpt-4o-2024", "chatcmpl-1")
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,13 @@ def test_absent(body: bytes) -> None:
 )
 def test_broken(usage: Any, rule: str) -> None:
     """A report that cannot be true is named by the rule it breaks, and the rest is still read."""
-    assert report_of(answer(usage)) == Report(None, rule, "gpt-4o-2024", "chatcmpl-1", True)
-
-
-def test_unfinished() -> None:
-    """An answer is finished when every choice says why it ended."""
-    assert not report_of(answer(choices=[MESSAGE, {"index": 1, "finish_reason": None}])).finished
+    assert report_of(answer(usage)) == Report(None, rule, "gpt-4o-2024", "chatcmpl-1")
 
 
 def test_embeddings() -> None:
     """Embeddings report their input alone."""
     body = b'{"model":"e","data":[{"embedding":"AAAA"}],"usage":{"prompt_tokens":7,"total_tokens":7}}'
-    assert DIALECTS["embeddings"].usage_of(body) == Report(Usage(input_text=7), "", "e", "", True)
+    assert DIALECTS["embeddings"].usage_of(body) == Report(Usage(input_text=7), "", "e", "")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"usage":', b"\xff", b"[" * 100_000])

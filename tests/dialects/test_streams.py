@@ -30,7 +30,6 @@ class Expected(NamedTuple):
     finished: bool = True
     choices: int = 1
     malformed: bool = False
-    changed: bool = False
     error: bool = False
     unreported: int = 0
     #: It holds an event that only reports usage.
@@ -60,7 +59,7 @@ EXPECTED = {
     "not_json": Expected("Hi!", malformed=True),
     "odd_shapes": Expected("Listok", usage=None, invalid="the usage report is not an object", hides=False),
     "usage_with_the_end": Expected("Hi", hides=False),
-    "usage_twice": Expected("Hi", changed=True),
+    "usage_twice": Expected("Hi"),
     "usage_then_text": Expected("Hi and more", unreported=9),
     "broken_usage": Expected("Hi", usage=None, invalid=NEGATIVE),
     "completions": Expected(
@@ -85,23 +84,22 @@ def without_hidden(name: str, data: bytes) -> bytes:
     return b"".join(events[:place] + events[place + 1 :])
 
 
-def run(name: str, pieces: list[bytes], hide: bool) -> tuple[bytes, bool, Metered]:
+def run(name: str, pieces: list[bytes], hide: bool) -> tuple[bytes, bool, bool, Metered]:
     expected = EXPECTED[name]
     meter = StreamMeter(DIALECTS[expected.operation].decode_event, hide, expected.choices)
     forwarded = b"".join(meter.feed(piece) for piece in pieces) + meter.tail()
-    return forwarded, meter.done, meter.finish("complete")
+    return forwarded, meter.done, meter.finish_seen, meter.finish("complete")
 
 
 def metered(name: str) -> Metered:
     expected = EXPECTED[name]
     return Metered(
-        Report(expected.usage, expected.invalid, *expected.named, expected.finished),
+        Report(expected.usage, expected.invalid, *expected.named),
         "complete",
         expected.text,
         len(expected.text),
         expected.unreported,
         expected.malformed,
-        expected.changed,
         expected.error,
     )
 
@@ -119,7 +117,7 @@ def test_every_split(name: str, hide: bool, line_end: bytes) -> None:
     data = transcript(name)
     kept = without_hidden(name, data) if hide else data
     data, kept = data.replace(b"\n", line_end), kept.replace(b"\n", line_end)
-    expected = (kept, b"[DONE]" + line_end in data, metered(name))
+    expected = (kept, b"[DONE]" + line_end in data, EXPECTED[name].finished, metered(name))
     assert run(name, [data], hide) == expected
     assert run(name, [data[at : at + 1] for at in range(len(data))], hide) == expected
     # The rarer line ends are cut at fewer places, all of them next to a line end among them.
@@ -135,7 +133,7 @@ def test_any_split(name: str, hide: bool, cuts: list[int], marked: bool) -> None
     kept = (b"\xef\xbb\xbf" if marked else b"") + without_hidden(name, transcript(name)) if hide else data
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     pieces = [data[start:end] for start, end in pairwise(edges)]
-    assert run(name, pieces, hide) == (kept, b"[DONE]\n" in data, metered(name))
+    assert run(name, pieces, hide) == (kept, b"[DONE]\n" in data, EXPECTED[name].finished, metered(name))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -154,7 +152,7 @@ def test_every_cut(name: str, hide: bool) -> None:
     data = transcript(name)
     kept = without_hidden(name, data)
     for end in range(len(data)):
-        forwarded, _, told = run(name, [data[:end]], hide)
+        forwarded, _, _, told = run(name, [data[:end]], hide)
         assert EXPECTED[name].text.startswith(told.text)
         assert told.characters == len(told.text)
         if hide:

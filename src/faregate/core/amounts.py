@@ -40,10 +40,12 @@ NOTHING = Amounts()
 
 def held_amounts(usd: int, input_tokens: int, output_tokens: int) -> Amounts:
     """The amounts one call holds: its bounds, one request and one concurrency slot."""
-    return Amounts(usd, input_tokens + output_tokens, input_tokens, output_tokens, 1, 1)
+    # Twice per request: a named tuple's own constructor costs three times as much as the tuple's.
+    return tuple.__new__(Amounts, (usd, input_tokens + output_tokens, input_tokens, output_tokens, 1, 1, 0, 0, 0))
 
 
 def posted_amounts(charge: int, usage: Usage) -> Amounts:
     """The amounts one ended call posts: what it really used; its concurrency slot comes back."""
-    incoming, outgoing = usage.input_tokens, usage.output_tokens
-    return Amounts(charge, incoming + outgoing, incoming, outgoing, 1, 0)
+    text, cached, write, audio, out, reasoning, out_audio = usage
+    incoming, outgoing = text + cached + write + audio, out + reasoning + out_audio
+    return tuple.__new__(Amounts, (charge, incoming + outgoing, incoming, outgoing, 1, 0, 0, 0, 0))

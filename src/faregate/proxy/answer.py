@@ -8,7 +8,8 @@ It is one file, and a long one, because every callback may find the answer in an
 be checked against each other.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from faregate.core.ledger.events import Attempt, Progressed, Settled
 from faregate.core.metering.fallback import Estimate
@@ -19,8 +20,9 @@ from faregate.dialects.answers import usage_in_tail
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
 from faregate.proxy.deadlines import overdue
-from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, mask, passed_headers
+from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.refuse import problem_answer, problem_event
+from faregate.proxy.snapshot import Target
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -48,7 +50,6 @@ class Answer:
         "_client_left_at",
         "_concluding",
         "_connection",
-        "_content_type",
         "_error",
         "_first_byte_us",
         "_first_token_us",
@@ -81,7 +82,6 @@ class Answer:
         self._request: tuple[bytes, bytes] = (b"", b"")
         self._status = 0
         self._passed = b""
-        self._content_type = b""
         self._meter: StreamMeter | None = None
         self._pieces: list[bytes] = []
         self._bytes = 0
@@ -100,7 +100,8 @@ class Answer:
         self._paused = False
         self._error: Problem | None = None
         self._kept: list[bytes] | None = [] if exchange.idempotency else None
-        self._sent_at = self._last_at = self._progress_at = self._gate.now
+        self._sent_at = self._last_at = self._progress_at = 0.0
+        #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
         self._first_token_us = 0
@@ -112,10 +113,11 @@ class Answer:
         """Send the request; the answer comes back through ``answered`` and ``arrived``."""
         connection = self._connection
         assert connection is not None
+        gate = self._gate
         self._request = (head, body)
-        self._gate.opened(self)
-        self._sent_at = self._last_at = self._progress_at = self._gate.now
-        self._sent_nanos = self._gate.monotonic_nanos()
+        gate.answers_open.add(self)
+        self._sent_at = self._last_at = self._progress_at = gate.now
+        self._sent_nanos = gate.monotonic_nanos()
         if self.exchange.client is None:
             # It left while the intent went to the disk.
             self._connection = None
@@ -136,7 +138,7 @@ class Answer:
             return False
         self._resent = True
         self._connection = None
-        target.pool.dial(self._connected_again, self._not_connected_again)
+        target.pool.dial(self._guarded(self._connected_again), self._guarded(self._not_connected_again))
         return True
 
     def _connected_again(self, connection: UpstreamConnection) -> None:
@@ -160,40 +162,44 @@ class Answer:
         self._status = status
         # It cannot be sent again any more; a long stream should not hold its request's bytes twice.
         self._request = (b"", b"")
-        self._passed, self._content_type = passed_headers(head)
+        passed = self._passed = passed_headers(head)
         self._last_at = self._gate.now
         self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
-        if status == 200 and self._content_type.startswith(b"text/event-stream"):
+        # The look for the bytes alone is cheap; most answers are not streams.
+        if status == 200 and b"text/event-stream" in passed and content_type(passed).startswith(b"text/event-stream"):
             exchange = self.exchange
             call, target = exchange.call, exchange.target
             assert target is not None
             hide = not call.usage_wanted and target.provider.stream_usage
             self._meter = StreamMeter(exchange.dialect.decode_event, hide, call.choices)
-            self._head = self._stream_head()
+            self._head = self._chunked_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(self._write_head)
 
     def arrived(self, pieces: list[bytes], whole: bool) -> None:
         """Pieces of the body, and whether the answer ends with them."""
-        self._last_at = self._gate.now
+        gate = self._gate
+        self._last_at = gate.now
+        meter = self._meter
         if whole:
             self._upstream_ended = True
             self._connection = None
-        if self._meter is not None:
-            self._stream_arrived(self._meter, pieces, whole)
+            if meter is None and not self._bytes and not self._passing:
+                # Nearly every whole answer comes in one read.
+                self._whole_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                return
+        if meter is not None:
+            self._stream_arrived(meter, pieces, whole)
             return
         for piece in pieces:
             self._bytes += len(piece)
-            self._gate.held_bytes += len(piece)
+            gate.held_bytes += len(piece)
         self._pieces += pieces
         if self._passing:
             self._pass(whole)
         elif whole:
-            self._whole_body()
-        elif (
-            self._bytes > self._gate.settings.held_body_bytes_max
-            or self._gate.held_bytes > self._gate.settings.held_bodies_bytes_max
-        ):
+            self._whole_body(b"".join(self._pieces))
+        elif self._bytes > gate.settings.held_body_bytes_max or gate.held_bytes > gate.settings.held_bodies_bytes_max:
             self._start_passing()
 
     def upstream_lost(self, code: str, why: str) -> None:
@@ -245,16 +251,11 @@ class Answer:
         status, code = ("failed", "upstream_error") if metered.error else ("ok", "")
         self._conclude(status, 200, code, metered)
 
-    def _stream_head(self) -> bytes:
-        request = self.exchange.request
-        return answer_head(
-            200,
-            self._passed,
-            self.exchange.id,
-            self._our_headers(None),
-            b"transfer-encoding: chunked\r\n",
-            request.keep_alive,
-        )
+    def _chunked_head(self, target: Target) -> bytes:
+        """The head of an answer that goes on as it comes, without the headers of its cost."""
+        exchange = self.exchange
+        ours, framing = self._our_headers(target), b"transfer-encoding: chunked\r\n"
+        return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive)
 
     def _write_head(self) -> None:
         if self._head:
@@ -262,41 +263,37 @@ class Answer:
 
     # -- whole bodies --------------------------------------------------------------------------------------------------
 
-    def _whole_body(self) -> None:
-        pieces = self._pieces
-        body = self._body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _whole_body(self, body: bytes) -> None:
+        self._body = body
+        self._pieces = []
         status = self._status
-        if 300 <= status < 400 or status < 200:
-            self._fail("upstream_protocol", "it answered with a redirect, which is never followed")
-            return
         dialect = self.exchange.dialect
-        if status >= 300:
+        if 200 <= status < 300:
+            if body[:1] != b"{" and body.lstrip()[:1] != b"{":
+                self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
+                return
+            report = dialect.usage_of(body)
+            usage = report.usage
+            if usage is not None:
+                self._settle_and_deliver("ok", status, "", usage, "provider", report)
+            else:
+                self._conclude("ok", status, "", metered_answer(report, dialect.answer_text(body)))
+        elif 300 <= status < 400 or status < 200:
+            self._fail("upstream_protocol", "it answered with a redirect, which is never followed")
+        else:
             # A provider's error costs nothing unless it says otherwise (CAPABILITIES D10).
             report = dialect.usage_of(body)
             usage = report.usage
             source = "provider" if usage is not None else "none"
             self._settle_and_deliver("failed", status, "upstream_error", usage or NO_USAGE, source, report)
-        elif body.lstrip()[:1] != b"{":
-            self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
-        else:
-            report = dialect.usage_of(body)
-            if report.usage is not None:
-                self._settle_and_deliver("ok", status, "", report.usage, "provider", report)
-            else:
-                self._conclude("ok", status, "", metered_answer(report, dialect.answer_text(body)))
 
     def _start_passing(self) -> None:
-        """The answer is larger than what is held whole: it goes on as it comes, without the headers of its cost."""
+        """The answer is larger than what is held whole: it goes on as it comes."""
+        target = self.exchange.target
+        assert target is not None
         self._passing = True
         self._kept = None
-        self._head = answer_head(
-            self._status,
-            self._passed,
-            self.exchange.id,
-            self._our_headers(None),
-            b"transfer-encoding: chunked\r\n",
-            self.exchange.request.keep_alive,
-        )
+        self._head = self._chunked_head(target)
         self._pass(False)
 
     def _pass(self, whole: bool) -> None:
@@ -325,49 +322,57 @@ class Answer:
         def counted(estimate: Estimate) -> None:
             self._settle_and_deliver(status, http_status, code, estimate.usage, estimate.source, metered.report)
 
-        self._gate.count_usage(self.exchange, metered, counted)
+        self._gate.count_usage(self.exchange, metered, self._guarded(counted))
 
     def _settle_and_deliver(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
     ) -> None:
         """Journal the settlement, then let the last bytes go."""
-        exchange, gate = self.exchange, self._gate
         if self._settled:
             return
+        exchange, gate = self.exchange, self._gate
         self._concluding = True
-        self._settled = True
-        reservation = exchange.reservation
+        reservation, match, target = exchange.reservation, exchange.match, exchange.target
         assert reservation is not None
+        assert match is not None
+        assert target is not None
         cost = exchange.tariff.cost(usage)
-        now = gate.monotonic_nanos()
-        latency = (now - exchange.started) // 1000
-        attempt = Attempt(reservation.who.deployment, self._status, code, (now - self._sent_nanos) // 1000)
-        attempts = (*exchange.attempts, attempt) if exchange.attempts else (attempt,)
-        event = Settled(
-            exchange.id,
-            gate.wall_nanos(),
-            status,
-            http_status,
-            code,
-            usage,
-            source,
-            cost,
-            cost,
-            exchange.tariff.version,
-            latency,
-            self._first_token_us or self._first_byte_us,
-            attempts,
-            report.model if report is not None else "",
-            report.id if report is not None else "",
-            max(0, cost - reservation.amounts.usd),
+        now, sent, started = gate.monotonic_nanos(), self._sent_nanos, exchange.started
+        latency = (now - started) // 1000
+        first_token = self._first_token_us or self._first_byte_us
+        over = cost - reservation.amounts[0]
+        # Named tuples' own constructors cost three times as much as the tuple's, on every request.
+        attempt = tuple.__new__(Attempt, (target.name, self._status, code, (now - sent) // 1000))
+        event = tuple.__new__(
+            Settled,
+            (
+                exchange.id,
+                gate.wall_nanos(),
+                status,
+                http_status,
+                code,
+                usage,
+                source,
+                cost,
+                cost,
+                exchange.tariff.version,
+                latency,
+                first_token,
+                (*exchange.attempts, attempt) if exchange.attempts else (attempt,),
+                report.model if report is not None else "",
+                report.id if report is not None else "",
+                max(0, over),
+                "",
+            ),
         )
-        overhead = max(0, (self._sent_nanos - exchange.started) // 1000)
-        counters = exchange.counters if status == "ok" else gate.metrics.row(exchange.who, status)
-        position = gate.settle(reservation, counters, event, overhead)
+        self._settled = True
+        position = gate.settle(reservation, event, cost, usage)
+        counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
+        gate.metrics.settled(counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token)
         if self._meter is None and not self._passing and self._error is None:
-            self._out.append(self._held_answer(cost))
+            self._out.append(self._held_answer(target, cost))
         if gate.waits_for_disk and position is not None:
-            gate.journal.when_durable(position, self._recorded)
+            gate.journal.when_durable(position, self._guarded(self._recorded))
         else:
             self._recorded()
 
@@ -375,31 +380,23 @@ class Answer:
         self._on_record = True
         self._flush()
 
-    def _held_answer(self, cost: int) -> bytes:
+    def _held_answer(self, target: Target, cost: int) -> bytes:
         """The whole answer, now that its cost is known."""
-        target = self.exchange.target
-        assert target is not None
+        exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.provider)
-        ours = self._our_headers(cost)
-        passed = self._passed
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
-        keep_alive = self.exchange.request.keep_alive
-        framing = b"content-length: %d\r\n" % len(body)
-        return answer_head(self._status, passed, self.exchange.id, ours, framing, keep_alive) + body
+        framing = b"x-faregate-cost: %b\r\ncontent-length: %d\r\n" % (dollars(cost).encode(), len(body))
+        ours = target.tag if not (exchange.attempts or exchange.cap) else self._our_headers(target)
+        return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
-    def _our_headers(self, cost: int | None) -> bytes:
+    def _our_headers(self, target: Target) -> bytes:
         exchange = self.exchange
-        target = exchange.target
-        assert target is not None
         headers = target.tag
-        if cost is not None:
-            headers += b"x-faregate-cost: %b\r\n" % dollars(cost).encode()
-        if exchange.attempts or exchange.cap:
-            if exchange.attempts:
-                headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
-            if exchange.cap:
-                headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
+        if exchange.attempts:
+            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
+        if exchange.cap:
+            headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         return headers
 
     def _fail(self, code: str, why: str) -> None:
@@ -431,7 +428,7 @@ class Answer:
             def counted(estimate: Estimate) -> None:
                 self._settle_failed(status, http_status, code, estimate.usage, "estimate", metered.report)
 
-            self._gate.count_usage(exchange, metered, counted)
+            self._gate.count_usage(exchange, metered, self._guarded(counted))
 
     def _settle_failed(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
@@ -465,11 +462,11 @@ class Answer:
             return chunk(problem_event(self._error, exchange.id, shape)) + LAST_CHUNK
         if self._passing:
             # Half a body is out: only closing without the last chunk says that it is not whole.
-            exchange.request.keep_alive = False
+            exchange.keep_alive = False
             return b""
         self._head = b""
         tag = exchange.target.tag if exchange.target is not None else b""
-        return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.request.keep_alive, extra=tag)
+        return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.keep_alive, extra=tag)
 
     def _flush(self) -> None:
         """Let the last bytes go, as soon as everything is on record."""
@@ -489,25 +486,26 @@ class Answer:
             client.write(data)
 
     def _end(self) -> None:
-        exchange = self.exchange
+        exchange, gate = self.exchange, self._gate
         if exchange.ended:
             return
         exchange.ended = True
-        self._gate.closed(self)
-        if not self._passing:
-            self._gate.held_bytes -= self._bytes
-        self._bytes = 0
+        gate.closed(self)
+        if self._bytes:
+            if not self._passing:
+                gate.held_bytes -= self._bytes
+            self._bytes = 0
         if exchange.idempotency:
             self._remember()
         client = exchange.client
         if client is not None:
-            client.ended(exchange.request.keep_alive)
+            client.ended(exchange.keep_alive)
 
     def _remember(self) -> None:
         exchange, kept = self.exchange, self._kept
         answer = None
         if kept is not None and self._error is None and self._status == 200:
-            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % self._content_type, b"".join(kept))
+            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type(self._passed), b"".join(kept))
         now = self._gate.wall_nanos()
         self._gate.answers.finish(exchange.who.key, exchange.idempotency, now, answer)
 
@@ -615,12 +613,43 @@ class Answer:
             tokens = _tokens_of(self._meter.delivered_characters)
             self._gate.tell_progress(Progressed(exchange.id, self._gate.wall_nanos(), tokens))
 
-    def cut(self, problem: Problem) -> None:
+    def cut(self) -> None:
         """The gate stops: end the stream with an error event and settle what was delivered."""
         if self._settled or self._concluding:
             return
         self._cancel()
-        self._fail(problem.code if problem.code in CODES else "draining", "the gateway is stopping")
+        self._fail("draining", "the gateway is stopping")
+
+    def _guarded(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A step that is called back later: it must not fail unseen, with an exchange that never ends."""
+
+        def run(*arguments: Any) -> None:
+            try:
+                step(*arguments)
+            except Exception as error:  # A mistake of ours must end this one answer, whatever it was about to do.
+                self.mistaken(error)
+
+        return run
+
+    def mistaken(self, error: BaseException) -> None:
+        """A step failed in a way that nobody foresaw."""
+        self._gate.tell_mistake(error)
+        self.abandon(Problem("internal", "The gateway failed while it relayed the answer. Charged: pending."))
+
+    def abandon(self, problem: Problem) -> None:
+        """End now. What is not settled is *unknown*: it stays held until its cost is found out (RULINGS 11)."""
+        exchange = self.exchange
+        if exchange.ended:
+            return
+        exchange.keep_alive = False
+        try:
+            self._cancel()
+            if not self._settled:
+                self._error = problem
+                self._lose(problem.code)
+        finally:
+            # Where even that failed, its hold stays, and the client learns by its closed connection.
+            self._end()
 
     def _attempt(self, code: str) -> Attempt:
         target = self.exchange.target

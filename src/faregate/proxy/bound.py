@@ -8,10 +8,8 @@ answer fits (RULINGS 8).
 from typing import NamedTuple
 
 from faregate.core.amounts import Amounts, held_amounts
-from faregate.core.attribution import Attribution
 from faregate.core.call import Call
-from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation
-from faregate.core.limits.index import CompiledLimit
+from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation, Standing
 from faregate.core.pricing.cost import Tariff
 from faregate.proxy.snapshot import Target
 
@@ -32,8 +30,7 @@ class Held(NamedTuple):
 class Wants(NamedTuple):
     """What one call asks of the allowances."""
 
-    who: Attribution
-    limits: tuple[CompiledLimit, ...]
+    standing: Standing
     call: Call
     target: Target
     tariff: Tariff
@@ -54,7 +51,7 @@ def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Hel
     whole = given if given is not None else wants.target.output_tokens_max
     refusal: LimitRefusal | None = None
     if whole or not call.has_output:
-        outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(whole or 0), now)
+        outcome = allowances.reserve(request_id, wants.standing, wants.amounts(whole or 0), now)
         if isinstance(outcome, Reservation):
             return Held(outcome, 0)
         refusal = outcome
@@ -74,17 +71,17 @@ def _clamped(
     floor = min(wants.min_answer_tokens, aim)
     if cap < floor:
         # Ask for the smallest answer, so that the refusal tells what even that would have needed.
-        outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(floor), now)
+        outcome = allowances.reserve(request_id, wants.standing, wants.amounts(floor), now)
         if isinstance(outcome, Reservation):
             return Held(outcome, floor)
         return refusal if refusal is not None and wants.call.output_cap is not None else outcome
-    outcome = allowances.reserve(request_id, wants.limits, wants.who, wants.amounts(cap), now)
+    outcome = allowances.reserve(request_id, wants.standing, wants.amounts(cap), now)
     return Held(outcome, cap) if isinstance(outcome, Reservation) else outcome
 
 
 def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
     """The largest output cap of one choice that every limit still has room for; negative where not even 0 fits."""
-    room = allowances.room(wants.limits, wants.who, now)
+    room = allowances.room(wants.standing, now)
     output = min(
         room.output_tokens,
         room.tokens - wants.input_tokens,

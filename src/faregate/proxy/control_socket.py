@@ -35,7 +35,6 @@ from faregate.control import (
 )
 from faregate.core.ledger.events import Attempt, Settled
 from faregate.core.usage import Usage
-from faregate.proxy.snapshot import apply
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
@@ -126,13 +125,10 @@ class ControlSocket:
         if not load.full and load.sequence < gate.snapshot.sequence:
             return Trouble(f"change {load.sequence} is older than {gate.snapshot.sequence}; send a full load")
         try:
-            snapshot = apply(gate.snapshot, load, gate.pool_of)
+            pending = gate.apply(load)
         except (ValueError, KeyError, OSError) as error:
-            # Prices that overlap, an unknown time zone, a CA file that is gone: the old snapshot stays in force.
             return Trouble(f"not loaded: {error}")
-        pending = gate.allowances.replace_limits(snapshot.limits, gate.wall_nanos())
-        gate.snapshot = snapshot
-        return Loaded(snapshot.sequence, gate.journal.position, gate.journal.epoch, pending)
+        return Loaded(gate.snapshot.sequence, gate.journal.position, gate.journal.epoch, pending)
 
     def _open(self, opening: Opening) -> Reply:
         gate = self._gate

@@ -9,9 +9,8 @@ second candidate is tried only before the first byte was sent.
 The answer's side (steps 8 and 9) is in ``answer``.
 """
 
-import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from faregate.control import Key
 from faregate.core.attribution import Attribution
@@ -20,32 +19,22 @@ from faregate.core.ledger.events import Attempt, Intended, Refused
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.pricing.cost import Tariff
 from faregate.dialects import DIALECTS, Dialect
-from faregate.dialects.errors_shape import models_answer
-from faregate.dialects.paths import Operation, route
+from faregate.dialects.paths import Operation
 from faregate.dialects.splice import edit
-from faregate.errors import Problem, status_of
+from faregate.errors import FaregateError, Problem, status_of
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
-from faregate.proxy.forward import HOP_TOKEN, forwarded_headers, request_head
+from faregate.proxy.entry import Entered, Plan, enter, identified, recall
+from faregate.proxy.forward import request_head
 from faregate.proxy.http1 import Request
-from faregate.proxy.identify import NOT_DESCRIBED, Described, describe, identify
-from faregate.proxy.refuse import limit_problem, plain_answer, problem_answer
+from faregate.proxy.identify import NOT_DESCRIBED, Described
+from faregate.proxy.refuse import limit_problem, problem_answer
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
     from faregate.proxy.server import ClientConnection
-
-
-class Entered(NamedTuple):
-    """What a head alone tells under one snapshot: its path, its key, and the headers that pass on."""
-
-    snapshot: Snapshot
-    operation: Operation
-    key: Key
-    forwarded: bytes
-
 
 _MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report this request id.", close=True)
 
@@ -59,12 +48,12 @@ class Exchange:
     __slots__ = (
         "answer",
         "attempts",
+        "body",
         "call",
         "candidates",
         "cap",
         "client",
         "counted",
-        "counters",
         "described",
         "dialect",
         "ended",
@@ -73,7 +62,9 @@ class Exchange:
         "id",
         "idempotency",
         "input_tokens",
+        "keep_alive",
         "key",
+        "match",
         "operation",
         "request",
         "reservation",
@@ -81,19 +72,18 @@ class Exchange:
         "started",
         "target",
         "tariff",
-        "who",
     )
 
     dialect: Dialect
     call: Call
     tariff: Tariff
-    who: Attribution
-    counters: list[int]
 
-    def __init__(self, gate: "Gate", client: "ClientConnection", request: Request) -> None:
+    def __init__(self, gate: "Gate", client: "ClientConnection", request: Request, body: bytes) -> None:
         self.gate = gate
         self.client: ClientConnection | None = client
         self.request = request
+        self.body = body
+        self.keep_alive = request.keep_alive
         self.id = gate.new_id()
         self.started = gate.monotonic_nanos()
         #: One exchange works from one snapshot, whatever the console changes meanwhile.
@@ -101,9 +91,11 @@ class Exchange:
         self.operation: Operation | None = None
         self.key: Key | None = None
         self.described: Described = NOT_DESCRIBED
-        self.candidates: list[Target] = []
+        self.candidates: tuple[Target, ...] = ()
         self.target: Target | None = None
+        self.match: Match | None = None
         self.reservation: Reservation | None = None
+        #: Of the prompt: bounded by its length until they are ``counted``.
         self.input_tokens = 0
         self.counted = False
         self.cap = 0
@@ -113,128 +105,54 @@ class Exchange:
         self.answer: Answer | None = None
         self.ended = False
 
+    @property
+    def who(self) -> Attribution:
+        """Who the call is charged to; known once a deployment was chosen."""
+        assert self.match is not None
+        return self.match.who
+
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Take the steps up to the reservation, or answer at once."""
-        found = self.request.head.found if self.request.head is not None else None
-        if type(found) is Entered and found.snapshot is self.snapshot:
+        entered = self.request.found
+        if type(entered) is Entered and entered.snapshot is self.snapshot:
             # The same head came on this connection before, under this very snapshot; and it names no idempotency key.
-            _, self.operation, self.key, self.forwarded = found
-            problem = self.gate.closed_for or self._read() or self._choose()
+            problem = self._begin_again(entered)
         else:
-            problem = self.request.problem or self._enter()
+            problem = self.request.problem or enter(self)
             if problem is None and self.operation is not None and self.operation.metered:
-                problem = self._identify() or self._read() or self._recall() or self._choose()
+                self.dialect = DIALECTS[self.operation.name]
+                problem = self._read(self.operation.deployment) or recall(self) or self._choose()
         if problem is not None:
             self.refuse(problem)
         elif self.candidates:
             self._reserve()
 
-    def _enter(self) -> Problem | None:
-        """What needs no key: health, unknown paths; and whether calls are taken at all."""
-        request = self.request
-        operation = route(request.method, request.target)
-        if isinstance(operation, Problem):
-            return operation
+    def _begin_again(self, entered: Entered) -> Problem | None:
+        """Steps 3 and 5 behind a head that is known."""
+        _, operation, self.dialect, self.key, self.forwarded, plans = entered
         self.operation = operation
-        if operation.metered:
-            return self.gate.closed_for
-        if operation.name.startswith("health."):
-            self._answer_health(operation.name == "health.ready")
+        problem = self.gate.closed_for or self._read(operation.deployment)
+        if problem is not None:
+            return problem
+        call = self.call
+        plan = plans.get(call.model)
+        if plan is not None and not call.end_user:
+            self.candidates, self.match = plan
             return None
-        problem = self._identify()
-        if problem is None:
-            problem = self._answer_models(operation)
+        problem = self._choose()
+        if problem is None and not call.end_user:
+            plans[call.model] = Plan(self.candidates, self._match(self.candidates[0]))
         return problem
 
-    def _identify(self) -> Problem | None:
-        """Step 2: who asks."""
-        gate, request = self.gate, self.request
-        found = identify(request, self.snapshot, gate.peppers, gate.wall_nanos())
-        if isinstance(found, Problem):
-            return found
-        self.key = found
-        if request.describes:
-            described = describe(request, found, self.snapshot)
-            if isinstance(described, Problem):
-                return described
-            self.described = described
-        via = request.headers.get(b"via")
-        if via is not None and HOP_TOKEN in via.lower():
-            return Problem("header_invalid", "Header Via: this request has passed Faregate before; it loops.", "Via")
-        operation = self.operation
-        assert operation is not None
-        return self._check_media() if operation.metered else None
-
-    def _check_media(self) -> Problem | None:
-        """The head's part of step 3; and remember what this head said, if it says the same every time."""
-        request, key = self.request, self.key
-        headers = request.headers
-        media = headers.get(b"content-type")
-        if media != b"application/json" and not _is_json(media):
-            return Problem("media_unsupported", "Send Content-Type application/json.", "Content-Type")
-        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
-            return Problem("encoding_unsupported", "Compressed request bodies are not accepted.", "Content-Encoding")
-        self.forwarded = forwarded_headers(headers)
-        if request.head is not None and key is not None and self.operation is not None:
-            timeless = not key.expires_at and not any(key.digests.values())
-            if timeless and not request.describes and b"idempotency-key" not in headers:
-                request.head.found = Entered(self.snapshot, self.operation, key, self.forwarded)
-        return None
-
-    def _read(self) -> Problem | None:
+    def _read(self, model: str) -> Problem | None:
         """Step 3: the few facts of the call; the body's bytes stay as they came."""
-        request, operation = self.request, self.operation
-        assert operation is not None
-        self.dialect = DIALECTS[operation.name]
-        call = self.dialect.read(
-            request.body,
-            model=operation.deployment,
-            forbid_private_urls=self.gate.settings.forbid_private_urls,
-        )
+        call = self.dialect.read(self.body, model, self.gate.settings.forbid_private_urls)
         if isinstance(call, Problem):
             return call
         self.call = call
-        return None
-
-    def _recall(self) -> Problem | None:
-        """Step 4: the same call under the same ``Idempotency-Key`` is never sent twice."""
-        name = self.request.headers.get(b"idempotency-key")
-        if name is None:
-            return None
-        assert self.key is not None
-        text = name.decode("latin-1")
-        if not 1 <= len(text) <= 255 or not text.isprintable():
-            rule = "Idempotency-Key: expected 1 to 255 printable characters."
-            return Problem("idem_invalid", rule, "Idempotency-Key")
-        digest = hashlib.sha256(self.request.target + b"\n" + self.request.body).digest()
-        answers = self.gate.answers
-        known = answers.find(self.key.id, text)
-        if known is None:
-            self.idempotency = text
-            answers.begin(self.key.id, text, digest, self.id)
-            return None
-        if known.digest != digest:
-            return Problem("idem_conflict", "This Idempotency-Key was used with a different body.", "Idempotency-Key")
-        if known.state == "in_flight":
-            rule = f"The call with this Idempotency-Key ({known.request_id}) is still under way; retry later."
-            return Problem("idem_in_progress", rule, "Idempotency-Key", retry_after_s=1)
-        kept = answers.answer(self.key.id, text) if known.state == "kept" else None
-        if kept is None:
-            rule = (
-                f"The call with this Idempotency-Key was made; its answer is not kept. See request {known.request_id}."
-            )
-            return Problem("idem_completed", rule, "Idempotency-Key", details={"request_id": known.request_id})
-        self._write_whole(
-            plain_answer(
-                kept.status,
-                kept.body,
-                known.request_id,
-                keep_alive=self.request.keep_alive,
-                extra=kept.head + b"idempotent-replayed: true\r\n",
-            )
-        )
+        self.input_tokens = call.input_tokens_max
         return None
 
     def _choose(self) -> Problem | None:
@@ -250,9 +168,11 @@ class Exchange:
             return Problem("model_forbidden", f"model: this key may not use {call.model[:64]!r}.", "model")
         targets = snapshot.routes.get(call.model, ())
         allowed = snapshot.stages.get(self.described.stage or key.stage)
-        for target in targets:
-            if operation.name in target.operations and (allowed is None or target.provider.name in allowed):
-                self.candidates.append(target)
+        self.candidates = tuple(
+            target
+            for target in targets
+            if operation.name in target.operations and (allowed is None or target.provider.name in allowed)
+        )
         if self.candidates:
             return None
         if targets and allowed is not None and not any(t.provider.name in allowed for t in targets):
@@ -263,8 +183,11 @@ class Exchange:
     def _reserve(self) -> None:
         """Steps 6 and 7: hold the most the call may cost on every limit, or on none."""
         gate, call = self.gate, self.call
-        # Counting tokens or a failed connection takes time: the limits that hold now are what admits the call.
-        self.snapshot = gate.snapshot
+        if self.snapshot is not gate.snapshot:
+            problem = self._choose_again()
+            if problem is not None:
+                self.refuse(problem)
+                return
         target = self.target = self.candidates[0]
         now = gate.wall_nanos()
         tariff = target.prices.at(now)
@@ -273,19 +196,18 @@ class Exchange:
             self.refuse(Problem("price_unknown", text, "model"))
             return
         self.tariff = tariff
-        match = self._match(target)
-        self.who = match.who
-        self.counters = match.answered
-        if self.snapshot.catalogue.require_limit and not any(limit.unit_name == "usd" for limit in match.limits):
+        match = self.match
+        if match is None:
+            match = self.match = self._match(target)
+        if not match.money_limited and self.snapshot.catalogue.require_limit:
             text = "No money limit applies to this key, and the administrator requires one."
             self.refuse(Problem("limit_required", text))
             return
-        input_tokens = self.input_tokens or call.input_tokens_max
         whole = call.output_cap if call.output_cap is not None else target.output_tokens_max
         if whole or not call.has_output:
             # Nearly every call ends here: what it asks for fits.
-            amounts = upper_bound(call, tariff, input_tokens, whole)
-            reserved = gate.allowances.reserve(self.id, match.limits, match.who, amounts, now)
+            amounts = upper_bound(call, tariff, self.input_tokens, whole)
+            reserved = gate.allowances.reserve(self.id, match.standing, amounts, now)
             if type(reserved) is Reservation:
                 self.reservation = reserved
                 self._dispatch()
@@ -300,30 +222,36 @@ class Exchange:
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
             # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
             self.counted = True
-            gate.count_tokens(
-                self.dialect.prompt_text(self.request.body), target.encoding, self._guarded(self._prompt_counted)
-            )
+            gate.count_tokens(self.dialect.prompt_text(self.body), target.encoding, self._guarded(self._prompt_counted))
             return
         self._refuse_for(outcome, wants, now)
+
+    def _choose_again(self) -> Problem | None:
+        """Counting tokens or a failed connection took time: the key, routes, prices and limits of now decide."""
+        self.snapshot = self.gate.snapshot
+        self.match = None
+        problem = identified(self) or self._choose()
+        failed = {attempt.deployment for attempt in self.attempts}
+        self.candidates = tuple(target for target in self.candidates if target.name not in failed)
+        if problem is None and not self.candidates:
+            problem = Problem("model_not_found", f"Model {self.call.model[:64]!r} has no deployment left.", "model")
+        return problem
 
     def _wants(self, match: Match) -> Wants:
         assert self.target is not None
         settings = self.gate.settings
         return Wants(
-            match.who,
-            match.limits,
+            match.standing,
             self.call,
             self.target,
             self.tariff,
-            self.input_tokens or self.call.input_tokens_max,
+            self.input_tokens,
             settings.default_output_tokens,
             settings.min_answer_tokens,
         )
 
     def _prompt_counted(self, tokens: int) -> None:
-        self.input_tokens = min(
-            tokens + self.dialect.prompt_tokens_overhead(self.request.body), self.call.input_tokens_max
-        )
+        self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
         if self.client is None:
             self._give_up()
         else:
@@ -366,7 +294,7 @@ class Exchange:
             described.tags,
             source,
         )
-        match = Match(who, tuple(snapshot.limits.matching(who)), self.gate.metrics.row(who, "ok"))
+        match = Match(who, snapshot.limits.matching(who), self.gate.metrics.row(who, "ok"))
         if plain:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
@@ -383,9 +311,9 @@ class Exchange:
 
     def _connected(self, connection: UpstreamConnection) -> None:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
-        gate, target, reservation = self.gate, self.target, self.reservation
+        gate, target, reservation, match = self.gate, self.target, self.reservation, self.match
         assert target is not None
-        if reservation is None or self.client is None:
+        if reservation is None or match is None or self.client is None:
             target.pool.give_back(connection)
             self._give_up()
             return
@@ -395,26 +323,33 @@ class Exchange:
             self.refuse(refused)
             return
         at = gate.wall_nanos()
-        intent = Intended(
-            self.id,
-            at,
-            reservation.admitted_at,
-            self.who,
-            reservation.amounts,
-            self.tariff.version,
-            self.call.stream,
-            self.input_tokens or self.call.input_tokens_max,
-            self.idempotency,
-            self.cap,
+        call = self.call
+        # A named tuple's own constructor costs three times as much as the tuple's, on every request.
+        intent = tuple.__new__(
+            Intended,
+            (
+                self.id,
+                at,
+                reservation.admitted_at,
+                match.who,
+                reservation.amounts,
+                self.tariff.version,
+                call.stream,
+                self.input_tokens,
+                self.idempotency,
+                self.cap,
+            ),
         )
-        position = gate.journal_intent(intent)
-        if position is None:
+        try:
+            position = gate.journal.append(intent)
+        except FaregateError:
             target.pool.give_back(connection)
-            self.refuse(gate.closed_for or Problem("storage_full", "Not accepted: the disk is full.", retry_after_s=5))
+            self.refuse(gate.disk_failed())
             return
-        if self.idempotency:
-            gate.answers.dispatched(self.who.key, self.idempotency, at)
+        # The intent is on record: whatever happens from here on, the answer settles it.
         self.answer = Answer(self, connection)
+        if self.idempotency:
+            gate.answers.dispatched(match.who.key, self.idempotency, at)
         if gate.waits_for_disk:
             gate.journal.when_durable(position, self._guarded(self._send))
         else:
@@ -425,19 +360,18 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        body = self._edited(target)
-        constant = target.heads[operation.name]
-        answer.send(request_head(constant, self.forwarded, target.provider.kind, self.id, len(body)), body)
+        body = self._edited(target, operation)
+        answer.send(
+            request_head(target.heads[operation.name], self.forwarded, target.id_header, self.id, len(body)), body
+        )
 
-    def _edited(self, target: Target) -> bytes:
+    def _edited(self, target: Target, operation: Operation) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
-        call, operation = self.call, self.operation
-        assert operation is not None
+        call, body = self.call, self.body
         model = None
-        ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
         if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
             model = target.upstream_model
-        body = self.request.body
+        ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
         if model is None and not self.cap and not ask_usage and body[:1] == b"{":
             return body
         # Only chat knows the newer name of the cap.
@@ -452,9 +386,11 @@ class Exchange:
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         self._release()
         # The next one has its own maximum and its own tokenizer.
-        self.cap = self.input_tokens = 0
+        self.cap = 0
+        self.input_tokens = self.call.input_tokens_max
         self.counted = False
-        del self.candidates[0]
+        self.match = None
+        self.candidates = self.candidates[1:]
         if self.client is None:
             self._give_up()
         elif self.candidates:
@@ -469,12 +405,11 @@ class Exchange:
         """Answer with a problem; nothing was sent, nothing stays held."""
         self._release()
         self.gate.metrics.refused(problem.code)
-        keep_alive = self.request.keep_alive and not problem.close
+        keep_alive = self.keep_alive = self.keep_alive and not problem.close
         shape = self.operation.shape if self.operation is not None else "openai"
         if self.key is not None:
             self._tell_refused(problem, limit)
-        self.request.keep_alive = keep_alive
-        self._write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive))
+        self.write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive))
 
     def _guarded(self, step: Callable[..., None]) -> Callable[..., None]:
         """A step that is called back later, and not by the client's connection: it must not fail unseen either."""
@@ -493,7 +428,7 @@ class Exchange:
         if self.ended:
             return
         if self.answer is not None:
-            self.answer.cut(_MISTAKE)
+            self.answer.abandon(_MISTAKE)
         else:
             self.refuse(_MISTAKE)
 
@@ -501,19 +436,23 @@ class Exchange:
         key, operation, gate = self.key, self.operation, self.gate
         assert key is not None
         call: Call | None = getattr(self, "call", None)
-        who = getattr(self, "who", None) or Attribution(
-            key.organization,
-            key.team,
-            self.described.project or key.project,
-            key.user,
-            self.described.end_user,
-            key.id,
-            key.product,
-            self.described.stage or key.stage,
-            self.described.run,
-            call.model[:256] if call is not None else "",
-            service=operation.name if operation is not None else "",
-            tags=self.described.tags,
+        who = (
+            self.match.who
+            if self.match is not None
+            else Attribution(
+                key.organization,
+                key.team,
+                self.described.project or key.project,
+                key.user,
+                self.described.end_user,
+                key.id,
+                key.product,
+                self.described.stage or key.stage,
+                self.described.run,
+                call.model[:256] if call is not None else "",
+                service=operation.name if operation is not None else "",
+                tags=self.described.tags,
+            )
         )
         latency = (gate.monotonic_nanos() - self.started) // 1000
         stream = call is not None and call.stream
@@ -537,7 +476,7 @@ class Exchange:
             self.gate.answers.forget(self.key.id, self.idempotency)
             self.idempotency = ""
 
-    def _write_whole(self, answer: bytes) -> None:
+    def write_whole(self, answer: bytes) -> None:
         """Write an answer of ours and end."""
         self._forget_name()
         self.ended = True
@@ -547,25 +486,7 @@ class Exchange:
                 # A body after the answer to HEAD would be read as the next answer.
                 answer = answer[: answer.index(b"\r\n\r\n") + 4]
             client.write(answer)
-            client.ended(self.request.keep_alive)
-
-    def _answer_health(self, ready: bool) -> None:
-        closed = self.gate.closed_for if ready else None
-        status, body = (200, b'{"status":"ok"}') if closed is None else (503, b'{"status":"unavailable"}')
-        self._write_whole(plain_answer(status, body, self.id, keep_alive=self.request.keep_alive))
-
-    def _answer_models(self, operation: Operation) -> Problem | None:
-        """``/v1/models`` is answered here, with the models this key may use."""
-        assert self.key is not None
-        names = self.snapshot.model_names
-        if self.key.models is not None:
-            allowed = frozenset(self.key.models)
-            names = tuple(name for name in names if name in allowed)
-        body = models_answer(names, operation.deployment)
-        if body is None:
-            return Problem("model_not_found", f"Model {operation.deployment[:64]!r} is not configured.", "model")
-        self._write_whole(plain_answer(200, body, self.id, keep_alive=self.request.keep_alive))
-        return None
+            client.ended(self.keep_alive)
 
     # -- from the client's connection ----------------------------------------------------------------------------------
 
@@ -592,12 +513,3 @@ class Exchange:
         """Deadlines of the provider's answer."""
         if self.answer is not None:
             self.answer.sweep(now)
-
-
-def _is_json(media: bytes | None) -> bool:
-    """``application/json``, with no charset or UTF-8."""
-    if media is None:
-        return False
-    essence, _, parameters = media.lower().partition(b";")
-    parameters = parameters.strip().replace(b'"', b"")
-    return essence.strip() == b"application/json" and parameters in (b"", b"charset=utf-8", b"charset=utf8")

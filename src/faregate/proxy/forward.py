@@ -43,7 +43,9 @@ _RATE_PREFIX: Final = b"x-ratelimit-"
 HOP_TOKEN: Final = b"faregate"
 _VIA: Final = b"via: 1.1 faregate\r\n"
 
-_ID_HEADERS: Final = {"azure_openai": b"x-ms-client-request-id: "}
+#: The header under which a kind of provider keeps our request id, so that it can be asked for it.
+ID_HEADERS: Final = {"azure_openai": b"x-ms-client-request-id: "}
+ID_HEADER: Final = b"x-client-request-id: "
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -57,51 +59,47 @@ def forwarded_headers(headers: dict[bytes, bytes]) -> bytes:
     return b"".join((*parts, _VIA))
 
 
-def request_head(constant: bytes, forwarded: bytes, provider_kind: str, request_id: str, length: int) -> bytes:
+def request_head(constant: bytes, forwarded: bytes, id_header: bytes, request_id: str, length: int) -> bytes:
     """The head of the request to the provider; ``constant`` holds request line, host and credential."""
-    named = _ID_HEADERS.get(provider_kind, b"x-client-request-id: ")
-    return b"%b%b%b%b\r\ncontent-length: %d\r\n\r\n" % (constant, forwarded, named, request_id.encode(), length)
+    return b"%b%b%b%b\r\ncontent-length: %d\r\n\r\n" % (constant, forwarded, id_header, request_id.encode(), length)
 
 
-#: Header name as a provider spells it → the line start a client sees, empty for one it does not see. Learnt as names
-#: come.
-_shown: dict[bytes, bytes] = {}
-
-#: A provider that makes up header names must not fill the memory.
-_SHOWN_MAX: Final = 1_000
+#: Lines of answers that are remembered, and how long such a line may be: most of a provider's lines are the same in
+#: every answer, and one that makes them up must not fill the memory.
+_LINES_MAX: Final = 1_024
+_LINE_BYTES_MAX: Final = 256
 
 
-def _line_start(name: bytes) -> bytes:
-    lower = name.lower()
-    shown = _ANSWER.get(lower, b"")
-    if lower.startswith(_RATE_PREFIX):
-        shown = b"x-provider-ratelimit-" + lower[len(_RATE_PREFIX) :]
-    start = shown + b": " if shown else b""
-    if len(_shown) < _SHOWN_MAX:
-        _shown[name] = start
-    return start
+class _Lines(dict[bytes, bytes]):
+    """Line of a provider's head → that line as a client sees it, empty for one it does not see; learnt as they come."""
 
-
-_CONTENT_TYPE: Final = b"content-type: "
-
-
-def passed_headers(head: bytes) -> tuple[bytes, bytes]:
-    """The lines of a provider's head that a client may see, and the content type among them."""
-    parts: list[bytes] = []
-    content_type = b""
-    lines = iter(head.split(b"\r\n"))
-    next(lines)
-    for line in lines:
+    def __missing__(self, line: bytes) -> bytes:
         name, _, value = line.partition(b":")
-        start = _shown.get(name)
-        if start is None:
-            start = _line_start(name)
-        if start:
-            value = value.strip(b" \t")
-            parts += (start, value, b"\r\n")
-            if start == _CONTENT_TYPE:
-                content_type = value
-    return b"".join(parts), content_type
+        name = name.lower()
+        shown = _ANSWER.get(name, b"")
+        if name.startswith(_RATE_PREFIX):
+            shown = b"x-provider-ratelimit-" + name[len(_RATE_PREFIX) :]
+        seen = b"%b: %b\r\n" % (shown, value.strip(b" \t")) if shown else b""
+        if len(line) <= _LINE_BYTES_MAX:
+            if len(self) >= _LINES_MAX:
+                self.clear()
+            self[line] = seen
+        return seen
+
+
+_seen: Final = _Lines().__getitem__
+
+
+def passed_headers(head: bytes) -> bytes:
+    """The lines of a provider's head that a client may see."""
+    # The status line has the name of no header that passes.
+    return b"".join(map(_seen, head.split(b"\r\n")))
+
+
+def content_type(passed: bytes) -> bytes:
+    """The content type among the lines of ``passed_headers``, empty where it is missing."""
+    at = (b"\r\n" + passed).rfind(b"\r\ncontent-type: ")
+    return passed[at + 14 : passed.index(b"\r\n", at)] if at >= 0 else b""
 
 
 def answer_head(status: int, passed: bytes, request_id: str, ours: bytes, framing: bytes, keep_alive: bool) -> bytes:

@@ -17,16 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from faregate.config.settings import GateSettings
-from faregate.control import Provider, Unknown
+from faregate.control import Load, Provider, Unknown
 from faregate.core.amounts import posted_amounts
-from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Progressed, Refused, Settled
+from faregate.core.ledger.events import Attempt, Event, Lost, Progressed, Refused, Settled
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
-from faregate.errors import Problem, Unavailable
+from faregate.errors import FaregateError, Problem
 from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
 from faregate.proxy.answer import Answer
 from faregate.proxy.control_socket import ControlSocket
@@ -34,7 +34,7 @@ from faregate.proxy.exchange import Exchange
 from faregate.proxy.http1 import Bounds
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.server import ClientConnection
-from faregate.proxy.snapshot import EMPTY
+from faregate.proxy.snapshot import EMPTY, apply
 from faregate.proxy.upstream import Pool
 
 logger = logging.getLogger("faregate.gate")
@@ -93,11 +93,12 @@ class Gate:
         self.held_bytes = 0
         self.unknowns: dict[str, tuple[Unknown, Reservation]] = {}
         self.drains: set[Answer] = set()
-        self._answers_open: set[Answer] = set()
+        #: Answers of calls that are at providers now.
+        self.answers_open: set[Answer] = set()
         self._connections: set[ClientConnection] = set()
         self._pools: dict[str, Pool] = {}
         self._refused: list[Refused] = []
-        self._unwritten: deque[tuple[Event, Callable[[], None] | None]] = deque()
+        self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
         self._counter = counter
         self._counting = ThreadPoolExecutor(1, "count-tokens")
         self._drained: asyncio.Future[None] | None = None
@@ -149,14 +150,14 @@ class Gate:
         self._check_drained()
 
     def _cut_all(self) -> None:
-        for answer in list(self._answers_open):
-            answer.cut(_DRAINING)
+        for answer in list(self.answers_open):
+            answer.cut()
         # Counting and the disk may still be awaited by the last settlements; what stays open becomes unknown.
         self.loop.call_later(1.0, self._finish)
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self.draining and not self._answers_open:
+        if self.draining and not self.answers_open:
             for client in list(self._connections):
                 if client.exchange is None:
                     client.close()
@@ -214,65 +215,69 @@ class Gate:
         """Open client connections."""
         return len(self._connections)
 
-    def opened(self, answer: Answer) -> None:
-        """A call was sent to a provider."""
-        self._answers_open.add(answer)
-
     def closed(self, answer: Answer) -> None:
         """An answer is settled and delivered, as far as there was somebody to deliver it to."""
-        self._answers_open.discard(answer)
-        self.drains.discard(answer)
+        self.answers_open.discard(answer)
+        if self.drains:
+            self.drains.discard(answer)
         if self.draining:
             self.loop.call_soon(self._check_drained)
 
     @property
     def open_answers(self) -> int:
-        """Calls at providers now."""
-        return len(self._answers_open)
+        """How many calls are at providers now."""
+        return len(self.answers_open)
 
     def may_drain(self) -> bool:
         """Whether one more answer may be read to its end though its client left."""
         return len(self.drains) < self.settings.drains_max
 
-    def pool_of(self, provider: Provider) -> Pool:
-        """The pool of a provider; another URL or credential is another pool."""
-        pool = self._pools.get(provider.name)
-        if pool is None or pool.provider != provider:
-            if pool is not None:
-                pool.close()
-            pool = self._pools[provider.name] = Pool(provider, self.loop)
-        return pool
+    def apply(self, load: Load) -> tuple[str, ...]:
+        """Work by another snapshot from now on; returns the ids of the limits that wait for their balance.
+
+        Raises:
+            ValueError, KeyError, OSError: prices that overlap, an unknown time zone, a CA file that is gone: the old
+                snapshot stays in force, with its connections.
+        """
+        pools: dict[str, Pool] = {}
+
+        def pool_of(provider: Provider) -> Pool:
+            """The pool of a provider; another URL or credential is another pool."""
+            old = self._pools.get(provider.name)
+            pools[provider.name] = old if old is not None and old.provider == provider else Pool(provider, self.loop)
+            return pools[provider.name]
+
+        snapshot = apply(self.snapshot, load, pool_of)
+        pending = self.allowances.replace_limits(snapshot.limits, self.wall_nanos())
+        self.snapshot = snapshot
+        if load.catalogue is not None:
+            retired, self._pools = self._pools, pools
+            for name, pool in retired.items():
+                if pools.get(name) is not pool:
+                    pool.close()
+        return pending
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
-    def journal_intent(self, intent: Intended) -> int | None:
-        """Write an intent; ``None`` when the disk is full, and nothing may be sent."""
-        try:
-            return self.journal.append(intent)
-        except Unavailable:
-            self.closed_for = _FULL
-            return None
+    def disk_failed(self) -> Problem:
+        """The journal took no more: no calls are taken until it does."""
+        self.closed_for = _FULL
+        return _FULL
 
-    def settle(self, reservation: Reservation, counters: list[int], event: Settled, overhead_us: int) -> int | None:
+    def settle(self, reservation: Reservation, event: Settled, charge: int, usage: Usage) -> int | None:
         """Journal a settlement, then post it; the position to wait for, ``None`` when it could not be written yet.
 
         Until it is written its money stays held, so nothing is admitted on what nobody will remember.
         """
-        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, overhead_us)
-        if event.first_token_us:
-            self.metrics.first_token.observe(event.first_token_us)
-        posted = posted_amounts(payer_charge(event), event.usage)
+        posted = posted_amounts(charge, usage)
         try:
             position = self.journal.append(event)
-        except Unavailable:
+        except FaregateError:
             self.closed_for = _FULL
-            self._unwritten.append((event, lambda: self._post(reservation, posted)))
+            self._unwritten.append((event, lambda: self.allowances.settle(reservation, posted)))
             return None
         self.allowances.settle(reservation, posted)
         return position
-
-    def _post(self, reservation: Reservation, posted: tuple[int, ...]) -> None:
-        self.allowances.settle(reservation, posted)  # type: ignore[arg-type]
 
     def lose(
         self,
@@ -303,7 +308,7 @@ class Gate:
                 exchange.tariff.version,
                 exchange.who.deployment,
                 output_tokens,
-                exchange.input_tokens or exchange.call.input_tokens_max,
+                exchange.input_tokens,
             )
         )
 
@@ -320,10 +325,11 @@ class Gate:
         if known is None:
             return False
         unknown, reservation = known
-        self._append_or_keep(event)
-        self.allowances.settle(reservation, posted_amounts(payer_charge(event), event.usage))
+        # That it was lost may be among what a full disk did not take, and comes first.
+        self._write_unwritten()
+        self.settle(reservation, event, payer_charge(event), event.usage)
         counters = self.metrics.row(unknown.who, event.status)
-        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0)
+        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0, event.first_token_us)
         return True
 
     def tell_mistake(self, error: BaseException) -> None:
@@ -355,7 +361,7 @@ class Gate:
             return
         try:
             self.journal.append(event)
-        except Unavailable:
+        except FaregateError:
             self.closed_for = _FULL
             self._unwritten.append((event, None))
 
@@ -365,7 +371,7 @@ class Gate:
             event, then = self._unwritten[0]
             try:
                 self.journal.append(event)
-            except Unavailable:
+            except FaregateError:
                 return
             self._unwritten.popleft()
             if then is not None:
@@ -390,7 +396,8 @@ class Gate:
         assert reservation is not None
         assert target is not None
         held, encoding = reservation.amounts, target.encoding
-        body, dialect, known = exchange.request.body, exchange.dialect, exchange.input_tokens
+        body, dialect = exchange.body, exchange.dialect
+        known = exchange.input_tokens if exchange.counted else 0
 
         def count() -> Estimate:
             tokens = known

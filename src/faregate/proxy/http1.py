@@ -57,9 +57,12 @@ class Bounds:
 
 
 class Request:
-    """One whole request. ``headers`` has lower-case names, repeated fields joined by a comma; nobody changes it."""
+    """One whole request. ``headers`` has lower-case names, repeated fields joined by a comma.
 
-    __slots__ = ("body", "describes", "head", "headers", "keep_alive", "method", "problem", "target")
+    Nobody changes it once it is whole: requests with the same head share one, and their bodies are handed on beside it.
+    """
+
+    __slots__ = ("body", "describes", "found", "headers", "keep_alive", "method", "problem", "repeats", "target")
 
     def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes = b"") -> None:
         self.method = method
@@ -69,8 +72,9 @@ class Request:
         self.keep_alive = True
         self.describes = False
         self.problem: Problem | None = None
-        #: Where this head has come before on its connection, what was found out about it then.
-        self.head: KnownHead | None = None
+        #: Its head may come again on this connection, byte for byte; ``found`` is what was found out from it alone.
+        self.repeats = False
+        self.found: object = None
 
 
 class KnownHead:
@@ -81,34 +85,27 @@ class KnownHead:
     identified again.
     """
 
-    __slots__ = ("_bounds", "_length", "_prefix", "_request", "_suffix", "found")
+    __slots__ = ("_bounds", "_length", "_prefix", "_suffix", "_suffix_length", "request")
 
     def __init__(self, request: Request, head: bytes, digits: tuple[int, int], bounds: Bounds) -> None:
         self._prefix = head[: digits[0]]
         self._suffix = head[digits[1] :]
         self._length = len(self._prefix)
-        self._request = request
+        self._suffix_length = len(self._suffix)
         self._bounds = bounds
-        #: What the exchange found out from the head alone; it belongs to one snapshot.
-        self.found: object = None
+        self.request = request
 
-    def again(self, data: bytes) -> Request | None:
-        """The request that ``data`` is, if it is this head and its whole body and nothing more."""
+    def again(self, data: bytes) -> bytes | None:
+        """The body that comes with ``data``, if that is this head and its whole body and nothing more."""
         start = self._length
-        if not data.startswith(self._prefix):
-            return None
-        end = data.find(b"\r", start, start + 9)
-        digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self._suffix, end):
-            return None
-        body = data[end + len(self._suffix) :]
-        if len(body) != int(digits) or len(body) > self._bounds.body:
-            return None
-        first = self._request
-        request = Request(first.method, first.target, first.headers, body)
-        request.describes = first.describes
-        request.head = self
-        return request
+        if data.startswith(self._prefix):
+            end = data.find(b"\r", start, start + 9)
+            if end > 0 and data.startswith(self._suffix, end):
+                digits = data[start:end]
+                body = data[end + self._suffix_length :]
+                if digits.isdigit() and len(body) == int(digits) and len(body) <= self._bounds.body:
+                    return body
+        return None
 
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})[ \t]*\r\n", re.IGNORECASE)
@@ -136,7 +133,6 @@ class RequestParser:
         "_fields",
         "_headers",
         "_in_body",
-        "_known",
         "_llhttp",
         "_long",
         "_overhead",
@@ -145,6 +141,7 @@ class RequestParser:
         "_url",
         "awaits_continue",
         "head_bytes",
+        "known",
         "problem",
         "ready",
     )
@@ -161,7 +158,7 @@ class RequestParser:
         self._in_body = False
         #: llhttp stands between two requests.
         self._clean = True
-        self._known: KnownHead | None = None
+        self.known: KnownHead | None = None
         self._changes = 0
         self._request: Request | None = None
         self._reset()
@@ -179,6 +176,13 @@ class RequestParser:
         #: Bytes since the last one of the body: chunk sizes, extensions, trailers.
         self._overhead = 0
         self._problem: Problem | None = None
+
+    def again(self, data: bytes) -> bytes | None:
+        """The body in ``data``, where it holds the head of ``known`` once more, its whole body, and nothing else.
+
+        Everything that ``feed`` got before must have been taken from ``ready``.
+        """
+        return self.known.again(data) if self._clean and self.known is not None else None
 
     @property
     def mid_request(self) -> bool:
@@ -198,11 +202,6 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Take what the socket gave."""
         clean = self._clean
-        if clean and self._known is not None:
-            again = self._known.again(data)
-            if again is not None:
-                self.ready.append(again)
-                return
         if self.problem is not None:
             # Nothing can be understood after it, and llhttp would go on collecting a field without end.
             return
@@ -236,7 +235,8 @@ class RequestParser:
             if plain and b"transfer-encoding" not in request.headers:
                 found = _LENGTH.search(head)
                 assert found is not None
-                self._known = request.head = KnownHead(request, head, found.span(1), self._bounds)
+                request.repeats = True
+                self.known = KnownHead(request, head, found.span(1), self._bounds)
 
     # -- called by llhttp ----------------------------------------------------------------------------------------------
 

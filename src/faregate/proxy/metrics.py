@@ -38,11 +38,6 @@ class Distribution:
         self.counts = [0] * (DIGITS_MAX + 1)
         self.sum_us = 0
 
-    def observe(self, duration_us: int) -> None:
-        """Count one duration."""
-        self.counts[duration_us.bit_length()] += 1
-        self.sum_us += duration_us
-
     def histogram(self, name: str, least: int, most: int) -> Histogram:
         """The cumulative form that Prometheus reads, with buckets from 2**least to 2**most microseconds."""
         total = sum(self.counts[:least])
@@ -76,8 +71,10 @@ class Metrics:
             row = self._by_labels.setdefault(labels, [0] * (2 + len(_TOKEN_KINDS)))
         return row
 
-    def settled(self, row: list[int], usage: Usage, cost: int, latency_us: int, overhead_us: int) -> None:
-        """Count one ended exchange in its row."""
+    def settled(
+        self, row: list[int], usage: Usage, cost: int, latency_us: int, overhead_us: int, first_token_us: int
+    ) -> None:
+        """Count one ended exchange in its row; ``first_token_us`` is 0 where nothing of an answer came."""
         row[0] += 1
         row[1] += cost
         plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output = usage
@@ -95,6 +92,10 @@ class Metrics:
         latency.sum_us += latency_us
         overhead.counts[overhead_us.bit_length()] += 1
         overhead.sum_us += overhead_us
+        if first_token_us:
+            first_token = self.first_token
+            first_token.counts[first_token_us.bit_length()] += 1
+            first_token.sum_us += first_token_us
 
     def refused(self, code: str) -> None:
         """Count one refusal, of an identified caller or not."""

@@ -63,6 +63,11 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         parser = self._parser
+        if self.exchange is None and not self.paused_since and not parser.ready:
+            body = parser.again(data)
+            if body is not None and parser.known is not None:
+                self._begin(parser.known.request, body)
+                return
         parser.feed(data)
         if self.exchange is None:
             self._next()
@@ -88,17 +93,18 @@ class ClientConnection(asyncio.Protocol):
         # One at a time, and none while the answers before it are unread: ``ended`` and ``resume_writing`` come back.
         if ready and self.exchange is None and not self._closing and not self.paused_since:
             request: Request = ready.popleft()
-            exchange = self.exchange = Exchange(self._gate, self, request)
-            try:
-                exchange.begin()
-            except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
-                self._gate.tell_mistake(error)
-                exchange.abandon()
-        if self.exchange is None:
-            self.idle_since = self._gate.now
+            self._begin(request, request.body)
         if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
             self._reading = True
             self.transport.resume_reading()
+
+    def _begin(self, request: Request, body: bytes) -> None:
+        exchange = self.exchange = Exchange(self._gate, self, request, body)
+        try:
+            exchange.begin()
+        except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
+            self._gate.tell_mistake(error)
+            exchange.abandon()
 
     def ended(self, keep_alive: bool) -> None:
         """The exchange is over and its answer is written."""

@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 
 from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider
 from faregate.core.attribution import Attribution
+from faregate.core.limits.admit import Standing
 from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
+from faregate.proxy.forward import ID_HEADER, ID_HEADERS
 from faregate.proxy.upstream import Pool
 
 #: Where an operation lives below a provider's base URL.
@@ -26,9 +28,9 @@ class Target:
 
     __slots__ = (
         "cap_field",
-        "context_tokens_max",
         "encoding",
         "heads",
+        "id_header",
         "model",
         "name",
         "operations",
@@ -49,7 +51,6 @@ class Target:
         self.pool = pool
         self.prices = PriceTimeline(deployment.cards)
         self.output_tokens_max = deployment.output_tokens_max
-        self.context_tokens_max = deployment.context_tokens_max
         self.cap_field = deployment.cap_field
         self.encoding = deployment.encoding
         self.operations = frozenset(deployment.operations)
@@ -57,18 +58,21 @@ class Target:
         self.rewrites_model = provider.kind != "azure_openai"
         #: What every answer from here says about itself.
         self.tag = f"x-faregate-model: {self.model}\r\nx-faregate-deployment: {self.name}\r\n".encode()
+        self.id_header = ID_HEADERS.get(provider.kind, ID_HEADER)
         #: The constant part of a request's head, by operation.
         self.heads = {operation: _request_head(provider, deployment, operation) for operation in deployment.operations}
 
 
 class Match:
-    """The limits that hold for one key at one deployment and who its calls are charged to, found once."""
+    """Who the calls of one key at one deployment are charged to, and the limits that hold for them, found once."""
 
-    __slots__ = ("answered", "limits", "who")
+    __slots__ = ("answered", "money_limited", "standing", "who")
 
-    def __init__(self, who: Attribution, limits: tuple[CompiledLimit, ...], answered: list[int]) -> None:
+    def __init__(self, who: Attribution, limits: Iterable[CompiledLimit], answered: list[int]) -> None:
         self.who = who
-        self.limits = limits
+        self.standing = Standing(who, limits)
+        #: Some limit bounds what its calls may cost: a hard one in dollars, with an amount.
+        self.money_limited = any(limit.bounds_money for limit in self.standing.limits)
         #: The counters of its calls that end well.
         self.answered = answered
 

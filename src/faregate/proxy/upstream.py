@@ -41,6 +41,10 @@ class Listener(Protocol):
         """The connection ended, or broke the protocol, before the answer was whole."""
         ...
 
+    def mistaken(self, error: BaseException) -> None:
+        """One of the calls above failed in a way that nobody foresaw."""
+        ...
+
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider."""
@@ -126,15 +130,15 @@ class UpstreamConnection(asyncio.Protocol):
             if whole:
                 self.listener = None
                 self._release()
-            listener.arrived(pieces, whole)
+            _tell_arrived(listener, pieces, whole)
         if self.odd and not whole:
             self.listener = None
             self.close()
-            listener.upstream_lost("upstream_protocol", self.odd)
+            _tell_lost(listener, "upstream_protocol", self.odd)
         elif self._in_head and len(self._head) > HEAD_BYTES_MAX and not whole:
             self.listener = None
             self.close()
-            listener.upstream_lost("upstream_protocol", "its header block is too large")
+            _tell_lost(listener, "upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
         self._whole = False
@@ -163,7 +167,7 @@ class UpstreamConnection(asyncio.Protocol):
         listener = self.listener
         if listener is not None:
             self.listener = None
-            listener.upstream_lost("upstream_truncated", "the connection closed before the answer was whole")
+            _tell_lost(listener, "upstream_truncated", "the connection closed before the answer was whole")
 
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
@@ -172,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
             head = self._answer_head.lower()
             if b"\r\ncontent-length:" not in head and b"\r\ntransfer-encoding:" not in head:
                 self.listener = None
-                listener.arrived([], True)
+                _tell_arrived(listener, [], True)
         return False
 
     def pause_writing(self) -> None:
@@ -210,7 +214,10 @@ class UpstreamConnection(asyncio.Protocol):
         # llhttp only knows it here: after the message it has forgotten.
         self._keep_alive = self._llhttp.should_keep_alive()
         self._answer_head = head
-        listener.answered(status, head)
+        try:
+            listener.answered(status, head)
+        except Exception as error:  # As below; llhttp would only stop, and leave an exchange that never ends.
+            listener.mistaken(error)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, chunk framing removed."""
@@ -221,6 +228,20 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is whole."""
         if self._llhttp.get_status_code() >= 200:
             self._whole = True
+
+
+def _tell_arrived(listener: Listener, pieces: list[bytes], whole: bool) -> None:
+    try:
+        listener.arrived(pieces, whole)
+    except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
+        listener.mistaken(error)
+
+
+def _tell_lost(listener: Listener, code: str, why: str) -> None:
+    try:
+        listener.upstream_lost(code, why)
+    except Exception as error:  # As above.
+        listener.mistaken(error)
 
 
 class Pool:

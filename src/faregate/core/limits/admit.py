@@ -12,8 +12,8 @@ Three rules keep the figures true:
 * Time never goes back here: a wall clock that is set back stands still until it has caught up, for otherwise a window
   could be spent twice.
 
-Every request passes ``reserve`` and ``settle``, so both are written for speed: slots instead of dataclasses, no call
-per limit, and windows are computed only when one has ended.
+Every request passes ``reserve`` and ``settle``, so both are written for speed: slots instead of dataclasses, one pass
+over allowances that a ``Standing`` remembers, and windows are computed only when one has ended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,14 +44,15 @@ _SWEPT_PER_NEW = 16
 class Allowance:
     """One limit's counter for one subject and one window."""
 
-    __slots__ = ("_meter", "held", "posted", "subject", "unit", "window_end", "window_start")
+    __slots__ = ("meter", "posted", "subject", "unit", "used", "window_end", "window_start")
 
     def __init__(self, meter: "_Meter", subject: tuple[str, ...]) -> None:
-        self._meter = meter
+        self.meter = meter
         self.subject = subject
         self.unit = meter.limit.unit
+        #: What ended calls used, and that together with what is held: the figure that must stay within the amount.
         self.posted = 0
-        self.held = 0
+        self.used = 0
         self.window_start = meter.window_start
         #: Exclusive; 0 where the window never ends.
         self.window_end = meter.window_end
@@ -59,13 +60,18 @@ class Allowance:
     @property
     def limit(self) -> CompiledLimit:
         """The limit as it stands now, after any change of its amount."""
-        return self._meter.limit
+        return self.meter.limit
+
+    @property
+    def held(self) -> int:
+        """What open reservations hold."""
+        return self.used - self.posted
 
     @property
     def remaining(self) -> int:
         """What still fits, at least 0; ``UNLIMITED`` where nothing bounds it."""
-        ceiling = self._meter.ceiling
-        return UNLIMITED if ceiling == UNLIMITED else max(0, ceiling - self.posted - self.held)
+        ceiling = self.meter.ceiling
+        return UNLIMITED if ceiling == UNLIMITED else max(0, ceiling - self.used)
 
 
 class _Meter:
@@ -99,13 +105,30 @@ class _Meter:
             self.ceiling = self.limit.amount
 
 
+class Standing:
+    """Somebody who asks, with the limits that concern it; remembers its allowances until one of their windows ends.
+
+    Whoever asks again and again keeps its standing, so that its limits need not be looked up for each call.
+    """
+
+    __slots__ = ("allowances", "generation", "limits", "until", "who")
+
+    def __init__(self, who: Attribution, limits: Iterable[CompiledLimit]) -> None:
+        self.who = who
+        self.limits = tuple(limits)
+        self.allowances: tuple[Allowance, ...] = ()
+        #: ``allowances`` are right before this moment, for the limits of this generation.
+        self.until = 0
+        self.generation = 0
+
+
 class Reservation:
     """The holds of one exchange on all its allowances; made by ``Allowances`` and ended by it, once."""
 
     __slots__ = ("admitted_at", "amounts", "ended", "holds", "id", "unknown", "who")
 
     def __init__(
-        self, id: str, who: Attribution, amounts: Amounts, admitted_at: int, holds: list[Allowance], unknown: bool
+        self, id: str, who: Attribution, amounts: Amounts, admitted_at: int, holds: tuple[Allowance, ...], unknown: bool
     ) -> None:
         self.id = id
         self.who = who
@@ -141,6 +164,8 @@ class Allowances:
         self._index = LimitIndex()
         self._meters: dict[str, _Meter] = {}
         self._latest = 0
+        #: Which limits a ``Standing`` was found for.
+        self._generation = 1
         self._windows: dict[tuple[str, tzinfo | None], tuple[int, int]] = {}
         self._open: set[Reservation] = set()
         #: Nano-dollars held by open reservations, those of unknown outcome apart.
@@ -155,10 +180,8 @@ class Allowances:
 
     # -- one exchange --------------------------------------------------------------------------------------------------
 
-    def reserve(
-        self, id: str, limits: Sequence[CompiledLimit], who: Attribution, amounts: Amounts, now_nanos: int
-    ) -> Reservation | LimitRefusal:
-        """Hold ``amounts`` on every limit of ``limits``, which are those that match ``who``, or on none of them.
+    def reserve(self, id: str, standing: Standing, amounts: Amounts, now_nanos: int) -> Reservation | LimitRefusal:
+        """Hold ``amounts`` on every limit of ``standing`` or on none of them.
 
         Raises:
             KeyError: a limit is not of the index in use.
@@ -167,33 +190,23 @@ class Allowances:
             self._latest = now_nanos
         else:
             now_nanos = self._latest
-        meters = self._meters
-        holds: list[Allowance] = []
-        fresh: list[tuple[_Meter, Allowance]] | None = None
-        for limit in limits:
-            meter = meters[limit.id]
-            if now_nanos >= meter.until:
-                self._roll(meter, now_nanos)
-            if limit.subject_of is None:
-                allowance = meter.total
-            else:
-                known = meter.subjects.get(limit.subject_of(who))
-                if known is None:
-                    # A refused call must not leave a counter behind, or refusals could fill the memory.
-                    allowance = Allowance(meter, limit.subject(who))
-                    fresh = fresh or []
-                    fresh.append((meter, allowance))
-                else:
-                    allowance = known
-            if allowance.posted + allowance.held + amounts[limit.unit] > meter.ceiling:
-                return self._refusal(limits, who, amounts, now_nanos)
-            holds.append(allowance)
-        if fresh is not None and not self._keep(fresh, now_nanos):
+        fresh: list[Allowance] = []
+        if now_nanos < standing.until and standing.generation == self._generation:
+            allowances = standing.allowances
+        else:
+            allowances = self._find(standing, fresh, now_nanos)
+        for allowance in allowances:
+            used = allowance.used + amounts[allowance.unit]
+            if used > allowance.meter.ceiling:
+                _give_back(allowances, amounts, allowance)
+                return self._refusal(standing, amounts, now_nanos)
+            allowance.used = used
+        if fresh and not self._keep(fresh, now_nanos):
+            _give_back(allowances, amounts, None)
+            standing.until = 0
             return self._too_many(fresh[-1], amounts, now_nanos)
-        for allowance in holds:
-            allowance.held += amounts[allowance.unit]
         self.held_total_usd += amounts[0]
-        reservation = Reservation(id, who, amounts, now_nanos, holds, False)
+        reservation = Reservation(id, standing.who, amounts, now_nanos, allowances, False)
         self._open.add(reservation)
         return reservation
 
@@ -208,8 +221,9 @@ class Allowances:
         amounts = reservation.amounts
         for allowance in reservation.holds:
             unit = allowance.unit
-            allowance.held -= amounts[unit]
-            allowance.posted += posted[unit]
+            used = posted[unit]
+            allowance.posted += used
+            allowance.used += used - amounts[unit]
         self._end(reservation)
         return True
 
@@ -217,20 +231,15 @@ class Allowances:
         """End a reservation that cost nothing and was never sent; false where it had ended before."""
         if reservation.ended:
             return False
-        amounts = reservation.amounts
-        for allowance in reservation.holds:
-            allowance.held -= amounts[allowance.unit]
+        _give_back(reservation.holds, reservation.amounts, None)
         self._end(reservation)
         return True
 
-    def room(self, limits: Sequence[CompiledLimit], who: Attribution, now_nanos: int) -> Amounts:
-        """The most that fits right now in each unit, over all hard ``limits``; ``UNLIMITED`` where none bounds it."""
-        now_nanos = self._at(now_nanos)
+    def room(self, standing: Standing, now_nanos: int) -> Amounts:
+        """The most that fits right now in each unit, over all hard limits; ``UNLIMITED`` where none bounds it."""
         room = [UNLIMITED] * len(UNITS)
-        for limit in limits:
-            left = self._allowance(limit, who, now_nanos).remaining
-            if left < room[limit.unit]:
-                room[limit.unit] = left
+        for allowance in self._find(standing, [], self._at(now_nanos)):
+            room[allowance.unit] = min(room[allowance.unit], allowance.remaining)
         return Amounts(*room)
 
     # -- changes of the limits, and what the books know ----------------------------------------------------------------
@@ -259,6 +268,7 @@ class Allowances:
             if meters.get(id) is not meter:
                 self._detach(meter)
         self._meters = meters
+        self._generation += 1
         self._index = index
         self._each_meters = [meter for meter in meters.values() if meter.limit.each]
         self._swept = 0
@@ -283,7 +293,9 @@ class Allowances:
             self._roll(meter, now_nanos)
         for subject, window_start, posted in balances:
             if meter.window_start <= window_start < meter.until:
-                self._counter(meter, subject).posted += posted
+                allowance = self._counter(meter, subject)
+                allowance.posted += posted
+                allowance.used += posted
         meter.pending = False
         meter.set_ceiling()
         return True
@@ -297,7 +309,7 @@ class Allowances:
         """
         now_nanos = self._at(now_nanos)
         amounts = amounts._replace(concurrency=0)
-        reservation = Reservation(id, who, amounts, admitted_at, [], True)
+        reservation = Reservation(id, who, amounts, admitted_at, (), True)
         for limit in self._index.matching(who):
             self._hold_also(reservation, limit, now_nanos)
         self._open.add(reservation)
@@ -373,7 +385,35 @@ class Allowances:
             self._past.append(meter.subjects)
             meter.subjects = {}
 
-    def _keep(self, fresh: Sequence[tuple[_Meter, Allowance]], now_nanos: int) -> bool:
+    def _find(self, standing: Standing, fresh: list[Allowance], now_nanos: int) -> tuple[Allowance, ...]:
+        """The allowances of ``standing`` now. Those that do not exist yet are put into ``fresh`` and not kept.
+
+        A refused call must not leave a counter behind, or refusals could fill the memory.
+        """
+        who = standing.who
+        until = NEVER
+        found: list[Allowance] = []
+        for limit in standing.limits:
+            meter = self._meters[limit.id]
+            if now_nanos >= meter.until:
+                self._roll(meter, now_nanos)
+            until = min(until, meter.until)
+            if limit.subject_of is None:
+                found.append(meter.total)
+                continue
+            known = meter.subjects.get(limit.subject_of(who))
+            if known is None:
+                known = Allowance(meter, limit.subject(who))
+                fresh.append(known)
+            found.append(known)
+        allowances = tuple(found)
+        # Fresh ones are remembered the next time, when they are kept.
+        standing.allowances = allowances
+        standing.until = 0 if fresh else until
+        standing.generation = self._generation
+        return allowances
+
+    def _keep(self, fresh: Sequence[Allowance], now_nanos: int) -> bool:
         """Make room for new counters and keep them; false where there is none."""
         meters = self._each_meters[self._swept : self._swept + _SWEPT_PER_NEW]
         self._swept = self._swept + len(meters) if len(meters) == _SWEPT_PER_NEW else 0
@@ -383,7 +423,8 @@ class Allowances:
         self._drop_past(_DROPPED_PER_NEW * len(fresh))
         if self._counters + len(fresh) > self._each_max:
             return False
-        for meter, allowance in fresh:
+        for allowance in fresh:
+            meter = allowance.meter
             meter.subjects[meter.limit.key_of(allowance.subject)] = allowance
         self._counters += len(fresh)
         return True
@@ -416,42 +457,37 @@ class Allowances:
             self._roll(meter, now_nanos)
         if reservation.admitted_at >= meter.window_start:
             allowance = self._counter(meter, limit.subject(reservation.who))
-            allowance.held += reservation.amounts[allowance.unit]
-            reservation.holds.append(allowance)
+            allowance.used += reservation.amounts[allowance.unit]
+            reservation.holds = (*reservation.holds, allowance)
 
-    def _allowance(self, limit: CompiledLimit, who: Attribution, now_nanos: int) -> Allowance:
-        """The counter of ``who`` for a limit; one that does not exist yet is not kept."""
-        meter = self._meters[limit.id]
-        if now_nanos >= meter.until:
-            self._roll(meter, now_nanos)
-        if limit.subject_of is None:
-            return meter.total
-        return meter.subjects.get(limit.subject_of(who)) or Allowance(meter, limit.subject(who))
-
-    def _refusal(
-        self, limits: Sequence[CompiledLimit], who: Attribution, amounts: Amounts, now_nanos: int
-    ) -> LimitRefusal:
+    def _refusal(self, standing: Standing, amounts: Amounts, now_nanos: int) -> LimitRefusal:
         """Look at every limit again and say which of them bind."""
-        allowances = [self._allowance(limit, who, now_nanos) for limit in limits]
         return refuse(
             [
                 _binding(allowance, amounts)
-                for allowance in allowances
-                if allowance.posted + allowance.held + amounts[allowance.unit] > allowance._meter.ceiling
+                for allowance in standing.allowances
+                if allowance.used + amounts[allowance.unit] > allowance.meter.ceiling
             ],
             now_nanos,
         )
 
-    def _too_many(self, newest: tuple[_Meter, Allowance], amounts: Amounts, now_nanos: int) -> LimitRefusal:
+    def _too_many(self, newest: Allowance, amounts: Amounts, now_nanos: int) -> LimitRefusal:
         """The refusal of a call that would need one counter too many."""
-        _, allowance = newest
-        binding = _binding(allowance, amounts)._replace(code="too_many_values")
+        binding = _binding(newest, amounts)._replace(code="too_many_values")
         return refuse([binding], now_nanos)
+
+
+def _give_back(allowances: Iterable[Allowance], amounts: Amounts, before: Allowance | None) -> None:
+    """Take the hold of ``amounts`` off ``allowances``: all of them, or those that come ``before`` one."""
+    for allowance in allowances:
+        if allowance is before:
+            return
+        allowance.used -= amounts[allowance.unit]
 
 
 def _binding(allowance: Allowance, wanted: Amounts) -> Binding:
     """The figures of an allowance that a call does not fit."""
-    meter = allowance._meter
+    meter = allowance.meter
     return Binding(
         meter.limit,
         "limit_pending" if meter.pending else meter.limit.code,
@@ -473,5 +509,6 @@ __all__ = [
     "LimitIndex",
     "LimitRefusal",
     "Reservation",
+    "Standing",
     "View",
 ]

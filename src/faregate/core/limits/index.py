@@ -74,6 +74,11 @@ class CompiledLimit:
         #: Key of the counter for a caller: a plain value for one dimension, a tuple for several, ``None`` for a total.
         self.subject_of: _Getter | None = _getter(self.each) if self.each else None
 
+    @property
+    def bounds_money(self) -> bool:
+        """Whether it stops spending in dollars: hard, and with an amount."""
+        return self.unit_name == "usd" and self.hard and self.amount is not None
+
     def counts_as(self, other: "CompiledLimit") -> bool:
         """Whether both count the same thing, so that the counters of one go on under the other."""
         return (

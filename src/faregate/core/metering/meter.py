@@ -36,7 +36,6 @@ class Report(NamedTuple):
     invalid: str = ""
     model: str = ""
     id: str = ""
-    finished: bool = False
 
 
 class Event(NamedTuple):
@@ -83,8 +82,6 @@ class Metered(NamedTuple):
     unreported: int = 0
     #: Something could not be read, so that ``text`` may lack a part.
     malformed: bool = False
-    #: Usage was told more than once, and not the same.
-    usage_changed: bool = False
     #: The provider reported an error inside the stream.
     error: bool = False
 
@@ -112,7 +109,6 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_changed",
         "_characters",
         "_choices",
         "_closed",
@@ -169,7 +165,6 @@ class StreamMeter:
         self._usage: Usage | None = None
         self._usage_at = 0
         self._invalid = ""
-        self._changed = False
         self._model = ""
         self._id = ""
         self._finished = 0
@@ -343,7 +338,6 @@ class StreamMeter:
         if isinstance(usage, Contradiction):
             self._invalid = usage.rule
             return
-        self._changed |= self._usage is not None and self._usage != usage
         self._usage = usage
         self._invalid = ""
 
@@ -357,7 +351,7 @@ class StreamMeter:
     def report(self) -> Report:
         """What the provider has told so far."""
         self._drain()
-        return Report(self._usage, self._invalid, self._model, self._id, self._finished >= self._choices)
+        return Report(self._usage, self._invalid, self._model, self._id)
 
     @property
     def delivered_characters(self) -> int:
@@ -422,6 +416,5 @@ class StreamMeter:
             self._characters,
             unreported,
             self._malformed,
-            self._changed,
             self._error,
         )

@@ -1,0 +1,183 @@
+"""Steps 2 to 4 of an exchange: what the head of a request says, and the answers that need no provider.
+
+A head is looked at once. What was found out from it alone is remembered with the connection (``Entered``), because
+clients send the same head again and again; it holds for one snapshot, so that a revoked key or a changed route is seen
+at once.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from faregate.control import Key
+from faregate.dialects import DIALECTS, Dialect
+from faregate.dialects.errors_shape import models_answer
+from faregate.dialects.paths import Operation, route
+from faregate.errors import Problem
+from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
+from faregate.proxy.http1 import Request
+from faregate.proxy.identify import describe, identify
+from faregate.proxy.refuse import plain_answer
+from faregate.proxy.snapshot import Match, Snapshot, Target
+
+if TYPE_CHECKING:
+    from faregate.proxy.exchange import Exchange
+    from faregate.proxy.gate import Gate
+
+
+class Plan(NamedTuple):
+    """Where the calls of one head to one model go, in order, and what they are charged to at the first place."""
+
+    candidates: tuple[Target, ...]
+    match: Match
+
+
+class Entered(NamedTuple):
+    """What a head alone tells under one snapshot: its path, its key, and the headers that pass on."""
+
+    snapshot: Snapshot
+    operation: Operation
+    dialect: Dialect
+    key: Key
+    forwarded: bytes
+    #: By model; only for models that are routed, so there are never more than those.
+    plans: dict[str, Plan]
+
+
+def admissible(gate: "Gate", request: Request) -> Problem | None:
+    """Whether the body that belongs to this head is worth being received: a known path, and a known key."""
+    operation = route(request.method, request.target)
+    if isinstance(operation, Problem):
+        return operation
+    found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
+    if isinstance(found, Problem):
+        return found
+    return gate.closed_for if operation.metered else None
+
+
+def enter(exchange: "Exchange") -> Problem | None:
+    """Find the operation and the key; answer what needs no provider."""
+    request = exchange.request
+    operation = route(request.method, request.target)
+    if isinstance(operation, Problem):
+        return operation
+    exchange.operation = operation
+    if operation.metered:
+        problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange)
+        if problem is None:
+            _remember(exchange)
+        return problem
+    if operation.name.startswith("health."):
+        _answer_health(exchange, operation.name == "health.ready")
+        return None
+    return identified(exchange) or _answer_models(exchange, operation)
+
+
+def identified(exchange: "Exchange") -> Problem | None:
+    """Step 2: who asks."""
+    gate, request = exchange.gate, exchange.request
+    found = identify(request, exchange.snapshot, gate.peppers, gate.wall_nanos())
+    if isinstance(found, Problem):
+        return found
+    exchange.key = found
+    if request.describes:
+        described = describe(request, found, exchange.snapshot)
+        if isinstance(described, Problem):
+            return described
+        exchange.described = described
+    via = request.headers.get(b"via")
+    if via is not None and HOP_TOKEN in via.lower():
+        return Problem("header_invalid", "Header Via: this request has passed Faregate before; it loops.", "Via")
+    return None
+
+
+def _check_media(exchange: "Exchange") -> Problem | None:
+    """The head's part of step 3."""
+    headers = exchange.request.headers
+    media = headers.get(b"content-type")
+    if media != b"application/json" and not _is_json(media):
+        return Problem("media_unsupported", "Send Content-Type application/json.", "Content-Type")
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+        return Problem("encoding_unsupported", "Compressed request bodies are not accepted.", "Content-Encoding")
+    exchange.forwarded = forwarded_headers(headers)
+    return None
+
+
+def _remember(exchange: "Exchange") -> None:
+    """Keep what this head said, if it says the same every time it comes."""
+    request, key, operation = exchange.request, exchange.key, exchange.operation
+    if not request.repeats or key is None or operation is None:
+        return
+    timeless = not key.expires_at and not any(key.digests.values())
+    if timeless and not request.describes and b"idempotency-key" not in request.headers:
+        dialect = DIALECTS[operation.name]
+        request.found = Entered(exchange.snapshot, operation, dialect, key, exchange.forwarded, {})
+
+
+def recall(exchange: "Exchange") -> Problem | None:
+    """Step 4: the same call under the same ``Idempotency-Key`` is never sent twice."""
+    request = exchange.request
+    name = request.headers.get(b"idempotency-key")
+    if name is None:
+        return None
+    assert exchange.key is not None
+    key = exchange.key.id
+    text = name.decode("latin-1")
+    if not 1 <= len(text) <= 255 or not text.isprintable():
+        rule = "Idempotency-Key: expected 1 to 255 printable characters."
+        return Problem("idem_invalid", rule, "Idempotency-Key")
+    digest = hashlib.sha256(request.target + b"\n" + exchange.body).digest()
+    answers = exchange.gate.answers
+    known = answers.find(key, text)
+    if known is None:
+        exchange.idempotency = text
+        answers.begin(key, text, digest, exchange.id)
+        return None
+    if known.digest != digest:
+        return Problem("idem_conflict", "This Idempotency-Key was used with a different body.", "Idempotency-Key")
+    if known.state == "in_flight":
+        rule = f"The call with this Idempotency-Key ({known.request_id}) is still under way; retry later."
+        return Problem("idem_in_progress", rule, "Idempotency-Key", retry_after_s=1)
+    kept = answers.answer(key, text) if known.state == "kept" else None
+    if kept is None:
+        rule = f"The call with this Idempotency-Key was made; its answer is not kept. See request {known.request_id}."
+        return Problem("idem_completed", rule, "Idempotency-Key", details={"request_id": known.request_id})
+    exchange.write_whole(
+        plain_answer(
+            kept.status,
+            kept.body,
+            known.request_id,
+            keep_alive=exchange.keep_alive,
+            extra=kept.head + b"idempotent-replayed: true\r\n",
+        )
+    )
+    return None
+
+
+def _answer_health(exchange: "Exchange", ready: bool) -> None:
+    closed = exchange.gate.closed_for if ready else None
+    status, body = (200, b'{"status":"ok"}') if closed is None else (503, b'{"status":"unavailable"}')
+    exchange.write_whole(plain_answer(status, body, exchange.id, keep_alive=exchange.keep_alive))
+
+
+def _answer_models(exchange: "Exchange", operation: Operation) -> Problem | None:
+    """``/v1/models`` is answered here, with the models this key may use."""
+    key = exchange.key
+    assert key is not None
+    names = exchange.snapshot.model_names
+    if key.models is not None:
+        allowed = frozenset(key.models)
+        names = tuple(name for name in names if name in allowed)
+    body = models_answer(names, operation.deployment)
+    if body is None:
+        return Problem("model_not_found", f"Model {operation.deployment[:64]!r} is not configured.", "model")
+    exchange.write_whole(plain_answer(200, body, exchange.id, keep_alive=exchange.keep_alive))
+    return None
+
+
+def _is_json(media: bytes | None) -> bool:
+    """``application/json``, with no charset or UTF-8."""
+    if media is None:
+        return False
+    essence, _, parameters = media.lower().partition(b";")
+    parameters = parameters.strip().replace(b'"', b"")
+    return essence.strip() == b"application/json" and parameters in (b"", b"charset=utf-8", b"charset=utf8")
