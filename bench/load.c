@@ -419,7 +419,7 @@ static void run(void)
         int64_t now = now_nanos();
         if (now >= measure_to && (running == 0 || now >= measure_to + FINISH_NANOS))
             break;
-        int n = epoll_wait(loop, ready, EVENTS_PER_WAIT, 20);
+        int n = wait_awake(loop, ready, EVENTS_PER_WAIT, 20);
         bool due = false;
         for (int i = 0; i < n; i++) {
             if (ready[i].data.ptr == &timer) {

@@ -416,7 +416,7 @@ int main(int argc, char **argv)
     epoll_ctl(loop, EPOLL_CTL_ADD, timer, &e);
     struct epoll_event ready[EVENTS_PER_WAIT];
     for (;;) {
-        int n = epoll_wait(loop, ready, EVENTS_PER_WAIT, -1);
+        int n = wait_awake(loop, ready, EVENTS_PER_WAIT, -1);
         bool due = false;
         for (int i = 0; i < n; i++) {
             void *who = ready[i].data.ptr;

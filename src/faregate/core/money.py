@@ -60,20 +60,20 @@ def _read(text: str, scale: int, decimals: int, signed: bool) -> int:
 
 def dollars(nanos: int) -> str:
     """The exact and shortest decimal text in dollars: ``"0"``, ``"-1.5"``, ``"0.000123456"``."""
-    return _write(nanos, NANOS_PER_DOLLAR, 9)
+    if nanos < 0:
+        return "-" + dollars(-nanos)
+    # On every answer: cutting up the digits takes half the time of a division and a format.
+    digits = str(nanos)
+    if len(digits) < 10:
+        digits = digits.zfill(10)
+    return f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
 
 
 def dollars_of_picos(picos: int) -> str:
     """The exact and shortest decimal text in dollars of a price."""
-    return _write(picos, PICOS_PER_DOLLAR, 12)
-
-
-def _write(amount: int, scale: int, decimals: int) -> str:
-    whole, fraction = divmod(abs(amount), scale)
-    sign = "-" if amount < 0 else ""
-    if not fraction:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{fraction:0{decimals}d}".rstrip("0")
+    whole, fraction = divmod(abs(picos), PICOS_PER_DOLLAR)
+    sign = "-" if picos < 0 else ""
+    return f"{sign}{whole}.{fraction:012d}".rstrip("0").rstrip(".")
 
 
 def half_even(numerator: int, denominator: int) -> int:

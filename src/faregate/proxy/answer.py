@@ -34,6 +34,9 @@ TAIL_BYTES = 64 * 1024
 #: A keep-alive connection that closes this soon after a request was written had been closing already.
 STALE_NANOS = 1_000_000_000
 
+#: Errors of providers are held whole up to this size; real ones have a few hundred bytes.
+ERROR_BYTES_MAX = 1024 * 1024
+
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
 
@@ -61,12 +64,12 @@ class Answer:
         "_on_record",
         "_out",
         "_passed",
+        "_passed_bytes",
         "_passing",
         "_paused",
         "_pieces",
         "_progress_at",
         "_request",
-        "_resent",
         "_sent_at",
         "_sent_nanos",
         "_settled",
@@ -75,32 +78,37 @@ class Answer:
         "exchange",
     )
 
+    #: Set when the request is sent, when its answer begins, and when some of it is held.
+    _request: tuple[bytes, bytes]
+    _sent_at: float
+    _last_at: float
+    _progress_at: float
+    _passed: bytes
+    _passed_bytes: int
+    _pieces: list[bytes]
+    _body: bytes
+
     def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
         self.exchange = exchange
         self._gate = exchange.gate
         self._connection: UpstreamConnection | None = connection
-        self._request: tuple[bytes, bytes] = (b"", b"")
         self._status = 0
-        self._passed = b""
         self._meter: StreamMeter | None = None
-        self._pieces: list[bytes] = []
+        #: Of the pieces that are held, or of the copy that is kept.
         self._bytes = 0
         #: Too large to be held: passes on as it comes.
         self._passing = False
         #: Bytes for the client that wait for the settlement.
         self._out: list[bytes] = []
         self._head = b""
-        self._body = b""
         self._concluding = False
         self._settled = False
         #: The end is journalled, and on the disk where that is waited for: the last bytes may go.
         self._on_record = False
         self._upstream_ended = False
-        self._resent = False
         self._paused = False
         self._error: Problem | None = None
         self._kept: list[bytes] | None = [] if exchange.idempotency else None
-        self._sent_at = self._last_at = self._progress_at = 0.0
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -132,11 +140,11 @@ class Answer:
     def _send_again(self) -> bool:
         """A keep-alive connection was closing while we wrote to it: nothing came back, so a fresh one is tried once."""
         connection, target = self._connection, self.exchange.target
-        if connection is None or not connection.used or self._resent or self._status or target is None:
+        if connection is None or not connection.used or self._status or target is None:
             return False
         if self._gate.monotonic_nanos() - self._sent_nanos > STALE_NANOS:
             return False
-        self._resent = True
+        # The fresh one has not been used, so that there is no third time.
         self._connection = None
         target.pool.dial(self._guarded(self._connected_again), self._guarded(self._not_connected_again))
         return True
@@ -172,7 +180,7 @@ class Answer:
             assert target is not None
             hide = not call.usage_wanted and target.provider.stream_usage
             self._meter = StreamMeter(exchange.dialect.decode_event, hide, call.choices)
-            self._head = self._chunked_head(target)
+            self._head = self._flowing_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(self._write_head)
 
@@ -191,14 +199,22 @@ class Answer:
         if meter is not None:
             self._stream_arrived(meter, pieces, whole)
             return
+        if self._bytes:
+            self._pieces += pieces
+        else:
+            self._pieces = pieces
         for piece in pieces:
             self._bytes += len(piece)
             gate.held_bytes += len(piece)
-        self._pieces += pieces
         if self._passing:
             self._pass(whole)
         elif whole:
             self._whole_body(b"".join(self._pieces))
+        elif self._status >= 300:
+            # It is searched for our credentials before it passes, so it must be whole.
+            if self._bytes > ERROR_BYTES_MAX:
+                self._cancel()
+                self._fail("upstream_protocol", "its error is too large to be passed on")
         elif self._bytes > gate.settings.held_body_bytes_max or gate.held_bytes > gate.settings.held_bodies_bytes_max:
             self._start_passing()
 
@@ -208,7 +224,7 @@ class Answer:
             # Settled at ``[DONE]``: only the framing of the end was missing.
             self._upstream_ended = True
             self._connection = None
-            self._out.append(LAST_CHUNK)
+            self._out.append(self._last_chunk)
             self._flush()
             return
         if code == "upstream_truncated" and self._send_again():
@@ -228,10 +244,10 @@ class Answer:
         if whole and not (self._concluding or meter.done or meter.finish_seen or meter.error_event):
             # The provider ended its stream in the middle of an answer, which the framing does not tell.
             if out:
-                self._write(chunk(out))
+                self._write(self._framed(out))
             self._fail("upstream_truncated", "its stream ended before the answer did")
             return
-        framed = chunk(out) + LAST_CHUNK if whole else chunk(out)
+        framed = self._framed(out) + self._last_chunk if whole else self._framed(out)
         if self._kept is not None:
             self._keep(out)
         if self._on_record and not self._out:
@@ -251,10 +267,21 @@ class Answer:
         status, code = ("failed", "upstream_error") if metered.error else ("ok", "")
         self._conclude(status, 200, code, metered)
 
-    def _chunked_head(self, target: Target) -> bytes:
+    def _framed(self, data: bytes) -> bytes:
+        """Bytes of an answer that goes on as it comes, as this client understands them."""
+        return chunk(data) if self.exchange.request.chunked else data
+
+    @property
+    def _last_chunk(self) -> bytes:
+        return LAST_CHUNK if self.exchange.request.chunked else b""
+
+    def _flowing_head(self, target: Target) -> bytes:
         """The head of an answer that goes on as it comes, without the headers of its cost."""
         exchange = self.exchange
         ours, framing = self._our_headers(target), b"transfer-encoding: chunked\r\n"
+        if not exchange.request.chunked:
+            # HTTP/1.0 knows no chunks: the end of the connection is the end of the answer (RFC 9112 section 6.3).
+            framing, exchange.keep_alive = b"", False
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive)
 
     def _write_head(self) -> None:
@@ -265,7 +292,6 @@ class Answer:
 
     def _whole_body(self, body: bytes) -> None:
         self._body = body
-        self._pieces = []
         status = self._status
         dialect = self.exchange.dialect
         if 200 <= status < 300:
@@ -292,22 +318,25 @@ class Answer:
         target = self.exchange.target
         assert target is not None
         self._passing = True
+        self._body = b""
+        self._passed_bytes = 0
         self._kept = None
-        self._head = self._chunked_head(target)
+        self._head = self._flowing_head(target)
         self._pass(False)
 
     def _pass(self, whole: bool) -> None:
         data = b"".join(self._pieces)
         self._gate.held_bytes -= self._bytes
-        self._pieces = []
         self._bytes = 0
         self._body = (self._body + data)[-TAIL_BYTES:]
+        self._passed_bytes += len(data)
         if not whole:
-            self._write(chunk(data))
+            self._write(self._framed(data))
             return
-        self._out.append(chunk(data) + LAST_CHUNK)
+        self._out.append(self._framed(data) + self._last_chunk)
         report = usage_in_tail(self._body, self.exchange.dialect.usage_of)
-        self._conclude("ok" if self._status == 200 else "failed", self._status, "", Metered(report, "complete"))
+        # Where it tells no usage its bytes count: a token of text is at least one.
+        self._conclude("ok", self._status, "", Metered(report, "complete", "", self._passed_bytes))
 
     # -- the end: usage, settlement, last bytes ------------------------------------------------------------------------
 
@@ -368,9 +397,15 @@ class Answer:
         self._settled = True
         position = gate.settle(reservation, event, cost, usage)
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
-        gate.metrics.settled(counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token)
+        gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
         if self._meter is None and not self._passing and self._error is None:
-            self._out.append(self._held_answer(target, cost))
+            answer = self._held_answer(target, cost)
+            if not gate.waits_for_disk:
+                if exchange.client is not None:
+                    exchange.client.write(answer)
+                self._end()
+                return
+            self._out.append(answer)
         if gate.waits_for_disk and position is not None:
             gate.journal.when_durable(position, self._guarded(self._recorded))
         else:
@@ -386,7 +421,7 @@ class Answer:
         body = self._body if self._status < 300 else mask(self._body, target.provider)
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
-        framing = b"x-faregate-cost: %b\r\ncontent-length: %d\r\n" % (dollars(cost).encode(), len(body))
+        framing = f"x-faregate-cost: {dollars(cost)}\r\ncontent-length: {len(body)}\r\n".encode()
         ours = target.tag if not (exchange.attempts or exchange.cap) else self._our_headers(target)
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
@@ -459,7 +494,7 @@ class Answer:
         assert self._error is not None
         shape = exchange.operation.shape if exchange.operation is not None else "openai"
         if self._meter is not None and not self._head:
-            return chunk(problem_event(self._error, exchange.id, shape)) + LAST_CHUNK
+            return self._framed(problem_event(self._error, exchange.id, shape)) + self._last_chunk
         if self._passing:
             # Half a body is out: only closing without the last chunk says that it is not whole.
             exchange.keep_alive = False
@@ -490,6 +525,8 @@ class Answer:
         if exchange.ended:
             return
         exchange.ended = True
+        # Each would keep the other alive until the garbage collector comes round.
+        exchange.answer = None
         gate.closed(self)
         if self._bytes:
             if not self._passing:
@@ -593,7 +630,7 @@ class Answer:
             # ``[DONE]`` was seen but not the end of the body: the client need not wait for it.
             if self._connection is not None and now - self._last_at > 1.0 and self._settled:
                 self._cancel()
-                self._out.append(LAST_CHUNK)
+                self._out.append(self._last_chunk)
                 self._flush()
             return
         why = overdue(

@@ -55,7 +55,7 @@ def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Hel
         if isinstance(outcome, Reservation):
             return Held(outcome, 0)
         refusal = outcome
-        if not call.has_output or (given is not None and not refusal.limit.clamp):
+        if not call.has_output or (given is not None and not refusal.clamp):
             return refusal
     return _clamped(request_id, wants, allowances, now, refusal, whole or 0)
 

@@ -58,9 +58,13 @@ def enter(exchange: "Exchange") -> Problem | None:
     """Find the operation and the key; answer what needs no provider."""
     request = exchange.request
     operation = route(request.method, request.target)
+    if not isinstance(operation, Problem):
+        # Also a request that is refused is answered in the shape of its path.
+        exchange.operation = operation
+    if request.problem is not None:
+        return request.problem
     if isinstance(operation, Problem):
         return operation
-    exchange.operation = operation
     if operation.metered:
         problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange)
         if problem is None:

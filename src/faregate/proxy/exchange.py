@@ -120,7 +120,7 @@ class Exchange:
             # The same head came on this connection before, under this very snapshot; and it names no idempotency key.
             problem = self._begin_again(entered)
         else:
-            problem = self.request.problem or enter(self)
+            problem = enter(self)
             if problem is None and self.operation is not None and self.operation.metered:
                 self.dialect = DIALECTS[self.operation.name]
                 problem = self._read(self.operation.deployment) or recall(self) or self._choose()
@@ -493,6 +493,8 @@ class Exchange:
     def client_gone(self) -> None:
         """The client's connection closed."""
         self.client = None
+        if self.ended:
+            return
         if self.answer is not None:
             self.answer.client_gone()
         elif self.reservation is not None:

@@ -61,7 +61,8 @@ def forwarded_headers(headers: dict[bytes, bytes]) -> bytes:
 
 def request_head(constant: bytes, forwarded: bytes, id_header: bytes, request_id: str, length: int) -> bytes:
     """The head of the request to the provider; ``constant`` holds request line, host and credential."""
-    return b"%b%b%b%b\r\ncontent-length: %d\r\n\r\n" % (constant, forwarded, id_header, request_id.encode(), length)
+    tail = f"{request_id}\r\ncontent-length: {length}\r\n\r\n"
+    return b"".join((constant, forwarded, id_header, tail.encode()))
 
 
 #: Lines of answers that are remembered, and how long such a line may be: most of a provider's lines are the same in
@@ -105,14 +106,19 @@ def content_type(passed: bytes) -> bytes:
 def answer_head(status: int, passed: bytes, request_id: str, ours: bytes, framing: bytes, keep_alive: bool) -> bytes:
     """The head of an answer to the client; ``framing`` is its length or chunked line."""
     id = request_id.encode()
-    return b"%b%bx-faregate-request-id: %b\r\nx-request-id: %b\r\n%b%b%b\r\n" % (
-        status_line(status),
-        passed,
-        id,
-        id,
-        ours,
-        framing,
-        b"" if keep_alive else b"connection: close\r\n",
+    return b"".join(
+        (
+            status_line(status),
+            passed,
+            b"x-faregate-request-id: ",
+            id,
+            b"\r\nx-request-id: ",
+            id,
+            b"\r\n",
+            ours,
+            framing,
+            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+        )
     )
 
 

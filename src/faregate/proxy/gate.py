@@ -128,6 +128,8 @@ class Gate:
         finally:
             sweep.cancel()
             self._server.close()
+            for client in list(self._connections):
+                client.transport.abort()
             await control.close()
             self._tell_refusals()
             self._write_unwritten()
@@ -161,7 +163,7 @@ class Gate:
             for client in list(self._connections):
                 if client.exchange is None:
                     client.close()
-            if not any(client.exchange is not None for client in self._connections):
+            if not any(client.busy for client in self._connections):
                 self._finish()
 
     def _finish(self) -> None:
@@ -180,6 +182,7 @@ class Gate:
                 self.tell_mistake(error)
         for pool in self._pools.values():
             pool.close_idle(now)
+        self.metrics.count()
         self._tell_refusals()
         self._write_unwritten()
         self.answers.expire(self.wall_nanos())
@@ -329,7 +332,7 @@ class Gate:
         self._write_unwritten()
         self.settle(reservation, event, payer_charge(event), event.usage)
         counters = self.metrics.row(unknown.who, event.status)
-        self.metrics.settled(counters, event.usage, event.cost, event.latency_us, 0, event.first_token_us)
+        self.metrics.settled((counters, event.usage, event.cost, event.latency_us, 0, event.first_token_us))
         return True
 
     def tell_mistake(self, error: BaseException) -> None:

@@ -62,7 +62,18 @@ class Request:
     Nobody changes it once it is whole: requests with the same head share one, and their bodies are handed on beside it.
     """
 
-    __slots__ = ("body", "describes", "found", "headers", "keep_alive", "method", "problem", "repeats", "target")
+    __slots__ = (
+        "body",
+        "chunked",
+        "describes",
+        "found",
+        "headers",
+        "keep_alive",
+        "method",
+        "problem",
+        "repeats",
+        "target",
+    )
 
     def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes = b"") -> None:
         self.method = method
@@ -70,6 +81,8 @@ class Request:
         self.headers = headers
         self.body = body
         self.keep_alive = True
+        #: Its answer may come in chunks: it speaks HTTP/1.1.
+        self.chunked = True
         self.describes = False
         self.problem: Problem | None = None
         #: Its head may come again on this connection, byte for byte; ``found`` is what was found out from it alone.
@@ -185,6 +198,16 @@ class RequestParser:
         return self.known.again(data) if self._clean and self.known is not None else None
 
     @property
+    def incoming(self) -> Request | None:
+        """The request whose head has come and whose body has not, unless it was given up."""
+        return self._request
+
+    def refuse(self, problem: Problem) -> None:
+        """Take no more of the body that is coming in; its request comes out of ``ready`` with ``problem``."""
+        if self._request is not None:
+            self._give_up(self._request, problem)
+
+    @property
     def mid_request(self) -> bool:
         """Some bytes of a request have come, and not all of them."""
         return self.head_bytes > 0 or self._in_body
@@ -277,7 +300,9 @@ class RequestParser:
         self._in_body = True
         request.describes = self._describes
         request.keep_alive = llhttp.should_keep_alive()
-        problem = self._problem or _check_head(request, llhttp.get_http_version(), self._bounds)
+        version = llhttp.get_http_version()
+        request.chunked = version == "1.1"
+        problem = self._problem or _check_head(request, version, self._bounds)
         if problem is None and b"upgrade" in headers and llhttp.should_upgrade():
             # Refused here, because llhttp calls the request whole without its body.
             problem = _framing("protocol upgrades are not offered")

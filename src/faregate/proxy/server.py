@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from faregate.errors import Problem
+from faregate.proxy.entry import admissible
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.http1 import PIPELINE_MAX, Request, RequestParser
 from faregate.proxy.refuse import problem_answer
@@ -16,14 +17,21 @@ if TYPE_CHECKING:
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 
 
+#: How long a client that still sends may take to read the answer that refuses what it sends.
+LINGER_S: Final = 2.0
+
+
 class ClientConnection(asyncio.Protocol):
     """One client. Owns nothing of an exchange but the right to hear its answer."""
 
     __slots__ = (
+        "_admitted",
+        "_body_held",
         "_closing",
         "_closing_since",
         "_gate",
         "_head_since",
+        "_lingering",
         "_parser",
         "_reading",
         "exchange",
@@ -40,8 +48,13 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, gate: "Gate") -> None:
         self._gate = gate
         self._parser = RequestParser(gate.bounds)
+        #: The request whose head was found worth its body, and the bytes of that body that are counted.
+        self._admitted: Request | None = None
+        self._body_held = 0
         self._closing = False
         self._closing_since = 0.0
+        #: It still sends: it gets a moment to read its answer before the connection is torn down.
+        self._lingering = False
         self._reading = True
         self._head_since = 0.0
         self.exchange: Exchange | None = None
@@ -77,8 +90,37 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.pause_reading()
             if self.exchange is None and not parser.ready and parser.problem is not None:
                 self.fail(parser.problem)
-        elif parser.awaits_continue and self.exchange is None:
+        elif parser.in_body:
+            self._body_comes()
+
+    def _body_comes(self) -> None:
+        """A body that does not come with its head is received only for a known key, and within the bound of all."""
+        gate, parser = self._gate, self._parser
+        request = parser.incoming
+        if request is None or self._closing:
+            return
+        if self.exchange is not None:
+            # One body at a time: this one is read when the answer before it is out.
+            self._reading = False
+            self.transport.pause_reading()
+            return
+        problem = None
+        if self._admitted is not request:
+            problem = admissible(gate, request)
+            self._admitted = request
+        self._count_body(parser.body_bytes)
+        if problem is None and gate.held_bytes > gate.settings.held_bodies_bytes_max:
+            problem = Problem("overloaded", "Too many large bodies are being received; retry later.", retry_after_s=1)
+        if problem is not None:
+            parser.refuse(problem)
+            self._next()
+        elif parser.awaits_continue:
             self._continue()
+
+    def _count_body(self, held: int) -> None:
+        """Count what is in memory of this connection's body among all that are held."""
+        self._gate.held_bytes += held - self._body_held
+        self._body_held = held
 
     def _continue(self) -> None:
         """Let a client that waits for leave send its body; never in the middle of the answer before."""
@@ -109,6 +151,9 @@ class ClientConnection(asyncio.Protocol):
     def ended(self, keep_alive: bool) -> None:
         """The exchange is over and its answer is written."""
         self.exchange = None
+        if self._body_held:
+            self._admitted = None
+            self._count_body(0)
         if self.gone:
             return
         if not keep_alive or self._closing or self._gate.draining:
@@ -120,15 +165,20 @@ class ClientConnection(asyncio.Protocol):
             self.fail(self._parser.problem)
         else:
             self.idle_since = self._gate.now
-            if self._parser.awaits_continue:
-                self._continue()
             if not self._reading:
                 self._reading = True
                 self.transport.resume_reading()
+            if self._parser.in_body:
+                self._body_comes()
 
     def _resume(self) -> None:
         if self.exchange is None and not self.gone:
             self._next()
+
+    @property
+    def busy(self) -> bool:
+        """An exchange runs, or an answer is not out yet."""
+        return self.exchange is not None or self.transport.get_write_buffer_size() > 0
 
     def fail(self, problem: Problem) -> None:
         """Tell what is wrong with the connection itself, and close it."""
@@ -140,8 +190,16 @@ class ClientConnection(asyncio.Protocol):
         """Close once everything is written; what still comes in is not looked at."""
         if not self._closing:
             self._closing_since = self._gate.now
+            # Closing on bytes that nobody read resets the connection, and the answer is lost with it.
+            self._lingering = self._parser.in_body and not self.gone and self.transport.can_write_eof()
         self._closing = True
-        self.transport.close()
+        if self._lingering:
+            if not self._reading:
+                self._reading = True
+                self.transport.resume_reading()
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: ends what takes too long."""
@@ -152,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._closing and self.exchange is None:
             # A client that never reads its last answer must not keep its connection.
-            if now - self._closing_since > settings.slow_reader_ms / 1000:
+            if now - self._closing_since > (LINGER_S if self._lingering else settings.slow_reader_ms / 1000):
                 self.transport.abort()
             return
         if self.exchange is not None:
@@ -191,5 +249,6 @@ class ClientConnection(asyncio.Protocol):
         self.gone = True
         self._closing = True
         self._gate.farewell(self)
+        self._count_body(0)
         if self.exchange is not None:
             self.exchange.client_gone()

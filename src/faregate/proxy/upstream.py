@@ -336,7 +336,7 @@ class Pool:
         if self.closed:
             connection.close()
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = 0.0
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -346,9 +346,12 @@ class Pool:
             self._idle.remove(connection)
 
     def close_idle(self, now: float) -> None:
-        """Close connections that nobody used for a while."""
-        for connection in [c for c in self._idle if now - c.idle_since > IDLE_CLOSE_S]:
-            connection.close()
+        """Close connections that nobody used for a while, counted from the first call of this that finds them idle."""
+        for connection in list(self._idle):
+            if not connection.idle_since:
+                connection.idle_since = now
+            elif now - connection.idle_since > IDLE_CLOSE_S:
+                connection.close()
 
     def close(self) -> None:
         """Close what is idle now, and the rest when its exchange ends."""

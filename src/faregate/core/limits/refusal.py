@@ -48,6 +48,8 @@ class LimitRefusal(NamedTuple):
     others: tuple[str, ...]
     #: The call wants more than the whole amount: it will not fit after any wait.
     impossible: bool
+    #: All limits that the call does not fit let its answer be clamped to what they have left.
+    clamp: bool
 
 
 def refuse(bindings: Sequence[Binding], now_nanos: int) -> LimitRefusal:
@@ -76,6 +78,7 @@ def refuse(bindings: Sequence[Binding], now_nanos: int) -> LimitRefusal:
         retry_after_s=_wait_s(first, now_nanos),
         others=tuple(binding.limit.id for binding in rest),
         impossible=_impossible(first),
+        clamp=all(binding.limit.clamp for binding in bindings),
     )
 
 
