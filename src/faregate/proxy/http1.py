@@ -6,7 +6,6 @@ requests may wait. Callbacks never raise: what is wrong is kept in ``problem`` a
 """
 
 import re
-from collections import deque
 from typing import Final
 
 import httptools
@@ -127,6 +126,23 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})[ \t]*\r\n",
 CHANGES_MAX: Final = 8
 
 
+#: Names that are remembered in lower case, so that open connections share them; made-up ones must not fill the memory.
+_NAMES_MAX: Final = 512
+
+
+class _Names(dict[bytes, bytes]):
+    """Header name as it came → in lower case, the same object each time."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if len(self) < _NAMES_MAX and len(name) <= 64:
+            self[name] = self[lower] = lower
+        return lower
+
+
+_lower: Final = _Names().__getitem__
+
+
 class RequestParser:
     """Feeds llhttp and collects whole requests in ``ready``.
 
@@ -163,7 +179,8 @@ class RequestParser:
         self._bounds = bounds
         self._llhttp = httptools.HttpRequestParser(self)
         self._feed = self._llhttp.feed_data
-        self.ready: deque[Request] = deque()
+        #: Hardly ever more than one, and a list takes a tenth of a deque's memory.
+        self.ready: list[Request] = []
         self.problem: Problem | None = None
         #: Bytes of a head that has begun and not ended; the server watches its age.
         self.head_bytes = 0
@@ -278,7 +295,7 @@ class RequestParser:
             return
         self._fields += 1
         self._field_bytes += len(name) + len(value) + 4
-        name = name.lower()
+        name = _lower(name)
         headers = self._headers
         if name in headers:
             if name in _SINGLE:

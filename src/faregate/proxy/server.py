@@ -134,7 +134,7 @@ class ClientConnection(asyncio.Protocol):
         ready = self._parser.ready
         # One at a time, and none while the answers before it are unread: ``ended`` and ``resume_writing`` come back.
         if ready and self.exchange is None and not self._closing and not self.paused_since:
-            request: Request = ready.popleft()
+            request: Request = ready.pop(0)
             self._begin(request, request.body)
         if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
             self._reading = True

@@ -172,7 +172,7 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
         listener = self.listener
-        if listener is not None and not self._in_head:
+        if listener is not None and self._answer_head and not self._in_head:
             head = self._answer_head.lower()
             if b"\r\ncontent-length:" not in head and b"\r\ntransfer-encoding:" not in head:
                 self.listener = None
@@ -213,7 +213,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_head = False
         # llhttp only knows it here: after the message it has forgotten.
         self._keep_alive = self._llhttp.should_keep_alive()
-        self._answer_head = head
+        # Only an answer that the end of the connection may end is looked at again.
+        self._answer_head = b"" if self._keep_alive else head
         try:
             listener.answered(status, head)
         except Exception as error:  # As below; llhttp would only stop, and leave an exchange that never ends.

@@ -16,7 +16,7 @@ from faregate.core.usage import Contradiction, Usage
 Outcome = Literal["complete", "cut", "error", "aborted"]
 
 #: Collected events are decoded when they reach this many bytes: memory per stream against work per batch.
-BATCH_BYTES: Final = 4 * 1024
+BATCH_BYTES: Final = 1024
 #: Delivered text kept for counting; what comes after it is counted in proportion.
 TEXT_CHARACTERS_MAX: Final = 16 * 1024
 #: An incomplete event is held back no further than this (RULINGS 14); a larger one is never hidden.
