@@ -37,12 +37,14 @@ class JournalWriter(Protocol):
         ...
 
     def append(self, event: Event) -> int:
-        """Write one event with one system call and return the position after it.
+        """Write one event and return the position after it.
 
         When it returns, a crash of this process cannot lose the event any more.
 
         Raises:
-            StorageFull: the disk took no more; nothing of the event remains.
+            StorageFull: there is no room that the event may use; nothing of it is written.
+            Unavailable: the journal is closed, or the disk lost data of it.
+            Failed: the event is larger than a record may be.
         """
         ...
 
@@ -171,6 +173,10 @@ class Books(Protocol):
     # -- proof and care ----------------------------------------------------------------------------------------------
     def totals(self) -> Row:
         """``requests postings held unknown sum open rollup_cost request_cost posted`` over everything."""
+        ...
+
+    def outbox_backlog(self) -> int:
+        """How many facts wait to be copied outward."""
         ...
 
     def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:

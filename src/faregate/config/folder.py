@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from faregate.errors import ConfigError, Conflict
 
-#: Below it a start is refused: the journal's reserve, a segment and the books must fit.
+#: Below it a start is refused: a segment of the journal, its spare and the books must fit.
 FREE_BYTES_MIN = 256 * 1024 * 1024
 
 #: An address of a Unix socket has 108 bytes on Linux, 104 elsewhere, with its final zero.

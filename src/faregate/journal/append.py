@@ -1,38 +1,32 @@
-"""The writer of the journal: one event, one system call, and no answer byte before it.
+"""The writer of the journal: one event is one copy into a mapped page, without a system call.
 
-It owns the folder: names and rolls segments, cuts what a crash tore, opens an epoch, keeps the reserve. It knows
-nothing of what the events mean, except which of them must find room on a full disk.
+It owns the folder: names and rolls segments, cuts what a crash tore, opens an epoch, keeps room for the ends of what is
+under way. It knows nothing of what the events mean, except which of them may use that room.
 """
 
-import errno
 import fcntl
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from faregate.core.ledger.events import Event, Lost, Progressed, Settled, Started
 from faregate.errors import Conflict, Failed, StorageFull, Unavailable
 from faregate.journal import segments
+from faregate.journal.mapped import MappedSegment, allocate, rewrite_in_place
 from faregate.journal.records import encode
-from faregate.journal.reserve import Reserve
+from faregate.journal.spare import Spare
 from faregate.journal.sync import Callback, GroupSync
 from faregate.ports import Clock
 
-SEGMENT_BYTES: Final = 64 * 1024 * 1024
+SEGMENT_BYTES: Final = 32 * 1024 * 1024
 
-#: Room for about 300,000 settlements on a full disk, far more than can be in flight.
-RESERVE_BYTES: Final = 64 * 1024 * 1024
+#: Room for about 40,000 settlements on a full disk, far more than can be in flight; at most half a segment.
+RESERVE_BYTES: Final = 8 * 1024 * 1024
 
-#: How often a full disk is asked whether it has room for the reserve again.
-RETRY_NANOS: Final = 1_000_000_000
-
-#: The end of what is already dispatched always finds room; a new dispatch or a refusal does not.
+#: The end of what is already dispatched uses all room; a new dispatch or a refusal leaves the reserve.
 _USES_RESERVE: Final = frozenset({Started, Progressed, Lost, Settled})
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-
-_write = os.write
 
 
 class Recovery(NamedTuple):
@@ -79,13 +73,13 @@ class FileJournal:
     ) -> None:
         folder.mkdir(mode=segments.FOLDER_MODE, parents=True, exist_ok=True)
         self._folder = folder
-        self._clock = clock
         self._segment_bytes = segment_bytes
+        self._reserve_bytes = min(reserve_bytes, segment_bytes // 2)
         self._closed = False
-        self._needs_cut = False
-        self._retry_at = 0
         self._lock_fd = _lock(folder)
+        self._spare = Spare(folder, segment_bytes)
         try:
+            rewrite_in_place(folder)
             self._open_last_segment()
         except OSError as problem:
             os.close(self._lock_fd)
@@ -93,9 +87,11 @@ class FileJournal:
         except BaseException:  # Whatever it is, the lock must not outlive a journal that did not open.
             os.close(self._lock_fd)
             raise
-        self._reserve = Reserve(folder / "reserve", reserve_bytes)
-        self._reserve.take()
-        self._sync = GroupSync(folder, self._fd, lambda: self._position, deliver, sync_interval_ms / 1000, on_failure)
+        self._pages = self._segment.pages
+        self._limit = self._segment.capacity - self._reserve_bytes
+        self._sync = GroupSync(
+            folder, self._segment, self._spare, lambda: self._position, deliver, sync_interval_ms / 1000, on_failure
+        )
         self._epoch += 1
         try:
             self.append(Started(self._epoch, clock.wall_nanos()))
@@ -104,23 +100,39 @@ class FileJournal:
             raise
 
     def _open_last_segment(self) -> None:
-        existing = segments.list_segments(self._folder)
-        if not existing:
-            segment, self._fd = segments.create_segment(self._folder, 0, 1, 0)
-            scan, kept = segments.scan_segment(segment), ""
-        else:
-            segment = existing[-1]
-            if len(existing) > 1:
-                # A writer that was killed just after it rolled may have left the segment before unsynced.
-                segments.sync_file(existing[-2].path)
-            scan = segments.scan_segment(segment)
-            kept = _cut(segment, scan) if scan.torn_bytes else ""
-            self._fd = os.open(segment.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        # Where versions up to 0.1 kept room for a full disk.
+        (self._folder / "reserve").unlink(missing_ok=True)
+        existing = segments.list_segments(self._folder) or [segments.create_segment(self._folder, 0, 1, 0)]
+        existing, set_aside, set_aside_bytes = _put_away(existing)
+        segment = existing[-1]
+        scan = segments.scan_segment(segment)
+        kept = _cut(segment, scan) if scan.torn_bytes else ""
+        self._segment = self._map(segment)
         self._used = scan.whole_bytes
         self._position = segment.first + scan.whole_bytes
         self._sequence = scan.next_sequence
         self._epoch = scan.epoch
-        self.recovered = Recovery(self._position, scan.epoch + 1, scan.records, scan.torn_bytes, kept)
+        self.recovered = Recovery(
+            self._position, scan.epoch + 1, scan.records, scan.torn_bytes + set_aside_bytes, kept or set_aside
+        )
+
+    def _map(self, segment: segments.Segment) -> MappedSegment:
+        """Map the last segment with room behind what it holds; on a full disk without, so that the spare is next."""
+        fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            capacity = max(self._segment_bytes, size)
+            try:
+                allocate(fd, capacity)
+            except OSError as problem:
+                os.ftruncate(fd, size)
+                if size == 0:
+                    raise _full() from problem
+                capacity = size
+            return MappedSegment(fd, capacity, segment.first)
+        except BaseException:  # The descriptor has no other owner yet.
+            os.close(fd)
+            raise
 
     @property
     def position(self) -> int:
@@ -138,31 +150,30 @@ class FileJournal:
         return self._sync.durable
 
     def append(self, event: Event) -> int:
-        """Write one event with one system call and return the position after it.
+        """Write one event and return the position after it.
+
+        When it returns, a crash of this process cannot lose the event any more.
 
         Raises:
-            StorageFull: the disk took no more; nothing of the event remains.
+            StorageFull: there is no room left, or only the reserve that the event may not use; nothing is written.
             Unavailable: the journal is closed, or the disk lost data of it.
+            Failed: the event is larger than a record or a segment may be.
         """
-        if self._needs_cut or self._closed or self._sync.failure or not self._reserve.present:
-            self._check(event)
         frame = encode(self._sequence, event)
-        size = len(frame)
-        if self._used + size > self._segment_bytes and self._used:
-            self._roll()
-        try:
-            written = _write(self._fd, frame)
-        except OSError as problem:
-            self._write_again(frame, event, problem)
-        else:
-            if written != size:
-                self._write_again(frame, event, None)
+        start = self._used
+        end = start + len(frame)
+        sync = self._sync
+        if end > self._limit or sync.failure:
+            self._make_way(event, len(frame))
+            start = self._used
+            end = start + len(frame)
+        self._pages[start:end] = frame
+        self._used = end
         self._sequence += 1
-        self._used += size
-        self._position += size
-        if not self._sync.unsynced.is_set():
-            self._sync.unsynced.set()
-        return self._position
+        self._position = position = self._position + end - start
+        if not sync.awake:
+            sync.wake()
+        return position
 
     def when_durable(self, position: int, callback: Callback) -> None:
         """Call ``callback`` on the event loop once everything below ``position`` has reached stable storage."""
@@ -173,62 +184,53 @@ class FileJournal:
         if self._closed:
             return
         self._closed = True
+        self._limit = -1
         self._sync.close()
+        self._spare.close()
         os.close(self._lock_fd)
 
-    def _check(self, event: Event) -> None:
-        """Decide whether a journal that is not in order may take ``event``, after trying to put it in order."""
+    def _make_way(self, event: Event, size: int) -> None:
+        """Find room for ``size`` bytes of ``event``, in the next segment where the current one is full.
+
+        The room is what is left of the segment and the spare; without a spare, new calls leave the reserve of it.
+        """
         if self._closed:
             raise Unavailable("the journal is closed")
         if self._sync.failure:
             raise Unavailable(self._sync.failure)
-        if self._needs_cut:
-            self._cut_back()
-        if self._reserve.present or type(event) in _USES_RESERVE:
-            return
-        # Without the reserve the free room belongs to what is already dispatched.
-        now = self._clock.monotonic_nanos()
-        if now >= self._retry_at:
-            self._retry_at = now + RETRY_NANOS
-            if self._reserve.take():
-                return
-        raise StorageFull("the disk of the journal is full", hint="free space in the data folder; it goes on by itself")
-
-    def _write_again(self, frame: bytes, event: Event, problem: OSError | None) -> None:
-        """Undo a write that failed or came out short, and repeat it in the reserve's room where it may use that."""
-        if problem is not None and problem.errno not in _FULL:
-            raise Failed(f"the journal could not be written: {problem.strerror}") from problem
-        self._cut_back()
-        if type(event) in _USES_RESERVE:
-            self._reserve.release()
-            try:
-                if _write(self._fd, frame) == len(frame):
-                    return
-            except OSError as again:
-                problem = again
-            self._cut_back()
-        raise StorageFull(
-            "the disk of the journal is full", hint="free space in the data folder; it goes on by itself"
-        ) from problem
-
-    def _cut_back(self) -> None:
-        """Take back what a failed write left, so that the next record begins where the last whole one ends."""
-        self._needs_cut = True
-        try:
-            os.ftruncate(self._fd, self._used)
-        except OSError as problem:
-            raise StorageFull(f"the journal cannot be cut back: {problem.strerror}") from problem
-        self._needs_cut = False
+        if size > self._segment_bytes:
+            raise Failed(f"a journal record of {size} bytes exceeds a segment of {self._segment_bytes}")
+        end, capacity = self._used + size, self._segment.capacity
+        wanted = end if type(event) in _USES_RESERVE else end + self._reserve_bytes
+        # Only the disk may say that it is full: where it has not been asked it is asked now. Once it has refused, the
+        # sync thread asks again.
+        if (
+            wanted > capacity
+            and not self._spare.ready
+            and (self._spare.refused or not self._spare.prepare(durably=False))
+        ):
+            raise _full()
+        if end > capacity:
+            self._roll()
+        self._limit = self._segment.capacity - (0 if self._spare.ready else self._reserve_bytes)
 
     def _roll(self) -> None:
-        """Go on in a new segment; where the disk has no room for one, the old one simply grows."""
+        """Go on in the spare segment."""
+        path = self._folder / segments.segment_name(self._position, self._sequence, self._epoch)
         try:
-            _, fd = segments.create_segment(self._folder, self._position, self._sequence, self._epoch)
-        except OSError:
-            return
-        self._fd = fd
+            segment = self._spare.take(path, self._position)
+        except OSError as problem:
+            raise _full() from problem
+        if segment is None:
+            raise _full()
+        self._sync.segment_changed(segment, self._used)
+        self._segment = segment
+        self._pages = segment.pages
         self._used = 0
-        self._sync.segment_changed(fd)
+
+
+def _full() -> StorageFull:
+    return StorageFull("the disk of the journal is full", hint="free space in the data folder; it goes on by itself")
 
 
 def _lock(folder: Path) -> int:
@@ -241,23 +243,50 @@ def _lock(folder: Path) -> int:
     return fd
 
 
+def _put_away(existing: list[segments.Segment]) -> tuple[list[segments.Segment], str, int]:
+    """Do for rolled segments what the writer before left undone: sync them, then cut them to their length.
+
+    One that a power cut tore before it was synced is the last one again: what came after it was never called durable,
+    and cannot be read without it. Those files are kept under another name: the first one, and the bytes of all.
+    """
+    lengths = [after.first - segment.first for segment, after in pairwise(existing)]
+    # Segments are cut in their order, and only when they are synced, so the unsynced ones are the last that are uncut.
+    uncut = len(lengths)
+    while uncut and existing[uncut - 1].size > lengths[uncut - 1]:
+        uncut -= 1
+    if uncut:
+        # It may have been written by a version that cut nothing.
+        segments.sync_file(existing[uncut - 1].path)
+    for number in range(uncut, len(lengths)):
+        if segments.scan_segment(existing[number]).whole_bytes != lengths[number]:
+            return existing[: number + 1], *_set_aside(existing[number + 1 :])
+        segments.cut(existing[number], lengths[number])
+    return existing, "", 0
+
+
+def _set_aside(lost: list[segments.Segment]) -> tuple[str, int]:
+    paths = [segment.path.with_name(f"cut-{segment.first:020d}") for segment in lost]
+    size = sum(segment.size for segment in lost)
+    # The last one first: whatever interrupts this, the rest is found again.
+    for segment, path in zip(reversed(lost), reversed(paths), strict=True):
+        os.rename(segment.path, path)
+    segments.sync_folder(paths[0].parent)
+    return str(paths[0]), size
+
+
 def _cut(segment: segments.Segment, scan: segments.Scan) -> str:
     """Cut a segment behind its last whole record; what holds whole records is kept beside it, never destroyed."""
     kept = ""
-    fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if scan.records_beyond:
-            path = segment.path.with_name(f"cut-{segment.first + scan.whole_bytes:020d}")
-            _keep(path, fd, scan)
-            kept = str(path)
-        os.ftruncate(fd, scan.whole_bytes)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    if scan.records_beyond:
+        path = segment.path.with_name(f"cut-{segment.first + scan.whole_bytes:020d}")
+        _keep(path, segment.path, scan)
+        kept = str(path)
+    segments.cut(segment, scan.whole_bytes)
     return kept
 
 
-def _keep(path: Path, fd: int, scan: segments.Scan) -> None:
+def _keep(path: Path, source: Path, scan: segments.Scan) -> None:
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     copy = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, segments.FILE_MODE)
     try:
         offset, end = scan.whole_bytes, scan.whole_bytes + scan.torn_bytes
@@ -266,3 +295,4 @@ def _keep(path: Path, fd: int, scan: segments.Scan) -> None:
         os.fsync(copy)
     finally:
         os.close(copy)
+        os.close(fd)

@@ -1,17 +1,25 @@
 """The one thread that brings the journal's bytes to stable storage, many records at a time.
 
 It sleeps until data is unsynced, so an idle gate has no timer. It then syncs after the interval, or at once when
-somebody waits; whoever comes while a sync runs shares the next one. It knows descriptors and positions, no records.
+somebody waits; whoever comes while a sync runs shares the next one. It also keeps a spare segment ready and puts away
+finished ones, so that the event loop need not. It knows files and positions, no records.
 """
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+from faregate.journal.mapped import MappedSegment
 from faregate.journal.segments import sync_folder
+from faregate.journal.spare import Spare
 
 Callback = Callable[[], None]
+
+#: How often a full disk is asked whether it has room for a spare segment again.
+SPARE_RETRY_S: Final = 1.0
 
 
 class GroupSync:
@@ -24,36 +32,45 @@ class GroupSync:
     def __init__(
         self,
         folder: Path,
-        fd: int,
+        segment: MappedSegment,
+        spare: Spare,
         position: Callable[[], int],
         deliver: Callable[[Callback], object],
         interval_s: float,
         on_failure: Callable[[str], None],
     ) -> None:
         self._folder = folder
-        self._fd = fd
+        self._segment = segment
+        self._spare = spare
         self._position = position
         self._deliver = deliver
         self._interval_s = interval_s
         self._on_failure = on_failure
         self._lock = threading.Lock()
-        self._finished_fds: list[int] = []
+        self._finished: list[tuple[MappedSegment, int]] = []
+        self._retry_at = 0.0
         self._folder_changed = True
         self._waiting: list[tuple[int, Callback]] = []
         self._closing = False
         self.durable = 0
         self.failure = ""
-        #: Set by the writer while there is unsynced data. Setting it is the writer's only cost, once per interval.
-        self.unsynced = threading.Event()
+        #: False while nobody has told the thread of unsynced data; the writer calls ``wake`` then, once per interval.
+        self.awake = False
+        self._unsynced = threading.Event()
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
         self._thread.start()
 
-    def segment_changed(self, fd: int) -> None:
-        """Sync ``fd`` from now on; the one before is synced once more and closed."""
+    def wake(self) -> None:
+        """There is unsynced data."""
+        self.awake = True
+        self._unsynced.set()
+
+    def segment_changed(self, segment: MappedSegment, used: int) -> None:
+        """Sync ``segment`` from now on; the one before, of which ``used`` bytes are written, is put away."""
         with self._lock:
-            self._finished_fds.append(self._fd)
-            self._fd = fd
+            self._finished.append((self._segment, used))
+            self._segment = segment
             self._folder_changed = True
 
     def when_durable(self, position: int, callback: Callback) -> None:
@@ -61,54 +78,64 @@ class GroupSync:
         with self._lock:
             if position > self.durable:
                 self._waiting.append((position, callback))
-                self.unsynced.set()
+                self._unsynced.set()
                 self._hurry.set()
                 return
         self._deliver(callback)
 
     def close(self) -> None:
-        """Sync what is left and end the thread; the descriptor in use is closed."""
+        """Sync what is left, end the thread and put the segment in use away."""
         self._closing = True
         self._hurry.set()
-        self.unsynced.set()
+        self._unsynced.set()
         self._thread.join()
-        os.close(self._fd)
+        # After a failed sync only a recovery tells what is left, so nothing may be cut before it looks.
+        self._segment.release(None if self.failure else self.durable - self._segment.first)
 
     def _run(self) -> None:
         while not self.failure:
-            self.unsynced.wait()
-            self._hurry.wait(self._interval_s)
-            closing = self._closing
-            self.unsynced.clear()
-            self._hurry.clear()
-            try:
-                self._sync()
-            except OSError as problem:
-                # After a failed sync the kernel may drop the dirty pages and report success next time, so a second
-                # try proves nothing: the process must end, and recovery reads what the disk really has.
-                self.failure = f"the journal could not be synced: {problem.strerror or problem}"
-                self._tell(lambda: self._on_failure(self.failure))
-            if closing:
-                return
+            if self._unsynced.wait(None if self._spare.ready else SPARE_RETRY_S):
+                self._hurry.wait(self._interval_s)
+                closing = self._closing
+                self._unsynced.clear()
+                self._hurry.clear()
+                # Last, and before the position is read: whatever is written from now on wakes the thread again.
+                self.awake = False
+                try:
+                    self._sync()
+                except OSError as problem:
+                    # After a failed sync the kernel may drop the dirty pages and report success next time, so a second
+                    # try proves nothing: the process must end, and recovery reads what the disk really has.
+                    self.failure = f"the journal could not be synced: {problem.strerror or problem}"
+                    self._tell(lambda: self._on_failure(self.failure))
+                if closing:
+                    return
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        if not self._spare.ready and time.monotonic() >= self._retry_at and not self._spare.prepare(durably=True):
+            self._retry_at = time.monotonic() + SPARE_RETRY_S
 
     def _sync(self) -> None:
-        # The position is read first: descriptors taken after it cover at least everything below it.
+        # The position is read first: files taken after it cover at least everything below it.
         position = self._position()
         with self._lock:
-            finished, self._finished_fds = self._finished_fds, []
-            fd, folder_changed, self._folder_changed = self._fd, self._folder_changed, False
-        for old in finished:
-            os.fdatasync(old)
-            os.close(old)
-        os.fdatasync(fd)
+            finished, self._finished = self._finished, []
+            segment, folder_changed, self._folder_changed = self._segment, self._folder_changed, False
+        for old, used in finished:
+            os.fdatasync(old.fd)
+            # Only what is on the disk is cut to its length: a segment of full length may be torn by a power cut.
+            old.release(used)
+        os.fdatasync(segment.fd)
         if folder_changed:
             sync_folder(self._folder)
+        segment.forget(position - segment.first)
         with self._lock:
             self.durable = position
             ready = [callback for wanted, callback in self._waiting if wanted <= position]
             self._waiting = [(wanted, callback) for wanted, callback in self._waiting if wanted > position]
             if self._waiting:
-                self.unsynced.set()
+                self._unsynced.set()
                 self._hurry.set()
         for callback in ready:
             self._tell(callback)
