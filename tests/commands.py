@@ -50,10 +50,10 @@ def program(folder: Path, environment: Mapping[str, str], *words: object) -> Tol
 
 
 @contextlib.contextmanager
-def served(app: Any, *, socket_in: Path | None = None) -> Iterator[str]:
-    """Serve an app on loopback, or on the console's socket of a locked data folder; gives its URL."""
+def served(app: Any, *, socket_in: Path | None = None, locked: bool = False) -> Iterator[str]:
+    """Serve an app on loopback, or on the console's socket of a data folder that is locked meanwhile; gives its URL."""
     lock = None
-    if socket_in is not None:
+    if socket_in is not None and not locked:
         lock = take_lock(DataFolder(socket_in))
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, uds=str(DataFolder(socket_in).console_socket) if socket_in else None,

@@ -106,6 +106,31 @@ def test_a_declared_model_keeps_its_name() -> None:
     assert routes(compiled)["gpt-4o"] == ("openai/gpt-4o-mini",)
 
 
+@pytest.mark.parametrize(
+    ("declared", "where"),
+    [
+        (Declared(providers=(OPENAI,), overrides=house()[:1]), ["prices.openai/house-model.input_tokens"]),
+        (
+            Declared(
+                providers=(OPENAI,),
+                models=(DeclaredModel("mine", ("openai/house-model",)),),
+                overrides=house()[:1],
+            ),
+            ["models.mine"],
+        ),
+        (Declared(providers=(OPENAI,), overrides=house()), []),
+        (Declared(providers=(OPENAI,), overrides=house(model="house-embed")[:1]), []),
+    ],
+)
+def test_a_price_for_input_only_is_told_once_unless_the_name_says_that_it_is_meant(
+    declared: Declared, where: list[str]
+) -> None:
+    """A forgotten output price makes a chat model one for embeddings, which nobody expects."""
+    told = [problem for problem in compile_catalogue(declared).problems if "embeddings only" in problem.message]
+    assert [problem.where for problem in told] == where
+    assert not any(problem.serious for problem in told)
+
+
 def test_other_wire_formats_are_compiled_without_operations() -> None:
     """A route to Claude exists and is priced, and nothing can be asked of it yet."""
     compiled = compile_catalogue(Declared(providers=(ANTHROPIC,)))

@@ -32,6 +32,8 @@ class Naive:
         self.prices = prices
         self.waiting: list[dict[str, object]] = []
         self.spent: dict[str, int] = {}
+        #: A call whose client has left is read to its end all the same; nobody else would hold its task then.
+        self.serving: set[asyncio.Task[None]] = set()
         for line in file.read_text().splitlines() if file.exists() else ():
             record = json.loads(line)
             self.spent[record["tenant"]] = self.spent.get(record["tenant"], 0) + record["cost_nanos"]
@@ -43,6 +45,12 @@ class Naive:
             records, self.waiting = self.waiting, []
             with self.file.open("a") as out:
                 out.writelines(json.dumps(record) + "\n" for record in records)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a new connection until it has come to its end."""
+        task = asyncio.ensure_future(self.serve(reader, writer))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer calls on one connection until it closes."""
@@ -92,7 +100,7 @@ class Naive:
 async def main(port: int, upstream: int, file: Path, limit: int, prices: tuple[int, int]) -> None:
     """Serve until killed."""
     naive = Naive(upstream, file, limit, prices)
-    server = await asyncio.start_server(naive.serve, "127.0.0.1", port)
+    server = await asyncio.start_server(naive.accept, "127.0.0.1", port)
     async with server:
         await asyncio.gather(server.serve_forever(), naive.flush())
 

@@ -72,6 +72,17 @@ def test_a_declared_model_without_a_price_is_warned_of(tmp_path: Path, capsys: p
     assert "models[0] (mine)" in said
 
 
+def test_a_price_for_input_only_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The half that is there is named, and what the model can be used for."""
+    row = 'pricing: {overrides: [{provider: sim, model: mine, unit: input_tokens, per: 1000000, price: "1"}]}\n'
+    code = run(["check", "--config", write(tmp_path, GOOD + row)])
+    said = capsys.readouterr().err
+
+    assert code == 0
+    assert "pricing.overrides[0] (sim/mine.input_tokens)" in said
+    assert "priced for input tokens only: it is offered for embeddings only" in said
+
+
 def test_the_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     """With every top key of the file."""
     code = run(["check", "--schema"])

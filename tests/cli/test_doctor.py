@@ -1,13 +1,22 @@
 """``faregate doctor`` on installations that do not run; ``test_serve`` has the one that does."""
 
+import asyncio
 import json
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import served
+from console_parts import parts
+from faregate.cli.doctor import health_of
 from faregate.cli.main import run
+from faregate.config.folder import DataFolder, take_lock
+from faregate.console.doors import trusted
+from faregate.errors import Unavailable
 
 
 def looks(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, list[Any]]]:
@@ -84,3 +93,33 @@ def test_a_broken_configuration_is_one_of_the_things_seen(tmp_path: Path, capsys
     _, seen = looks(tmp_path, capsys)
 
     assert (seen["configuration"][0]["state"], seen["data folder"][0]["state"]) == ("failed", "ok")
+
+
+def test_a_console_that_is_still_starting_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A look right after the start finds an installation that is well, not one that is ill."""
+    init(tmp_path, capsys)
+    looked = threading.Event()
+
+    def start_late(app: Any) -> None:
+        time.sleep(0.5)
+        with served(trusted(app), socket_in=tmp_path / "data", locked=True):
+            looked.wait(30)
+
+    lock = take_lock(DataFolder(tmp_path / "data"))
+    with parts(tmp_path) as made:
+        console = threading.Thread(target=start_late, args=(made.app,))
+        console.start()
+        _, seen = looks(tmp_path, capsys)
+        looked.set()
+        console.join()
+    lock.release()
+
+    assert (seen["console"][0]["state"], seen["gate"][0]["state"]) == ("ok", "ok")
+
+
+def test_a_console_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    """The wait has an end, and it is told."""
+    (tmp_path / "data").mkdir()
+
+    with pytest.raises(Unavailable, match=r"does not answer.*waited 0\.3 s"):
+        asyncio.run(health_of(DataFolder(tmp_path / "data"), within_s=0.3))

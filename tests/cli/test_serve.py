@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from commands import command
 from faregate.config.folder import DataFolder, take_lock
 
 PROGRAM = Path(sys.executable).with_name("faregate")
@@ -402,3 +403,17 @@ class TestRefusedStarts:
             True,
             False,
         )
+
+    def test_secrets_of_another_installation_are_refused(self, tmp_path: Path) -> None:
+        """C36: with another pepper than the books' every key would fail, so nothing is started."""
+        command("key", "create", "--name", "ci", "--data", tmp_path / "data")
+        secrets = tmp_path / "data" / "secrets.json"
+        told = json.loads(secrets.read_text())
+        told["peppers"][0]["key"] = "22" * 32
+        secrets.write_text(json.dumps(told))
+
+        done = self.start(tmp_path, *FREE)
+        looked = command("doctor", "--data", tmp_path / "data")
+
+        assert (done.returncode, "all keys would fail" in done.stderr, "old pepper" in done.stderr) == (2, True, True)
+        assert "FAIL  peppers" in looked.out

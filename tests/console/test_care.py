@@ -197,6 +197,13 @@ def test_metrics_have_the_promised_names_in_dollars_and_seconds(made: Parts) -> 
     assert found[("faregate_journal_lag_seconds", ())] > 0
 
 
+def test_facts_that_wait_to_be_copied_outward_are_counted(made: Parts) -> None:
+    """One call that ended is one fact."""
+    made.journal.add(opened(), *settled_call("req_1"))
+    made.project()
+    assert metrics_of(made.app, made.admin_key())[("faregate_outbox_backlog", ())] == 1
+
+
 def test_metrics_of_a_gate_that_is_away_say_so(made: Parts) -> None:
     """A scrape never fails for it."""
     found = metrics_of(create_app(replace(made.console, gate=FigureGate(None))), made.admin_key())

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from console_parts import Api, Parts, parts
-from faregate.console.app import OPENAPI_PATH
+from faregate.console.app import OPENAPI_PATH, create_app
 from faregate.console.doors import BODY_BYTES_MAX, trusted
 from faregate.core import keys
 
@@ -206,3 +207,30 @@ def test_metrics_are_for_admins_and_for_this_machine_when_addressed_as_such(made
     assert local.call("GET", "/metrics", headers={"host": "evil.example"}).status_code == 401
     assert Api(made.app).call("GET", "/metrics", headers={"host": "localhost"}).status_code == 401
     assert Api(made.app, secret).call("GET", "/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("header", "Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host".split())
+def test_metrics_want_a_key_of_whoever_comes_through_a_proxy(made: Parts, secret: str, header: str) -> None:
+    """A proxy on this machine would make everybody local; with a key the way is open as ever."""
+    host = {"host": "localhost:4001", header: "192.0.2.7"}
+    local = ("127.0.0.1", 5)
+    assert Api(made.app, client=local).call("GET", "/metrics", headers=host).status_code == 401
+    assert Api(made.app, secret, client=local).call("GET", "/metrics", headers=host).status_code == 200
+
+
+def test_metrics_want_a_key_where_a_proxy_is_configured(made: Parts) -> None:
+    """It may add nothing at all to what it passes on."""
+    app = create_app(replace(made.console, facts=replace(made.console.facts, behind_proxy=True)))
+    answer = Api(app, client=("127.0.0.1", 5)).call("GET", "/metrics", headers={"host": "localhost"})
+    assert answer.status_code == 401
+
+
+def test_metrics_want_a_key_of_a_peer_that_speaks_http_1_0(made: Parts) -> None:
+    """A proxy that names itself nowhere is often known by that."""
+
+    async def as_of_old(scope: Any, receive: Any, send: Any) -> None:
+        await made.app({**scope, "http_version": "1.0"}, receive, send)
+
+    callers = [Api(app, client=("::1", 5)) for app in (made.app, as_of_old)]
+    answers = [caller.call("GET", "/metrics", headers={"host": "[::1]"}) for caller in callers]
+    assert [answer.status_code for answer in answers] == [200, 401]

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from console_parts import DAY, HOUR, Api, Parts, parts
+from faregate.console.accounts import keys_without_pepper
 from faregate.core import keys
+from faregate.errors import ConfigError
 
 
 @pytest.fixture
@@ -179,3 +181,47 @@ def test_ids_of_nothing_are_not_found_with_one_text(api: Api, key_id: str) -> No
     """Odd ids and ids of nothing are told alike."""
     problem = api.get(f"/api/v1/keys/{key_id}", status=404)
     assert problem["detail"] == "there is no such key"
+
+
+PEPPER, OTHER = bytes.fromhex("11" * 32), bytes.fromhex("22" * 32)
+
+
+@pytest.mark.parametrize("peppers", [(PEPPER,), (OTHER, PEPPER)])
+def test_the_peppers_of_the_books_are_known(made: Parts, api: Api, peppers: tuple[bytes, ...]) -> None:
+    """Where the old pepper is kept beside a new one no key is lost."""
+    api.post("/api/v1/keys", {"name": "ci"})
+    assert keys_without_pepper(made.books, peppers, made.clock.now) == 0
+
+
+def test_secrets_of_another_installation_are_refused(made: Parts, api: Api) -> None:
+    """C36: all keys would fail, and the way out is named."""
+    api.post("/api/v1/keys", {"name": "ci"})
+    with pytest.raises(ConfigError, match="all keys would fail") as caught:
+        keys_without_pepper(made.books, (OTHER,), made.clock.now)
+    assert (caught.value.code, "add its old pepper" in caught.value.hint) == ("CFG-SECRET", True)
+
+
+def test_keys_whose_pepper_is_gone_are_counted_beside_those_that_work(made: Parts, api: Api) -> None:
+    """Revoked and expired keys open nothing anyhow; a key whose pepper nobody noted is taken to work."""
+    noted = {"details": {"pepper": "lost"}}
+    changes: dict[str, dict[str, Any]] = {
+        "gone": noted,
+        "revoked": {**noted, "state": "revoked"},
+        "expired": {**noted, "expires_at": made.clock.now},
+        "unnoted": {"details": None},
+    }
+    for name, changed in changes.items():
+        row = made.books.get("key", api.post("/api/v1/keys", {"name": name})["id"])
+        assert row is not None
+        made.books.put("key", {**row, **changed})
+    assert keys_without_pepper(made.books, (PEPPER,), made.clock.now) == 1
+
+
+def test_a_rotated_key_needs_the_newest_pepper(made: Parts, api: Api) -> None:
+    """The books note the pepper of the secret that is good from now on."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    row = made.books.get("key", key["id"])
+    assert row is not None
+    made.books.put("key", {**row, "details": {"pepper": "lost"}})
+    api.post(f"/api/v1/keys/{key['id']}/rotate", {"grace_seconds": 0}, status=200)
+    assert keys_without_pepper(made.books, (PEPPER,), made.clock.now) == 0

@@ -87,6 +87,13 @@ def test_every_fault_is_named(changes: dict[str, object], expected: list[tuple[s
     assert [(fault.field, fault.code) for fault in faults(**changes)] == expected
 
 
+@pytest.mark.parametrize("unit", ["euros", "images"])
+def test_only_units_that_are_accepted_are_proposed(unit: str) -> None:
+    """Whoever follows the message is not refused again."""
+    message = faults(unit=unit)[0].message
+    assert message.endswith("expected one of usd, tokens, input_tokens, output_tokens, requests, concurrency")
+
+
 def test_a_long_name_is_not_echoed_whole() -> None:
     """A hostile name does not make a long message."""
     assert len(faults(each=("x" * 100_000,))[0].message) < 400

@@ -38,6 +38,10 @@ def after(seconds: int) -> int:
     return NOON + seconds * SECOND
 
 
+#: Seconds since dispatch, and whether the call can still run then.
+ENDS = [(0, False), (600, False), (630, False), (631, True)]
+
+
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
 def test_what_the_provider_served_costs_what_it_said(seconds: int) -> None:
     """Its word ends the call at any time, priced by the card of its hold."""
@@ -52,17 +56,26 @@ def test_what_was_served_in_part_is_cut() -> None:
     assert order.status == "cut"
 
 
-def test_what_the_provider_knows_and_did_not_serve_is_free_at_once() -> None:
-    """It is in its records: there is nothing to wait for."""
+def test_what_the_provider_ended_and_did_not_serve_is_free_at_once() -> None:
+    """It says that no try of it runs any more: there is nothing to wait for."""
     order = decide(unknown(), NotServed(), CARD, RULES, after(1))
     assert order == Resolve("req_1", "failed", "not_served", (0,) * 7, "none", 0, 0)
 
 
-@pytest.mark.parametrize(("seconds", "free"), [(0, False), (600, False), (630, False), (631, True)])
-def test_never_seen_is_proof_only_when_the_call_cannot_run_any_more(seconds: int, free: bool) -> None:
-    """Before the longest request and its grace are over it may still be served."""
-    order = decide(unknown(), NeverSeen(), CARD, RULES, after(seconds))
-    assert (order is not None and order.resolution == "not_served") is free
+@pytest.mark.parametrize("word", [NotServed(final=False), NeverSeen()])
+@pytest.mark.parametrize(("seconds", "over"), ENDS)
+def test_not_served_is_proof_only_when_the_call_cannot_run_any_more(seconds: int, over: bool, word: Word) -> None:
+    """Before the longest request and its grace are over it may still be served, so it stays held; then it is free."""
+    order = decide(unknown(), word, CARD, RULES, after(seconds))
+    assert order == (Resolve("req_1", "failed", "not_served", (0,) * 7, "none", 0, 0) if over else None)
+
+
+@pytest.mark.parametrize(("seconds", "over"), ENDS)
+def test_usage_so_far_is_what_was_billed_only_when_the_call_cannot_run_any_more(seconds: int, over: bool) -> None:
+    """A call that still runs would be booked at a part of what it costs."""
+    word = Served(Usage(input_text=300, output_text=100), complete=False, final=False)
+    order = decide(unknown(), word, CARD, RULES, after(seconds))
+    assert (order is not None and order.charge == 1_750_000) is over
 
 
 @pytest.mark.parametrize(
@@ -135,7 +148,8 @@ class World:
 
 def test_a_run_ends_what_can_be_ended_and_asks_later_for_the_rest() -> None:
     """What is waited for is not asked again at once; what was ended is not ended twice."""
-    world = World(("req_1", Served(Usage(input_text=1))), ("req_2", NeverSeen()), ("req_3", NotServed()))
+    billed = Served(Usage(input_text=1))
+    world = World(("req_1", billed), ("req_2", NeverSeen()), ("req_3", billed), ("req_4", NotServed(final=False)))
     resolver = world.resolver()
 
     async def work() -> None:
@@ -144,12 +158,12 @@ def test_a_run_ends_what_can_be_ended_and_asks_later_for_the_rest() -> None:
 
     asyncio.run(work())
     assert sorted(order.id for order in world.ended) == ["req_1", "req_3"]
-    assert sorted(world.asked) == ["req_1", "req_2", "req_3"]
+    assert sorted(world.asked) == ["req_1", "req_2", "req_3", "req_4"]
 
 
 def test_a_gate_that_is_away_is_told_with_the_next_run() -> None:
     """Nothing is lost: the unknown stays open and is ended when the gate is back."""
-    world = World(("req_1", NotServed()))
+    world = World(("req_1", Served(Usage(input_text=1))))
     world.gate_is_away = True
     resolver = world.resolver()
 
@@ -164,7 +178,7 @@ def test_a_gate_that_is_away_is_told_with_the_next_run() -> None:
 
 def test_ten_thousand_unknowns_are_ended_within_the_promised_minute() -> None:
     """Guarantee G4: the whole backlog goes in one run."""
-    world = World(*[(f"req_{number}", NotServed()) for number in range(10_000)])
+    world = World(*[(f"req_{number}", Served(Usage(input_text=1))) for number in range(10_000)])
     resolver = world.resolver()
 
     async def work() -> None:

@@ -87,9 +87,13 @@ def test_lookup(provider: Provider) -> None:
 
     assert provider.door("GET", "truth/req_asked") == (
         200,
-        {"served": True, "complete": True, "usage": usage, "model": "sim-1", "status": 200, "records": 1},
-    )
-    assert provider.door("GET", "truth/req_failed")[1]["served"] is False
+        {
+            "served": True, "ended": True, "complete": True, "usage": usage, "model": "sim-1", "status": 200,
+            "records": 1,
+        },
+    )  # fmt: skip
+    failed = provider.door("GET", "truth/req_failed")[1]
+    assert (failed["served"], failed["ended"]) == (False, True)
     assert provider.door("GET", "truth/req_none")[0] == 404
 
 

@@ -17,9 +17,10 @@ from faregate.config.findings import Invalid
 from faregate.config.folder import DataFolder, prepare, take_lock
 from faregate.config.load import Loaded, load
 from faregate.config.schema import Config
-from faregate.config.secrets import keep_secrets
+from faregate.config.secrets import read_secrets, secrets_of
 from faregate.config.tree import Environment
-from faregate.errors import FaregateError
+from faregate.errors import ConfigError, FaregateError
+from faregate.ports import Books
 
 logger = logging.getLogger("faregate.offline")
 
@@ -42,7 +43,7 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         loaded = _configuration(environment)
         config = loaded.config if loaded is not None else Config.model_construct(providers=())
         compiler = CatalogueCompiler(config, loaded.folder if loaded is not None else Path.cwd(), environment)
-        secrets = console_secrets(keep_secrets(folder.secrets, os.urandom).secrets)
+        secrets = console_secrets(secrets_of(folder, os.urandom).secrets)
         workshop = Workshop(config, folder, compiler, secrets, SystemClock())
         stack.callback(workshop.close)
         app = create_app(workshop.still())
@@ -64,16 +65,19 @@ def _configuration(environment: Environment) -> Loaded | None:
 def restore(folder: DataFolder, file: Path) -> dict[str, Any]:
     """Restore a backup into a data folder that holds no books; what the backup says about itself.
 
+    ``trail_fault`` is what is wrong with the trail of changes in it, empty where its chain holds.
+
     Raises:
-        Conflict: there are books already.
+        Conflict: there are books, a journal or a trail already.
         Failed: the backup is damaged; nothing was changed.
         Unsafe: a newer version wrote it.
     """
+    from faregate.console.audit import AuditTrail
     from faregate.journal.segments import start_at
     from faregate.storage.sqlite.backup import restore_into
 
     manifest: dict[str, Any] = msgspec.to_builtins(restore_into(folder.root, file, start_at))
-    return manifest
+    return {**manifest, "trail_fault": AuditTrail(folder.root).fault()}
 
 
 def look(folder: DataFolder) -> Iterator[tuple[str, str, str]]:
@@ -91,6 +95,7 @@ def look(folder: DataFolder) -> Iterator[tuple[str, str, str]]:
         books = SqliteBooks(folder.books, SystemClock())
         try:
             projected = books.projected()
+            yield from _peppers(folder, books)
         finally:
             books.close()
         kept = list(FileJournalReader(folder.journal).segments())
@@ -98,3 +103,23 @@ def look(folder: DataFolder) -> Iterator[tuple[str, str, str]]:
         yield "journal", "ok", f"{backlog} bytes are not in the books yet; the next start books them"
     except FaregateError as error:
         yield "books", "failed", error.message
+
+
+def _peppers(folder: DataFolder, books: Books) -> Iterator[tuple[str, str, str]]:
+    """Whether the secrets are those that the keys in the books need."""
+    from faregate.console.accounts import keys_without_pepper
+
+    try:
+        peppers = console_secrets(read_secrets(folder.secrets)).pepper_keys
+    except (FileNotFoundError, ConfigError):
+        # Whoever looks at the folder is told of it already.
+        return
+    try:
+        lost = keys_without_pepper(books, peppers, SystemClock().wall_nanos())
+    except ConfigError as error:
+        yield "peppers", "failed", f"{error.message}; {error.hint}"
+        return
+    if lost:
+        yield "peppers", "warning", f"{lost} keys fail: their pepper is not in {folder.secrets.name}"
+    else:
+        yield "peppers", "ok", "secrets and books belong together"

@@ -15,6 +15,7 @@ from faregate.assembly.compiler import CatalogueCompiler
 from faregate.config.folder import DataFolder
 from faregate.config.schema import Config
 from faregate.config.secrets import Secrets as KeptSecrets
+from faregate.console.accounts import keys_without_pepper
 from faregate.console.compile import card_of
 from faregate.console.link import GateLink, unknown_of
 from faregate.console.state import Check, Console, Facts, Secrets
@@ -56,6 +57,7 @@ class Workshop:
     """The books and what is built around them.
 
     Raises:
+        ConfigError: CFG-SECRET: the secrets are not those of the books.
         Unsafe: a newer version wrote the books.
         Failed: they are damaged.
         Unavailable: they cannot be reached.
@@ -75,6 +77,13 @@ class Workshop:
         self._secrets = secrets
         self._clock = clock
         self.books = open_books(folder.books, clock)
+        try:
+            lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
+        except BaseException:  # Nobody closes a workshop that was not made.
+            self.books.close()
+            raise
+        if lost:
+            logger.warning("keys_without_pepper", extra={"keys": lost, "advice": "add the old pepper to secrets.json"})
         self._projection: _Projection | None = None
 
     def still(self) -> Console:
@@ -97,7 +106,8 @@ class Workshop:
             self._compile,
             self._clock,
         )
-        facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls)
+        behind_proxy = self._config is not None and self._config.console.behind_proxy
+        facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
         console = self._console(facts, link, projection.projector)
         jobs = JobRunner(self._jobs(link), randomly)
         return console, (link.run, jobs.run)

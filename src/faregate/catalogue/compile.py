@@ -122,6 +122,8 @@ class _Compilation:
         #: Names of the deployments that the operator declared, in order.
         self._declared: list[str] = []
         self._rows: dict[tuple[str, str], list[PriceRow]] = {}
+        #: Provider and model of what was told of already as offered for embeddings only.
+        self._only_embeds: set[tuple[str, str]] = set()
 
     def _problem(self, where: str, message: str, *, serious: bool = True) -> None:
         self.problems.append(CatalogueProblem(where, message, serious))
@@ -252,6 +254,9 @@ class _Compilation:
         known = list_price(kind, model)
         cards = self._cards(provider, model, facts, known, where)
         listed_context = known.context_tokens_max if isinstance(known, ListPrice) else 0
+        operations = _operations(kind, facts, cards, trusted=named or known is None)
+        if facts is None and operations == (EMBEDDINGS,):
+            self._tell_only_embeds(provider, model, where if named else f"prices.{provider}/{model}.input_tokens")
         return Deployment(
             name=name,
             provider=provider,
@@ -262,8 +267,16 @@ class _Compilation:
             context_tokens_max=facts.context_tokens_max if facts else listed_context,
             cap_field=cap_field_of(kind, facts),
             encoding=facts.encoding if facts else "",
-            operations=_operations(kind, facts, cards, trusted=named or known is None),
+            operations=operations,
         )
+
+    def _tell_only_embeds(self, provider: str, model: str, where: str) -> None:
+        """A price for input only is meant where the name says what the model is for, and a slip elsewhere."""
+        if "embed" in model.lower() or (provider, model) in self._only_embeds:
+            return
+        self._only_embeds.add((provider, model))
+        text = "is priced for input tokens only: it is offered for embeddings only; set output_tokens too for a chat"
+        self._problem(where, f"{model!r} at {provider!r} {text}", serious=False)
 
     def _cards(
         self, provider: str, model: str, facts: ModelFacts | None, known: ListPrice | LeftOut | None, where: str

@@ -15,7 +15,7 @@ def command(
     data: Where = None,
     json: Json = False,
 ) -> None:
-    """Write a backup of the books."""
+    """Write a backup of the books and the trail of changes."""
     body = {"file": str(file.absolute()), "force": force}
     with connect(data) as client:
         row = client.call("POST", "/backup", body)

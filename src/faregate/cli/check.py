@@ -43,12 +43,16 @@ def command(config: Config = CONFIG_DEFAULT, schema: Schema = False, json: Json 
 
 
 def catalogue_warnings(loaded: Loaded, source: str) -> list[Finding]:
-    """What cannot work as declared though every key is right: models without a price, deployments without a use."""
+    """What cannot work as declared though every key is right: models without a price, or with half of one."""
     # The price data takes a moment to load; a wrong file is told without it.
     from faregate.assembly.catalogue import problems_of
 
     config = loaded.config
-    places = {"deployments": [d.name for d in config.deployments], "models": [m.name for m in config.models]}
+    places = {
+        "deployments": [d.name for d in config.deployments],
+        "models": [m.name for m in config.models],
+        "prices": [f"{row.provider}/{row.model}.{row.unit}" for row in config.pricing.overrides],
+    }
     warnings: list[Finding] = []
     for problem in problems_of(loaded, process_environment()):
         section, _, name = problem.where.partition(".")
@@ -56,7 +60,7 @@ def catalogue_warnings(loaded: Loaded, source: str) -> list[Finding]:
         if index is None:
             # Models that a provider merely offers need no price until somebody asks for them.
             continue
-        key = key_text((section, index))
+        key = key_text(("pricing", "overrides", index) if section == "prices" else (section, index))
         warnings.append(Finding("CFG-PRICE", Place(source), f"{key} ({name})", problem.message))
     return warnings
 

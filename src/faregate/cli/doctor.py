@@ -33,6 +33,10 @@ BACKLOG_BYTES_WORRYING = 64 * 1024 * 1024
 
 PROBE_SECONDS_MAX = 3.0
 
+#: A console that does not answer, or has no word from the gate, may be starting: so long it is waited for.
+STARTING_SECONDS_MAX = 10.0
+STARTING_RETRY_SECONDS = 0.1
+
 MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
 
 
@@ -133,21 +137,44 @@ def _lock(folder: DataFolder, holder: int | None) -> Look:
     return Look("processes", "ok", f"in use by process {holder or 'unknown'}")
 
 
-def _running(folder: DataFolder, loaded: Loaded | None) -> list[Look]:
-    """What the running installation says about itself."""
+async def health_of(folder: DataFolder, within_s: float = STARTING_SECONDS_MAX) -> dict[str, Any]:
+    """What the console of a running installation says about it, once its parts have met or ``within_s`` are over.
+
+    Raises:
+        Unavailable: nobody answers, and not only because everything is starting.
+        Failed: the question was refused.
+    """
     # A stopped installation is looked at without an HTTP client.
     from faregate.cli.first_run import AdminApi
 
+    api = AdminApi(folder)
+    give_up_at = time.monotonic() + within_s
+    while True:
+        late = time.monotonic() >= give_up_at
+        try:
+            health: dict[str, Any] = await api.call("GET", "/health")
+        except Unavailable as error:
+            if late:
+                raise Unavailable(f"{error.message}; waited {within_s:g} s for it") from error
+        else:
+            # A gate that answers and is not ready says why itself; one without an epoch was not reached.
+            if late or health["gate"]["ok"] or "epoch" in health["gate"]:
+                return health
+        await asyncio.sleep(STARTING_RETRY_SECONDS)
+
+
+def _running(folder: DataFolder, loaded: Loaded | None) -> list[Look]:
+    """What the running installation says about itself."""
     looks: list[Look] = []
     try:
-        health = asyncio.run(AdminApi(folder).call("GET", "/health"))
+        health = asyncio.run(health_of(folder))
     except FaregateError as error:
         return [Look("console", "failed", f"{folder.console_socket}: {error.message}")]
     looks.append(Look("console", "ok", f"answers on {folder.console_socket}, version {health['version']}"))
     for part in ("books", "projector", "gate"):
         said: dict[str, Any] = health[part]
         detail = said.get("detail", "")
-        if part == "gate" and said.get("ok"):
+        if part == "gate" and said["ok"] and "connections" in said:
             detail = f"{said['connections']} connections, {said['open_exchanges']} open, {said['held']} dollars held"
         looks.append(Look(part, "ok" if said["ok"] else "failed", detail))
     gate = health["gate"]

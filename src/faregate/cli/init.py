@@ -8,7 +8,7 @@ import typer
 
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
 from faregate.config.folder import prepare
-from faregate.config.secrets import keep_secrets, write_private
+from faregate.config.secrets import secrets_of, write_private
 from faregate.errors import Failed, Unsafe
 
 CONFIG_DEFAULT = Path("faregate.yaml")
@@ -60,7 +60,7 @@ providers:
 #   dev: {providers: [openai]}
 
 # limits:
-#   require: false                          # true: a caller that no money limit covers is refused
+#   require: false                          # true: a call that no hard limit in dollars covers is refused
 #   default_output_tokens: 4096             # aimed at for callers that set no output cap, near a limit
 #   min_answer_tokens: 256                  # and never below
 
@@ -93,7 +93,7 @@ def command(
     if not config.absolute().parent.is_dir():
         raise Failed(f"{config.absolute().parent} does not exist", hint="make it, or name another place with --config")
     folder = prepare(data)
-    kept = keep_secrets(folder.secrets, os.urandom)
+    kept = secrets_of(folder, os.urandom)
     write_private(config.absolute(), TEMPLATE.encode())
     if json:
         emit_json({"config": str(config), "secrets": str(folder.secrets), "secrets_made": kept.made})

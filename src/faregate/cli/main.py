@@ -38,7 +38,7 @@ COMMANDS = {
     "usage": Command("usage", "sum up what was used and charged"),
     "requests": Command("requests", "look at single requests"),
     "verify": Command("verify", "prove that the books add up"),
-    "backup": Command("backup", "write a backup of the books, while in use too"),
+    "backup": Command("backup", "write a backup of books and trail, while in use too"),
     "restore": Command("restore", "restore a backup into an empty data folder"),
     "simulator": Command("simulator", "run the provider simulator alone"),
 }

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
+from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, say
 from faregate.config.folder import holder_of, prepare, take_lock
 from faregate.errors import NotFound, Unsafe
 
@@ -32,6 +32,9 @@ def command(file: File, data: Data = DATA_DEFAULT, json: Json = False) -> int:
         emit_json({"file": str(file), "data": str(folder.root), **manifest})
     else:
         emit(f"restored {file} into {folder.root}")
+        if manifest["trail_fault"]:
+            # It was so when the backup was made: books and trail are as they were, and `verify` tells it too.
+            say(f"warning: {manifest['trail_fault']}")
         if not folder.secrets.exists():
             emit(f"put the {folder.secrets.name} that belongs to it into {folder.root}: keys need its pepper")
     return 0

@@ -16,10 +16,10 @@ from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, flush
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder, prepare, take_lock
 from faregate.config.load import Given, Loaded, load, load_text
-from faregate.config.secrets import Kept, keep_secrets
+from faregate.config.secrets import Kept, secrets_of
 from faregate.config.tree import Environment
 from faregate.config.values import is_loopback
-from faregate.errors import ConfigError, Unsafe, UsageError
+from faregate.errors import Unsafe, UsageError
 from faregate.supervise import Address, Ports, Supervisor, logger
 
 CONFIG_DEFAULT = Path("faregate.yaml")
@@ -160,13 +160,7 @@ class _Start:
                 f"the console would listen on {host} before this installation has secrets of its own",
                 hint=f"run `faregate init --data {folder.root}` first",
             )
-        if folder.books.exists() and not folder.secrets.exists():
-            raise ConfigError(
-                f"{folder.secrets} is missing, and without its pepper every key in the books would fail",
-                code="CFG-SECRET",
-                hint="restore it from where you keep your backups",
-            )
-        kept = keep_secrets(folder.secrets, os.urandom)
+        kept = secrets_of(folder, os.urandom)
         if kept.made:
             facts = {
                 "file": str(folder.secrets),

@@ -72,7 +72,9 @@ class Gateway(Section):
     held_body_bytes_max: Size = Field(
         default=16 * 1024**2, description="largest answer that is held whole to price it first"
     )
-    held_bodies_bytes_max: Size = Field(default=256 * 1024**2, description="bytes of all answers held at once")
+    held_bodies_bytes_max: Size = Field(
+        default=256 * 1024**2, description="bytes of all answers and large bodies held at once"
+    )
     forbid_private_urls: Flag = Field(default=True, description="refuse requests that name private addresses in URLs")
 
 
@@ -199,7 +201,7 @@ class Stage(Section):
 class Limits(Section):
     """Defaults of limits and bounds."""
 
-    require: Flag = Field(default=False, description="refuse a caller that no money limit covers")
+    require: Flag = Field(default=False, description="refuse a call that no hard limit in dollars covers")
     each_max: Bound = Field(default=1_000_000, description="values that limits with `each` count at once")
     default_output_tokens: Bound = Field(default=4_096, description="output cap aimed at for callers that set none")
     min_answer_tokens: Bound = Field(default=256, description="smallest output cap that is given to them")
@@ -219,7 +221,7 @@ class Journal(Section):
 
     keep: Duration = Field(default=86_400_000, description="how long segments stay after they are in the books")
     backlog_max: Size = Field(default=1024**3, description="bytes not yet in the books at which admission stops")
-    segment: Size = Field(default=64 * 1024**2, description="bytes of one file", ge=1024**2)
+    segment: Size = Field(default=32 * 1024**2, description="bytes of one file, taken beforehand", ge=1024**2)
     sync_interval: Duration = Field(default=20, description="how often it is synced to disk", le=10_000)
 
 

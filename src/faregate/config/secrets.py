@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from faregate.config.files import read_file
+from faregate.config.folder import DataFolder
 from faregate.errors import ConfigError
 
 PEPPER_BYTES = 32
@@ -48,6 +49,21 @@ class Kept(NamedTuple):
 
     secrets: Secrets
     made: bool
+
+
+def secrets_of(folder: DataFolder, random_bytes: RandomBytes) -> Kept:
+    """The secrets of a data folder, made where there are neither secrets nor books yet.
+
+    Raises:
+        ConfigError: CFG-SECRET: they cannot be used, or are missing beside books whose keys need them.
+    """
+    if folder.books.exists() and not folder.secrets.exists():
+        raise ConfigError(
+            f"{folder.secrets} is missing, and without its pepper every key in the books would fail",
+            code="CFG-SECRET",
+            hint="restore it from where you keep your backups",
+        )
+    return keep_secrets(folder.secrets, random_bytes)
 
 
 def keep_secrets(file: Path, random_bytes: RandomBytes) -> Kept:

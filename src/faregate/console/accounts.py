@@ -8,10 +8,14 @@ import threading
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from faregate.console.reading import each_row
 from faregate.core import keys
+from faregate.errors import ConfigError
 from faregate.ports import Books, Row
 
-_PAGE: Final = 1_000
+#: Where a key's details note the fingerprint of the pepper of its newest digest. Older keys have no such note.
+PEPPER_NOTE: Final = "pepper"
+
 _CHANGES: Final = 10_000
 
 
@@ -29,6 +33,30 @@ EXPIRED: Final = Refusal("key_expired", "this key has expired")
 REVOKED: Final = Refusal("key_revoked", "this key was revoked")
 DISABLED: Final = Refusal("key_disabled", "this key is disabled")
 NOT_ADMIN: Final = Refusal("role_forbidden", "this is a caller's key; the console wants an admin key")
+
+
+def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int:
+    """How many usable keys fail because the pepper that they were digested with is not among ``peppers``.
+
+    Raises:
+        ConfigError: CFG-SECRET: all of them do, so these are not the secrets that belong to the books.
+    """
+    known = {keys.fingerprint(each) for each in peppers} | {""}
+    lost = good = 0
+    for row in each_row(books, "key"):
+        if row["state"] == "revoked" or 0 < row["expires_at"] <= now:
+            continue
+        if (row["details"] or {}).get(PEPPER_NOTE, "") in known:
+            good += 1
+        else:
+            lost += 1
+    if lost and not good:
+        raise ConfigError(
+            f"no pepper of secrets.json is the one of the books: all keys would fail ({lost})",
+            code="CFG-SECRET",
+            hint="restore the secrets.json that belongs to these books, or add its old pepper to `peppers`",
+        )
+    return lost
 
 
 def last_sequence(books: Books) -> int:
@@ -90,11 +118,8 @@ class KeyRing:
             self._sequence = changes[-1][0]
 
     def _take_all(self) -> None:
-        after = ""
-        while rows := self._books.listing("key", after=after, limit=_PAGE):
-            for row in rows:
-                self._take(row["id"], row)
-            after = rows[-1]["id"]
+        for row in each_row(self._books, "key"):
+            self._take(row["id"], row)
 
     def _take(self, key_id: str, row: Row | None) -> None:
         for digest in self._digests.pop(key_id, ()):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import lru_cache
 
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
-from faregate.console.writing import in_thread
 from faregate.control import AllowanceView
 from faregate.core.amounts import UNITS
 from faregate.core.attribution import dimension

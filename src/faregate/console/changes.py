@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 
 from faregate.console.paging import read_page, sealed_page
 from faregate.console.problems import ApiProblem
-from faregate.console.writing import console_of, in_thread
+from faregate.console.reading import in_thread
+from faregate.console.writing import console_of
 
 router = APIRouter(tags=["audit"])
 

@@ -10,12 +10,12 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 import anyio
-from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faregate.console.accounts import MALFORMED, MISSING, Refusal
 from faregate.console.audit import Author, author
 from faregate.console.problems import failed_inside, respond
+from faregate.console.reading import in_thread
 from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
 
@@ -33,6 +33,8 @@ BODY_SECONDS_MAX: Final = 15
 JSON_DEPTH_MAX: Final = 32
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What proxies add to a request that they pass on, beside ``x-forwarded-…``.
+_PROXY_HEADERS: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _OPEN_API: Final = frozenset({"/api/openapi.json"})
 
 _SECURITY_HEADERS: Final = (
@@ -112,9 +114,9 @@ class IdentityDoor:
             await self._app(scope, receive, send)
             return
         session_id = _cookie(scope, cookie_name(self._console))
-        session = await to_thread.run_sync(self._session, session_id) if session_id else None
+        session = await in_thread(lambda: self._session(session_id)) if session_id else None
         scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
-        refusal = await to_thread.run_sync(self._refusal, scope) if _guarded(scope) else None
+        refusal = await in_thread(lambda: self._refusal(scope)) if _guarded(scope) else None
         if refusal is None:
             author.set(Author(scope[ACTOR], scope[REQUEST_ID]))
             await self._app(scope, receive, send)
@@ -146,9 +148,8 @@ class IdentityDoor:
         scope[ACTOR] = found["id"]
         return None
 
-    @staticmethod
-    def _without_credential(scope: Scope) -> Refusal | None:
-        if scope["path"] == "/metrics" and _is_local(scope):
+    def _without_credential(self, scope: Scope) -> Refusal | None:
+        if scope["path"] == "/metrics" and not self._console.facts.behind_proxy and _is_local(scope):
             return None
         if scope[SESSION] is None:
             return MISSING
@@ -181,13 +182,23 @@ def _cookie(scope: Scope, wanted: str) -> str:
 
 
 def _is_local(scope: Scope) -> bool:
-    """Whether the peer is this machine and was addressed as such, so that no web page can make a browser read it."""
+    """Whether the peer is this machine, asks for itself, and addressed this machine as such.
+
+    The last keeps a web page from making a browser read it. A proxy on this machine makes a local peer of everybody:
+    it is known by what it adds, or by HTTP/1.0, as nginx speaks it unless told otherwise; Prometheus and curl do not.
+    """
+    if scope.get("http_version") == "1.0" or any(_by_proxy(name) for name, _ in scope["headers"]):
+        return False
     client = scope.get("client")
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     if not client or len(hosts) != 1:
         return False
     host = hosts[0].rsplit(":", 1)[0] if not hosts[0].endswith("]") else hosts[0]
     return _loopback(client[0]) and (host == "localhost" or _loopback(host.strip("[]")))
+
+
+def _by_proxy(name: bytes) -> bool:
+    return name in _PROXY_HEADERS or name.startswith(b"x-forwarded")
 
 
 def _loopback(address: str) -> bool:

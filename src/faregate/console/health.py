@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from faregate.console.paging import single_values
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, time_text
-from faregate.console.writing import console_of, in_thread
+from faregate.console.texts import second_text
+from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.errors import FaregateError, Unavailable
 
@@ -23,7 +24,7 @@ async def detail(console: Console) -> dict[str, Any]:
     return {
         "status": "ok" if ok else "degraded",
         "version": console.facts.version,
-        "time": time_text(console.clock.wall_nanos() // NANOS_PER_SECOND * NANOS_PER_SECOND),
+        "time": second_text(console.clock.wall_nanos()),
         **parts,
     }
 

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.accounts import PEPPER_NOTE
 from faregate.console.paging import page_of, read_page
 from faregate.console.payers import ensure
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import (
     EXPIRY_YEARS_MAX,
@@ -23,7 +25,7 @@ from faregate.console.texts import (
     or_none,
     time_text,
 )
-from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.core import keys
 from faregate.errors import Conflict, NotFound
@@ -141,10 +143,10 @@ def _refuse_twin(console: Console, organization: str, name: str) -> None:
         raise ApiProblem("conflict", "a key of this name exists; choose another name or rotate that one", field="name")
 
 
-def _new_secret(console: Console) -> tuple[str, str]:
-    """A fresh secret and its digest under the newest pepper."""
-    secret = keys.make(console.random(keys.SECRET_BYTES))
-    return secret, keys.digest(console.secrets.pepper_keys[0], secret)
+def _new_secret(console: Console) -> tuple[str, str, dict[str, str]]:
+    """A fresh secret, its digest under the newest pepper, and what the key's details note of that pepper."""
+    secret, pepper = keys.make(console.random(keys.SECRET_BYTES)), console.secrets.pepper_keys[0]
+    return secret, keys.digest(pepper, secret), {PEPPER_NOTE: keys.fingerprint(pepper)}
 
 
 def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
@@ -158,7 +160,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
     _refuse_twin(console, wanted.organization, wanted.name)
     payers = {name: getattr(wanted, name) or "" for name in _PAYERS}
     ensure(console, payers)
-    secret, digest = _new_secret(console)
+    secret, digest, pepper = _new_secret(console)
     row: Row = {
         "id": console.new_id("key_"),
         "name": wanted.name,
@@ -174,7 +176,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
         "last4": keys.last4(secret),
         "revoked_at": 0,
         "rotated_at": 0,
-        "details": {},
+        "details": pepper,
         "created_at": now,
         "updated_at": now,
     }
@@ -221,7 +223,7 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
     if waiting and grace_seconds:
         until_text = time_text(max(waiting))
         raise Conflict(f"the secret before is still good until {until_text}; rotate with grace_seconds 0 to end it now")
-    secret, digest = _new_secret(console)
+    secret, digest, pepper = _new_secret(console)
     digests = {digest: 0}
     if grace_seconds:
         digests[current] = now + grace_seconds * NANOS_PER_SECOND
@@ -231,6 +233,7 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
         "first8": secret[: keys.SHOWN_CHARACTERS],
         "last4": keys.last4(secret),
         "rotated_at": now,
+        "details": {**(row["details"] or {}), **pepper},
         "updated_at": now,
     }
     put_row(console, "key", row)

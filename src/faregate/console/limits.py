@@ -12,9 +12,10 @@ from pydantic import Field
 from faregate.console.allowances import Standing, standings, zone_known
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import Body, Sentence, amount_text, or_none, time_text
-from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
 from faregate.core import money

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 from faregate.console.accounts import last_sequence
 from faregate.console.allowances import current_window, posted_balances
 from faregate.console.compile import card_rows, key_of, limit_of
+from faregate.console.reading import every, in_thread
 from faregate.console.state import CompileCatalogue, Projector
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
-from faregate.console.writing import every
 from faregate.control import (
     Allowances,
     AskAllowances,
@@ -167,8 +167,8 @@ class GateLink:
 
     async def _begin(self, wire: GateWire) -> None:
         """Load everything, then open every balance and all unknowns, as of one journal position."""
-        sequence = await _in_thread(lambda: last_sequence(self._books))
-        load = await _in_thread(lambda: self._full_load(sequence))
+        sequence = await in_thread(lambda: last_sequence(self._books))
+        load = await in_thread(lambda: self._full_load(sequence))
         await self._load_and_open(wire, load, first=True)
         self._sequence = sequence
         self._told_position = 0
@@ -181,7 +181,7 @@ class GateLink:
             self._nudged.clear()
             waiting, self._waiting = self._waiting, []
             try:
-                while load := await _in_thread(self._next_load):
+                while load := await in_thread(self._next_load):
                     await self._load_and_open(wire, load, first=False)
                     self._sequence = load.sequence
             except BaseException:  # Also when cancelled: they are served by the full load of the next connection.
@@ -205,7 +205,7 @@ class GateLink:
             nudged.cancel()
 
     async def _tell_position(self, wire: GateWire) -> None:
-        position = await _in_thread(self._books.projected)
+        position = await in_thread(self._books.projected)
         if position > self._told_position:
             _expected(await wire.ask(Projected(position)), Done)
             self._told_position = position
@@ -222,7 +222,7 @@ class GateLink:
         async with _resting(self._projector):
             loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
             if loaded.pending or first:
-                opening = await _in_thread(lambda: self._opening(loaded, first))
+                opening = await in_thread(lambda: self._opening(loaded, first))
                 _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
 
     def _opening(self, loaded: Loaded, first: bool) -> Opening:
@@ -292,13 +292,13 @@ class GateLink:
 async def _resting(projector: Projector) -> AsyncIterator[None]:
     """Hold projection. A cancellation while it is being taken still gives it back."""
     rest = projector.paused()
-    taking = asyncio.ensure_future(_in_thread(rest.__enter__))
+    taking = asyncio.ensure_future(in_thread(rest.__enter__))
     try:
         await asyncio.shield(taking)
         yield
     finally:
         await taking
-        await _in_thread(lambda: rest.__exit__(None, None, None))
+        await in_thread(lambda: rest.__exit__(None, None, None))
 
 
 def unknown_of(row: Row) -> Unknown:
@@ -321,7 +321,3 @@ def _expected(reply: Reply, kind: type[Answered]) -> Answered:
     if not isinstance(reply, kind):
         raise Unavailable(f"the gate answered {type(reply).__name__} where {kind.__name__} was expected")
     return reply
-
-
-async def _in_thread(work: Callable[[], Made]) -> Made:
-    return await asyncio.to_thread(work)

@@ -14,8 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
-from faregate.console.writing import console_of, in_thread
+from faregate.console.writing import console_of
 from faregate.control import Figures, Histogram, Sample
 from faregate.errors import FaregateError, Unavailable
 
@@ -56,16 +57,16 @@ def guarded(samples: Sequence[Sample], label_sets_max: int) -> Iterator[tuple[_L
 class _Scrape(Collector):
     """One look at everything."""
 
-    def __init__(self, console: Console, figures: Figures | None, ages: dict[str, float]) -> None:
+    def __init__(self, console: Console, figures: Figures | None, of_books: dict[str, float]) -> None:
         self._console = console
         self._figures = figures
-        self._ages = ages
+        self._of_books = of_books
 
     def collect(self) -> Iterable[Metric]:
         """The metrics, as the registry asks for them."""
         up = self._figures is not None
         yield GaugeMetricFamily("faregate_gate_up", "Whether the gate answers the console.", int(up))
-        for name, value in self._ages.items():
+        for name, value in self._of_books.items():
             yield GaugeMetricFamily(name, _GAUGES[name], value)
         if self._figures is None:
             return
@@ -100,6 +101,7 @@ class _Scrape(Collector):
 
 _GAUGES: Final = {
     "faregate_journal_lag_seconds": "Age of the oldest journalled event that is not in the books; 0 when all are.",
+    "faregate_outbox_backlog": "Facts in the books that wait to be copied to other systems.",
 }
 
 
@@ -122,9 +124,12 @@ def _lag_seconds(console: Console) -> float:
     return max(console.clock.wall_nanos() - waiting[0].event.at, 0) / 1e9
 
 
-def _ages(console: Console) -> dict[str, float]:
+def _of_books(console: Console) -> dict[str, float]:
     try:
-        return {"faregate_journal_lag_seconds": _lag_seconds(console)}
+        return {
+            "faregate_journal_lag_seconds": _lag_seconds(console),
+            "faregate_outbox_backlog": console.books.outbox_backlog(),
+        }
     except FaregateError:
         # Health tells what is wrong with books or journal; the rest of the figures are wanted all the more.
         return {}
@@ -141,11 +146,11 @@ async def metrics(request: Request) -> Response:
         except Unavailable:
             # A gate that is down is a figure too: faregate_gate_up is 0.
             figures = None
-    ages = await in_thread(lambda: _ages(console))
+    of_books = await in_thread(lambda: _of_books(console))
 
     def text() -> bytes:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Scrape(console, figures, ages))
+        registry.register(_Scrape(console, figures, of_books))
         return generate_latest(registry)
 
     return Response(await in_thread(text), media_type=CONTENT_TYPE_LATEST)

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request
 
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import Body, Name, or_none, time_text
-from faregate.console.writing import acted, console_of, in_thread, locked
+from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.errors import NotFound
 from faregate.ports import Row

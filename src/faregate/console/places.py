@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 
 from faregate.console.paging import single_values
 from faregate.console.prices import compiled
-from faregate.console.writing import console_of, in_thread
+from faregate.console.reading import in_thread
+from faregate.console.writing import console_of
 from faregate.control import Catalogue
 
 router = APIRouter(tags=["places"])

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import every, in_thread
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, time_text
-from faregate.console.writing import acted, console_of, every, in_thread, locked
+from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue

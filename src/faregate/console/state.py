@@ -101,6 +101,8 @@ class Facts:
     gateway_url: str = ""
     #: Whether the console's own listener speaks TLS: cookies are marked ``Secure`` then.
     tls: bool = False
+    #: Whether the configuration says that a reverse proxy stands in front: no peer is taken for local then.
+    behind_proxy: bool = False
     #: Label sets per metric beyond which the rest is counted as ``other``.
     label_sets_max: int = 500
 

@@ -93,6 +93,11 @@ def moment(text: str) -> int:
     return seconds * NANOS_PER_SECOND + int(fraction.ljust(9, "0") or "0")
 
 
+def second_text(nanos: int) -> str | None:
+    """A time as ``time_text`` writes it, to the second."""
+    return time_text(nanos // NANOS_PER_SECOND * NANOS_PER_SECOND)
+
+
 def time_text(nanos: int | None) -> str | None:
     """RFC 3339 UTC with microseconds where there are any; ``None`` for a time that is not set."""
     if not nanos:

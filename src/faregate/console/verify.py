@@ -11,9 +11,10 @@ from pydantic import Field
 
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.state import Check, Console
 from faregate.console.texts import Body
-from faregate.console.writing import console_of, in_thread
+from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.errors import Unavailable, Unsafe
 
@@ -106,7 +107,7 @@ def _target(console: Console, wanted: NewBackup) -> Path:
 
 @router.post("/backup")
 async def backup(request: Request, wanted: NewBackup) -> dict[str, Any]:
-    """Write a consistent copy of the books while they are in use; nothing half-written is left behind."""
+    """Write a consistent copy of books and trail while they are in use; nothing half-written is left behind."""
     console = console_of(request)
 
     def copy() -> dict[str, Any]:

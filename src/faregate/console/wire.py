@@ -5,21 +5,19 @@ It knows lines and numbers, not what they mean; a wrong number or a cut line end
 
 import asyncio
 import contextlib
-import os
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from faregate.config.folder import short_path
 from faregate.control import LINE_BYTES_MAX, Ask, Question, Reply, Trouble, decode_answer, encode
 from faregate.errors import Failed, Unavailable
 
 #: The gate answers within milliseconds; a full load of 100,000 keys takes it a few seconds.
 ANSWER_SECONDS_MAX: Final = 5.0
 LOAD_SECONDS_MAX: Final = 60.0
-
-#: ``sun_path`` holds 108 bytes; longer paths are reached through the folder's descriptor.
-_SOCKET_PATH_BYTES_MAX: Final = 100
 
 
 class GateWire:
@@ -41,14 +39,8 @@ class GateWire:
         Raises:
             OSError: nobody listens there.
         """
-        if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
-            return cls(*await asyncio.open_unix_connection(path, limit=LINE_BYTES_MAX))
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            short = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        with short_path(Path(path)) as short:
             return cls(*await asyncio.open_unix_connection(short, limit=LINE_BYTES_MAX))
-        finally:
-            os.close(folder)
 
     async def ask(self, body: Question, within_s: float = ANSWER_SECONDS_MAX) -> Reply:
         """Ask and wait for the answer.

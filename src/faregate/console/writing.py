@@ -1,14 +1,14 @@
 """How a change is made: written to the books, then waited for until the gate works from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from anyio import to_thread
 from fastapi import Request
 
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import time_text
-from faregate.ports import Books, Row
+from faregate.ports import Row
 
 #: A change acts within a second, and the caller sees that it does.
 APPLIED_SECONDS_MAX: Final = 1.0
@@ -29,7 +29,7 @@ async def locked(console: Console, change: Callable[[], Made]) -> Made:
         with console.changing:
             return change()
 
-    return await to_thread.run_sync(alone)
+    return await in_thread(alone)
 
 
 def put(console: Console, kind: str, row: Row) -> None:
@@ -63,19 +63,3 @@ async def acted(console: Console, answer: dict[str, Any]) -> dict[str, Any]:
         console.gate.nudge()
         answer["applied"] = await console.gate.applied(APPLIED_SECONDS_MAX)
     return answer
-
-
-async def in_thread(look: Callable[[], Made]) -> Made:
-    """Run something that reads the books off the event loop."""
-    awaited: Awaitable[Made] = to_thread.run_sync(look)
-    return await awaited
-
-
-def every(books: Books, kind: str, **equal: object) -> list[Row]:
-    """All rows of a kind, page by page."""
-    found: list[Row] = []
-    after = ""
-    while rows := books.listing(kind, after=after, limit=1_000, **equal):
-        found += rows
-        after = rows[-1]["id"]
-    return found

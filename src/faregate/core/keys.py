@@ -60,6 +60,11 @@ def digest(pepper: bytes, text: str) -> str:
     return hmac.digest(pepper, text.encode(), "sha256").hex()
 
 
+def fingerprint(pepper: bytes) -> str:
+    """Names a pepper without telling anything of it; 16 hex digits."""
+    return digest(pepper, "fingerprint")[:16]
+
+
 def mask(text: str) -> str:
     """The first characters of a key and a mask for the rest, such as ``sk-fg-ab…``."""
     return text[:SHOWN_CHARACTERS] + MASK

@@ -1,7 +1,8 @@
 """Asks a provider what became of a call, by our request id: one bounded GET to the configured path.
 
-The answer is ``{"served": bool, "complete": bool, "usage": {…}}``, usage in OpenAI's form; 404 means that the id was
-never seen, anything else that there is no word yet. Secrets go only to the provider they belong to, redirects nowhere.
+The answer is ``{"served": bool, "ended": bool, "complete": bool, "usage": {…}}``, usage in OpenAI's form; 404 means
+that the id was never seen, anything else that there is no word yet. An answer is final only where it says so. Secrets
+go only to the provider they belong to, redirects nowhere.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 
 class _Told(msgspec.Struct):
     served: bool
-    complete: bool = True
+    #: No try of this request runs any more. What was answered to its end has ended.
+    ended: bool = False
+    complete: bool = False
     usage: dict[str, Any] | None = None
 
 
@@ -42,11 +45,11 @@ def word_of(status: int, body: bytes, *, outputs: bool) -> Word:
     except msgspec.MsgspecError:
         return NoWord()
     if not told.served:
-        return NotServed()
+        return NotServed(told.ended)
     usage = loose_usage(told.usage, outputs) if told.usage is not None else None
     if usage is None or isinstance(usage, Contradiction):
         return NoWord()
-    return Served(usage, told.complete)
+    return Served(usage, told.complete, told.ended or told.complete)
 
 
 class ProviderLookups:

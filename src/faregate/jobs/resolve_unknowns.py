@@ -1,7 +1,8 @@
 """Ends exchanges whose outcome was not learnt: by the provider's word, or, when it cannot be had in time, by policy.
 
 ``decide`` is the rule and knows no clock, network or storage; the class below asks providers and carries the decisions
-to the gate. "Never seen" is proof only once the call cannot run any more: before that it may still be served.
+to the gate. Providers are asked at once, but only a final word ends a call before it cannot run any more: a call that
+is not known yet, or not ended, may still be served.
 """
 
 import asyncio
@@ -29,14 +30,18 @@ AGAIN_SECONDS_MAX: Final = 30.0
 
 
 class Served(NamedTuple):
-    """The provider served the call and billed this usage."""
+    """The provider served the call, to its end where ``complete``, and billed this usage."""
 
     usage: Usage
     complete: bool = True
+    #: The call has ended at the provider, so that this usage will not grow.
+    final: bool = True
 
 
 class NotServed(NamedTuple):
-    """The provider knows the call and did not bill it."""
+    """The provider knows the call and did not bill it, so far or, where ``final``, at its end."""
+
+    final: bool = True
 
 
 class NeverSeen(NamedTuple):
@@ -51,7 +56,7 @@ Word = Served | NotServed | NeverSeen | NoWord
 
 
 class Rules(NamedTuple):
-    """When the provider's ignorance is proof, how long money stays held, and what then."""
+    """When a word that is not final is proof too, how long money stays held, and what then."""
 
     max_request_nanos: int
     unknown_ttl_nanos: int
@@ -62,13 +67,14 @@ class Rules(NamedTuple):
 def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, now: int) -> Resolve | None:
     """How to end ``unknown``, or ``None`` to wait. ``card`` is the rate card that its hold was priced with."""
     age = now - unknown.dispatched_at
-    if isinstance(word, Served) and card is not None:
+    over = age > rules.max_request_nanos + rules.grace_nanos
+    if isinstance(word, Served) and card is not None and (word.final or over):
         cost = Tariff(card).cost(word.usage)
         status = "ok" if word.complete else "cut"
         return Resolve(unknown.id, status, "provider_said", tuple(word.usage), "provider", cost, cost)
-    if isinstance(word, NotServed):
+    if isinstance(word, NeverSeen) and over:
         return _free(unknown)
-    if isinstance(word, NeverSeen) and age > rules.max_request_nanos + rules.grace_nanos:
+    if isinstance(word, NotServed) and (word.final or over):
         return _free(unknown)
     if age > rules.unknown_ttl_nanos:
         return _by_policy(unknown, card, rules.policy)

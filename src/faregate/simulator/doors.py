@@ -102,7 +102,9 @@ def _lookup(inside: Inside, request_id: str) -> Reply:
         return 404, b"", error(404, "That request was never seen.")
     served = [record for record in records if record.served]
     last = (served or records)[-1]
-    told: dict[str, Any] = {"served": bool(served), "complete": last.complete, "usage": _sum(served)}
+    told: dict[str, Any] = {
+        "served": bool(served), "ended": True, "complete": last.complete, "usage": _sum(served),
+    }  # fmt: skip
     return 200, b"", _encode({**told, "model": last.model, "status": last.status, "records": len(records)})
 
 

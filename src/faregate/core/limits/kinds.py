@@ -62,6 +62,10 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+#: What a limit may be set on in this version, in the order of ``KINDS``.
+ACCEPTED_UNITS = tuple(kind.unit for kind in KINDS.values() if kind.metered)
+
+
 class Fault(NamedTuple):
     """Something wrong with a limit: which field, the public error code, and the rule with its remedy."""
 
@@ -105,9 +109,10 @@ def check_limit(
     faults = _check_who(selector, each)
     kind = KINDS.get(unit)
     if kind is None:
-        faults.append(Fault("unit", "field_enum", f"unknown unit; expected one of {', '.join(UNITS)}"))
+        faults.append(Fault("unit", "field_enum", f"unknown unit; expected one of {', '.join(ACCEPTED_UNITS)}"))
     elif not kind.metered:
-        faults.append(Fault("unit", "field_enum", f"nothing is metered in {unit} yet, so the limit would never bind"))
+        rule = f"nothing is metered in {unit} yet, so the limit would never bind; expected one of "
+        faults.append(Fault("unit", "field_enum", rule + ", ".join(ACCEPTED_UNITS)))
     if kind is not None:
         faults += _check_amount(kind, amount)
         faults += _check_window(kind, window)

@@ -1,0 +1,55 @@
+"""``limits.require``: only what stops spending in dollars lets a call pass."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from faregate.control import Limit, Load
+from gates import money, running_gate, scenario
+
+DOLLAR = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        ([], 403),
+        ([money(DOLLAR)], 200),
+        ([money(DOLLAR, each=("user",))], 200),
+        ([money(DOLLAR, selector={})], 200),
+        ([money(0)], 429),
+        ([money(DOLLAR, mode="soft")], 403),
+        ([msgspec.structs.replace(money(DOLLAR), amount=None)], 403),
+        ([money(10**6, unit="tokens")], 403),
+        ([money(10, unit="concurrency", window="")], 403),
+        ([money(DOLLAR, selector={"team": "another"})], 403),
+        ([money(DOLLAR, selector={"tag.env": "prod"})], 403),
+        ([money(DOLLAR, mode="soft"), money(DOLLAR, "month", id="lim_2")], 200),
+    ],
+)
+@scenario
+async def test_a_call_needs_a_hard_limit_in_dollars(tmp_path: Path, limits: list[Limit], status: int) -> None:
+    """Soft limits, limits without an amount or in other units, and those of others let nothing pass."""
+    async with running_gate(tmp_path, limits=limits) as running:
+        snapshot = running.gate.snapshot
+        catalogue = msgspec.structs.replace(snapshot.catalogue, require_limit=True)
+        await running.ask(Load(snapshot.sequence + 1, catalogue=catalogue))
+        answer = await running.chat()
+        told: dict[str, Any] = answer.json()
+
+        assert answer.status_code == status
+        assert (told.get("error", {}).get("code") == "limit_required") is (status == 403)
+
+
+@scenario
+async def test_headers_that_wait_for_their_figures_are_not_sent(tmp_path: Path) -> None:
+    """Decision 007: no header tells what remains, however many limits there are, and none is sent empty."""
+    limits = [money(DOLLAR), money(10**6, "minute", unit="tokens", id="lim_2")]
+    async with running_gate(tmp_path, limits=limits) as running:
+        answer = await running.chat()
+
+        assert answer.status_code == 200
+        waiting = ("x-faregate-cache", "x-faregate-limit-remaining", "consumed-", "remaining-", "x-ratelimit-")
+        assert [name for name in answer.headers if name.startswith(waiting)] == []
