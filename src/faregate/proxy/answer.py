@@ -241,6 +241,16 @@ class Answer:
             out += meter.tail()
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
+        if not (whole or meter.done or self._concluding or self._kept is not None):
+            # Nearly every event: it passes at once, and is understood later.
+            client = self.exchange.client
+            if out and client is not None:
+                if self.exchange.request.chunked:
+                    out = b"%x\r\n%b\r\n" % (len(out), out)
+                if self._head:
+                    out, self._head = self._head + out, b""
+                client.write(out)
+            return
         if whole and not (self._concluding or meter.done or meter.finish_seen or meter.error_event):
             # The provider ended its stream in the middle of an answer, which the framing does not tell.
             if out:

@@ -130,7 +130,10 @@ class UpstreamConnection(asyncio.Protocol):
             if whole:
                 self.listener = None
                 self._release()
-            _tell_arrived(listener, pieces, whole)
+            try:
+                listener.arrived(pieces, whole)
+            except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
+                listener.mistaken(error)
         if self.odd and not whole:
             self.listener = None
             self.close()
@@ -176,7 +179,10 @@ class UpstreamConnection(asyncio.Protocol):
             head = self._answer_head.lower()
             if b"\r\ncontent-length:" not in head and b"\r\ntransfer-encoding:" not in head:
                 self.listener = None
-                _tell_arrived(listener, [], True)
+                try:
+                    listener.arrived([], True)
+                except Exception as error:  # As above.
+                    listener.mistaken(error)
         return False
 
     def pause_writing(self) -> None:
@@ -217,7 +223,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer_head = b"" if self._keep_alive else head
         try:
             listener.answered(status, head)
-        except Exception as error:  # As below; llhttp would only stop, and leave an exchange that never ends.
+        except Exception as error:  # As above; llhttp would only stop, and leave an exchange that never ends.
             listener.mistaken(error)
 
     def on_body(self, data: bytes) -> None:
@@ -229,13 +235,6 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is whole."""
         if self._llhttp.get_status_code() >= 200:
             self._whole = True
-
-
-def _tell_arrived(listener: Listener, pieces: list[bytes], whole: bool) -> None:
-    try:
-        listener.arrived(pieces, whole)
-    except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
-        listener.mistaken(error)
 
 
 def _tell_lost(listener: Listener, code: str, why: str) -> None:
