@@ -110,7 +110,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
             return user
         # A rejected prediction is billed as output; it has at most as many tokens as bytes.
         extra = len(found.get("prediction", b"")) * choices
-    name = model or fields.name(found.get("model"), "model")
+    name = model or fields.plain_name(found.get("model"), "model")
     if isinstance(name, Problem):
         return name
     cap = fields.cap(found)
@@ -175,7 +175,7 @@ def _media(messages: msgspec.Raw, may_hear: bool, forbid_private_urls: bool) -> 
     if len(raw) < 16 and not raw[1:-1].strip():
         return expected("field_range", "messages", "at least one message", "an empty list")
     # Content that is a list needs a bracket. Prose has none, and finding none costs next to nothing.
-    if raw.find(b"[", 1) < 0 and not may_hear:
+    if not may_hear and raw.find(b"[", 1) < 0:
         return 0
     deep = too_deep(raw)
     if deep is not None:

@@ -210,14 +210,14 @@ class Exchange:
             reserved = gate.allowances.reserve(self.id, match.standing, amounts, now)
             if type(reserved) is Reservation:
                 self.reservation = reserved
-                self._dispatch()
+                self._dispatch(target)
                 return
         wants = self._wants(match)
         outcome = hold(self.id, wants, gate.allowances, now)
         if isinstance(outcome, Held):
             self.reservation = outcome.reservation
             self.cap = outcome.cap
-            self._dispatch()
+            self._dispatch(target)
             return
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
             # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
@@ -299,10 +299,9 @@ class Exchange:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, target: Target) -> None:
         """Step 8 begins: a connection to the chosen deployment."""
-        assert self.target is not None
-        pool = self.target.pool
+        pool = target.pool
         connection = pool.take()
         if connection is not None:
             self._connected(connection)
@@ -360,7 +359,9 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        body = self._edited(target, operation)
+        call, body = self.call, self.body
+        if call.stream or self.cap or operation.deployment or target.upstream_model != call.model or body[:1] != b"{":
+            body = self._edited(target, operation)
         answer.send(
             request_head(target.heads[operation.name], self.forwarded, target.id_header, self.id, len(body)), body
         )
