@@ -1,5 +1,6 @@
 """The projector: everything that is journalled gets into the books, whatever stands in its way meanwhile."""
 
+import gc
 import sqlite3
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builders import HeldClock, intended, settled
+from faregate.errors import Unavailable
 from faregate.journal.append import FileJournal
 from faregate.journal.projector import Projector
 from faregate.journal.read import FileJournalReader
@@ -160,6 +162,34 @@ def test_a_damaged_journal_is_told_and_the_thread_lives(rig: Rig) -> None:
         file.write(whole)
     rig.eventually("caught_up")
     assert rig.books.totals()["requests"] == 5
+
+
+class WatchfulBooks(MemoryBooks):
+    """Books that look whether cycles are collected while they project; they fail at first."""
+
+    collected: list[bool]
+    fail = True
+
+    def project(self, records: object) -> None:
+        self.collected = [*getattr(self, "collected", []), gc.isenabled()]
+        if self.fail:
+            raise Unavailable("not now")
+        super().project(records)  # type: ignore[arg-type]
+
+
+def test_the_collector_is_off_for_a_batch_only(tmp_path: Path) -> None:
+    """Nothing looks for cycles while a batch is applied, and after it all is as it was, also when it failed."""
+    books = WatchfulBooks(HeldClock())
+    rig = Rig(tmp_path / "journal", books)
+    rig.call(1)
+    with pytest.raises(Unavailable):
+        rig.projector.step()
+    assert gc.isenabled()
+    books.fail = False
+    assert rig.projector.step() > 0
+    assert gc.isenabled()
+    assert books.collected == [False, False]
+    rig.end()
 
 
 class FailingBooks(MemoryBooks):

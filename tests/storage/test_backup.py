@@ -18,6 +18,7 @@ from faregate.journal.append import FileJournal
 from faregate.journal.read import FileJournalReader
 from faregate.journal.segments import start_at
 from faregate.ports import JournalRecord
+from faregate.storage.schema import SCHEMA_VERSION
 from faregate.storage.sqlite import backup
 from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books
@@ -69,6 +70,31 @@ def test_backup_is_the_owners_alone_and_names_its_place(tmp_path: Path, books: S
     assert (manifest.position, manifest.sequence, manifest.epoch) == (1_020, 102, 1)
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     assert os.listdir(file.parent) == ["backup.tar"]
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_the_trail_of_changes_comes_along_without_a_torn_line(tmp_path: Path, books: SqliteBooks, size: int) -> None:
+    """Whole lines are in the backup and come back, private; a half one, of a change that is not made, is not."""
+    lines = b"x" * size + b"\n" + b"y" * size + b"\n"
+    (tmp_path / "live" / "audit.jsonl").write_bytes(lines + b"half")
+    books.backup(str(tmp_path / "backup.tar"))
+    restored(tmp_path, tmp_path / "backup.tar").close()
+    books.close()
+    trail = tmp_path / "new" / "audit.jsonl"
+    assert trail.read_bytes() == lines
+    assert oct(trail.stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_damaged_trail_in_a_backup_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
+    """Its digest stands in the manifest, and nothing of such a backup is restored."""
+    (tmp_path / "live" / "audit.jsonl").write_bytes(b"one line\n")
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    whole = (tmp_path / "backup.tar").read_bytes()
+    (tmp_path / "backup.tar").write_bytes(whole.replace(b"one line\n", b"two line\n"))
+    with pytest.raises(Failed, match="checksum"):
+        backup.restore_into(tmp_path / "new", tmp_path / "backup.tar", start_at)
+    assert os.listdir(tmp_path / "new") == []
 
 
 def test_backup_of_an_instant_while_in_use(tmp_path: Path, books: SqliteBooks) -> None:
@@ -169,7 +195,7 @@ def test_backup_of_a_newer_version_is_refused(tmp_path: Path, books: SqliteBooks
     books.backup(str(tmp_path / "backup.tar"))
     books.close()
     newer = repacked(tmp_path / "backup.tar", tmp_path / "scratch", schema="0099")
-    with pytest.raises(Unsafe, match="schema 0099, this version of Faregate knows up to 0001"):
+    with pytest.raises(Unsafe, match=f"schema 0099, this version of Faregate knows up to {SCHEMA_VERSION}"):
         backup.restore_into(tmp_path / "new", newer, start_at)
 
 
@@ -193,8 +219,9 @@ def test_something_else_is_no_backup(tmp_path: Path) -> None:
 
 
 def test_restoring_over_something_is_refused(tmp_path: Path, books: SqliteBooks) -> None:
-    """Existing books and existing journals are never replaced."""
+    """Existing books, journals and trails are never replaced."""
     file = tmp_path / "backup.tar"
+    (tmp_path / "live" / "audit.jsonl").write_bytes(b"one line\n")
     books.backup(str(file))
     books.close()
     with pytest.raises(Conflict, match="holds books already"):
@@ -203,3 +230,8 @@ def test_restoring_over_something_is_refused(tmp_path: Path, books: SqliteBooks)
     with pytest.raises(Conflict, match="holds a journal already"):
         backup.restore_into(tmp_path / "other", file, start_at)
     assert not (tmp_path / "other" / "books.sqlite3").exists()
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "audit.jsonl").write_bytes(b"another line\n")
+    with pytest.raises(Conflict, match="exists already"):
+        backup.restore_into(tmp_path / "third", file, start_at)
+    assert os.listdir(tmp_path / "third") == ["audit.jsonl"]

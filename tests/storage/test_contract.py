@@ -47,6 +47,16 @@ def empty_books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# -- outbox -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_end_waits_in_the_outbox(books: BooksUnderTest) -> None:
+    """The backlog counts the facts that nobody has copied outward: calls that ended, refusals, unknowns."""
+    before = books.outbox_backlog()
+    books.project(records([Started(1, START), intended(1), settled(1), refused(2), intended(3), Started(2, START)]))
+    assert (before, books.outbox_backlog(), books.totals()["outbox"]) == (0, 3, 3)
+
+
 # -- projection -------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +214,7 @@ def test_a_gap_is_refused(books: BooksUnderTest) -> None:
 
 
 EVENT_KINDS: list[Callable[[int], Event]] = [
-    intended,
+    lambda n: intended(n, at=START + n * 7 * MINUTE, who=attribution(user=f"user-{n % 2}", run=f"run-{n % 3}")),
     lambda n: settled(n, charge=100 + n),
     lambda n: settled(n, charge=50 * n, resolution="provider_said"),
     lambda n: settled(n, charge=900, resolution="late_evidence"),
@@ -223,7 +233,11 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
         "requests": books.requests(limit=1_000),
         "open": books.open_reservations(),
         "accounts": {name: amount for name, amount in books.account_balances().items() if amount},
+        "postings": sorted((row["request_id"], row["account"], row["amount"]) for row in books.postings()),
         "usage": books.usage(["team", "hour"], 0, 0),
+        "usage of some": books.usage(["user", "run"], START + 5 * MINUTE, START + 30 * MINUTE, team="research"),
+        "of a user": books.requests(user="user-1", since=START + 8 * MINUTE, until=START + 29 * MINUTE),
+        "of a run": books.requests(run="run-2", newest_first=False),
     }
 
 
@@ -355,6 +369,86 @@ def test_requests_are_paged_and_filtered(books: BooksUnderTest) -> None:
     assert len(books.requests(**several)) == 2
     with pytest.raises(UsageError, match="unknown filter"):
         books.requests(nonsense=1)
+
+
+def test_filters_find_all_kinds_of_records(books: BooksUnderTest) -> None:
+    """Refusals, unknown calls and those resolved much later are found by who, when and in which run."""
+    late = START + 300 * MINUTE
+    who = attribution(team="rare", run="r1")
+    books.project(
+        records(
+            [
+                refused(1, who=who), intended(2, at=START + 20 * MINUTE, who=who), intended(3, who=attribution()),
+                Lost(request_id(2), late, 502, "upstream_truncated", 5), settled(3), intended(4, at=late, who=who),
+            ]
+        )
+    )  # fmt: skip
+    books.project(records([settled(2, resolution="provider_said"), settled(4, at=late)], after=6))
+    found = {
+        "team": books.requests(team="rare"),
+        "teams": books.requests(team=["rare", "nobody"], newest_first=False),
+        "run": books.requests(run="r1", model="gpt-4o"),
+        "early": books.requests(team="rare", until=START + 30 * MINUTE),
+        "late": books.requests(since=START + 200 * MINUTE),
+        "between": books.requests(since=START + 1, until=START + 30 * MINUTE),
+        "refused": books.requests(team="rare", status="refused"),
+        "nobody": books.requests(team="nobody"),
+        "before": books.requests(until=START),
+    }
+    assert {name: [row["id"][-1] for row in rows] for name, rows in found.items()} == {
+        "team": ["4", "2", "1"], "teams": ["1", "2", "4"], "run": ["4", "2", "1"], "early": ["2", "1"],
+        "late": ["4"], "between": ["2"], "refused": ["1"], "nobody": [], "before": [],
+    }  # fmt: skip
+    assert [row["requests"] for row in books.usage(["team"], START + 1, late + 1, team="rare")] == [2]
+
+
+@pytest.mark.parametrize("attempts", [
+    (), (Attempt("openai/gpt-4o", 200, "", 0),), (Attempt("openai/gpt-4o", 200, "", 7),),
+    (Attempt("elsewhere", 200, "", 7),), (Attempt("openai/gpt-4o", 503, "upstream_error", 7),),
+    (Attempt("a", 503, "upstream_error", 1), Attempt("openai/gpt-4o", 200, "", 7)),
+])  # fmt: skip
+def test_attempts_are_told_as_they_were(books: BooksUnderTest, attempts: tuple[Attempt, ...]) -> None:
+    """None, one or several, like the record or unlike it: every attempt comes back with all it said."""
+    books.project(records([intended(1), settled(1)._replace(attempts=attempts)]))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert record["attempts"] == [attempt._asdict() for attempt in attempts]
+
+
+UNUSUAL: list[dict[str, Any]] = [
+    {}, {"status": "cut"}, {"http_status": 201}, {"code": "upstream_truncated"}, {"usage_source": "estimate"},
+    {"usage": Usage(1, 2, 3)}, {"usage": Usage(1, input_audio=4)}, {"usage": Usage(1, 2, 0, 0, 5, 6)},
+    {"usage": Usage(1, output_audio=7)}, {"overrun": 9}, {"charge": 3}, {"cost": 4}, {"answered_model": ""},
+    {"latency_us": 0, "first_token_us": 0}, {"price_version": ""}, {"provider_request_id": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", UNUSUAL, ids=str)
+def test_whatever_is_unusual_is_told(books: BooksUnderTest, changed: dict[str, Any]) -> None:
+    """A record differs from that of an ordinary call in what was different, and in nothing else."""
+    for number, change in enumerate(({}, changed)):
+        intent, end = intended(number), settled(number)._replace(**change)
+        books.project(records([intent, end], after=2 * number))
+    usual, found = books.request(request_id(0)), books.request(request_id(1))
+    assert usual is not None
+    assert found is not None
+    expected = {**usual, "id": request_id(1)}
+    for name, value in changed.items():
+        expected |= {**value._asdict()} if name == "usage" else {name: value}
+    if "usage" in changed:
+        expected |= {"input_tokens": changed["usage"].input_tokens, "output_tokens": changed["usage"].output_tokens}
+    assert found == expected
+
+
+def test_whatever_an_intent_says_is_told(books: BooksUnderTest) -> None:
+    """Run, tags, where a name came from, a clamp, a stream and an idempotency key are in the record."""
+    who = attribution(run="r", tags=(("a", "b"),), identity_source="header", end_user="eve")
+    intent = intended(1, who=who, stream=True)._replace(idempotency_key="again", clamped_to=256)
+    books.project(records([intent, settled(1)]))
+    row = books.request(request_id(1))
+    assert row is not None
+    assert (row["run"], row["tags"], row["identity_source"], row["end_user"]) == ("r", {"a": "b"}, "header", "eve")
+    assert (row["stream"], row["idempotency_key"], row["clamped_to"]) == (1, "again", 256)
 
 
 def test_absent_request(books: BooksUnderTest) -> None:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request
 from faregate.console.compile import card_of
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import or_none, time_text
-from faregate.console.writing import console_of, in_thread
+from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.ledger.events import STATUSES
 from faregate.core.pricing.cost import cost_lines

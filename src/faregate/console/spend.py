@@ -18,11 +18,12 @@ from faregate.console.allowances import standings
 from faregate.console.doors import SESSION, TRUSTED, cookie_name
 from faregate.console.limits import shape as limit_shape
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.requests import shape as request_shape
 from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
-from faregate.console.texts import time_text
-from faregate.console.writing import console_of, in_thread
+from faregate.console.texts import second_text, time_text
+from faregate.console.writing import console_of
 from faregate.core import money
 
 router = APIRouter(include_in_schema=False)
@@ -100,7 +101,7 @@ async def _facts(console: Console) -> dict[str, Any]:
         each["percent"] = None if each["amount"] is None or each["each"] else _bar(each)
     records = await in_thread(lambda: console.books.requests(limit=REQUESTS_SHOWN))
     return {
-        "now": time_text(now // 1_000_000_000 * 1_000_000_000),
+        "now": second_text(now),
         "since": time_text(since),
         "total": total,
         "rows": rows[:SPEND_ROWS_SHOWN],

@@ -1,17 +1,18 @@
 """``/api/v1/usage``: sums over settled calls, by any dimensions and by hour, day or month (UTC)."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
 from faregate.console.paging import read_moment, single_values
 from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
 from faregate.console.requests import FILTERS
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, or_none, time_text
-from faregate.console.writing import console_of, in_thread
+from faregate.console.texts import NANOS_PER_SECOND, or_none, second_text, time_text
+from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.attribution import DIMENSIONS
 from faregate.core.limits.kinds import is_dimension
@@ -124,5 +125,4 @@ async def read_usage(request: Request) -> dict[str, Any]:
         raise ApiProblem("filter_invalid", f"more than {POINTS_MAX} points; ask for a shorter time", field="interval")
     filters = {FILTERS.get(name, name): value for name, value in values.items()}
     rows = await in_thread(lambda: sums(console, by, since, until, interval, filters))
-    shown_until = datetime.fromtimestamp((until or now) // NANOS_PER_SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"from": time_text(since), "to": shown_until, "data": rows}
+    return {"from": time_text(since), "to": second_text(until or now), "data": rows}

@@ -100,8 +100,6 @@ class FileJournal:
             raise
 
     def _open_last_segment(self) -> None:
-        # Where versions up to 0.1 kept room for a full disk.
-        (self._folder / "reserve").unlink(missing_ok=True)
         existing = segments.list_segments(self._folder) or [segments.create_segment(self._folder, 0, 1, 0)]
         existing, set_aside, set_aside_bytes = _put_away(existing)
         segment = existing[-1]

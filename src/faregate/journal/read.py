@@ -25,6 +25,17 @@ _ONE_RECORD: Final = records.HEADER_BYTES + records.RECORD_BYTES_MAX
 #: How much behind a bad record is searched for a whole one: room for two of the largest tells enough.
 _TAIL_BYTES_MAX: Final = 2 * _ONE_RECORD
 
+#: How much behind the end of the data is looked at, for damage that looks like an end.
+_GLANCE_BYTES: Final = 64 * 1024
+
+#: Data is read in such pieces, as long as they do not end in room that was only taken beforehand.
+_PIECE_BYTES: Final = 256 * 1024
+
+_ROOM: Final = bytes(256)
+
+#: A length of 0 stands where the data of a segment ends.
+_END: Final = bytes(4)
+
 #: What a walk over the whole journal reads at a time.
 WALK_BYTES: Final = 1024 * 1024
 
@@ -82,8 +93,10 @@ class FileJournalReader:
         """``(first position, bytes)`` of every segment still kept, oldest first."""
         kept = self._list()
         ends = [segment.first for segment in kept[1:]]
-        # Only the last one's size is asked for: an older one may be removed at any moment.
-        ends += [kept[-1].first + kept[-1].size] if kept else []
+        if kept:
+            # Only the last one is looked at: an older one may be removed at any moment.
+            with open(kept[-1].path, "rb") as file:
+                ends.append(kept[-1].first + segments.end_of_records(file.fileno(), 0, kept[-1].size))
         return [(segment.first, end - segment.first) for segment, end in zip(kept, ends, strict=True)]
 
     def sync(self) -> None:
@@ -126,10 +139,12 @@ class FileJournalReader:
         Raises:
             JournalCorrupt: the segment is damaged, so that nothing true can be said of it.
         """
-        size = segment.size
+        # The next one's name says how long it is: the file may be longer until the writer has put it away.
+        later = [other.first for other in self._list() if other.first > segment.first]
+        size = min(later) - segment.first if later else segment.size
         chain = hashlib.sha256(before.encode())
         with open(segment.path, "rb") as file:
-            while chunk := file.read(WALK_BYTES):
+            while chunk := file.read(min(WALK_BYTES, size - file.tell())):
                 chain.update(chunk)
         position, count, charge, held = segment.first, 0, 0, 0
         while position < segment.first + size:
@@ -195,10 +210,13 @@ class FileJournalReader:
             return None
         if end > position:
             # The writer had finished this segment meanwhile, or what is left of it is damage.
-            found = self._parse(segment, position, WALK_BYTES)
-            if not found:
+            if self._parse(segment, position, WALK_BYTES):
+                return segment
+            if later[0].first == position:
+                return later[0]
+            if os.pread(self._descriptor(segment), len(_END), position - segment.first) != _END:
                 raise JournalCorrupt(f"the journal is damaged at position {position}")
-            return segment
+            end = position
         if later[0].first != end:
             raise JournalCorrupt(f"the journal misses the bytes from position {end} to {later[0].first}")
         return later[0]
@@ -213,8 +231,11 @@ class FileJournalReader:
     def _parse(self, segment: Segment, position: int, bytes_max: int) -> list[JournalRecord]:
         fd = self._descriptor(segment)
         offset = position - segment.first
-        data = os.pread(fd, max(bytes_max, records.HEADER_BYTES), offset)
+        data = _pread(fd, max(bytes_max, records.HEADER_BYTES), offset)
         if not data:
+            return []
+        if data.startswith(_END):
+            self._at_end(fd, segment, position)
             return []
         frame = records.frame_at(data, 0, len(data))
         if frame is None and len(data) < _ONE_RECORD:
@@ -223,16 +244,8 @@ class FileJournalReader:
         if frame is None:
             self._look_beyond(fd, offset, position)
             return []
-        expected = self._sequence_expected(segment, position)
-        found: list[JournalRecord] = []
-        for end, sequence, event in records.whole_records(data):
-            if expected and sequence != expected:
-                raise JournalCorrupt(
-                    f"the journal holds record {sequence} where {expected} belongs, before position {position + end}"
-                )
-            expected = sequence + 1
-            found.append(JournalRecord(position + end, event, sequence))
-        self._expected = (found[-1].position, expected)
+        found = records.whole_records(data, position, self._sequence_expected(segment, position))
+        self._expected = (found[-1].position, found[-1].sequence + 1)
         self._read[segment.first] = segment
         return found
 
@@ -241,11 +254,37 @@ class FileJournalReader:
             return segment.sequence
         return self._expected[1] if self._expected[0] == position else 0
 
-    def _look_beyond(self, fd: int, offset: int, position: int) -> None:
+    def _at_end(self, fd: int, segment: Segment, position: int) -> None:
+        """No record begins at ``position`` yet; make sure that one may."""
+        read_to, _ = self._expected
+        if position not in (read_to, segment.first):
+            start = read_to if segment.first <= read_to < position else segment.first
+            end = segment.first + segments.end_of_records(fd, start - segment.first, position - segment.first)
+            if end != position:
+                raise JournalCorrupt(f"the journal ends at {end}, before position {position}")
+            self._expected = (position, 0)
+        self._look_beyond(fd, position - segment.first, position, _GLANCE_BYTES)
+
+    def _look_beyond(self, fd: int, offset: int, position: int, bytes_max: int = _TAIL_BYTES_MAX) -> None:
         """A bad record is the torn end of the journal unless something whole follows it."""
-        rest = os.pread(fd, _TAIL_BYTES_MAX, offset)
-        if records.frame_at(rest, 0, len(rest)) is not None:
-            # The writer finished it between two looks: it is read next time.
+        rest = os.pread(fd, bytes_max, offset)
+        if records.whole_record_after(rest, 0, 0) is None:
             return
-        if records.whole_record_after(rest, 0, 0) is not None:
+        # The writer may have gone on while the bytes were read, from the first to the last: then the place itself
+        # holds a record by now, and it is read next time.
+        again = os.pread(fd, _ONE_RECORD, offset)
+        if records.frame_at(again, 0, len(again)) is None:
             raise JournalCorrupt(f"the journal is damaged at position {position}")
+
+
+def _pread(fd: int, bytes_max: int, offset: int) -> bytes:
+    """About ``bytes_max`` bytes, without much of the room behind the data."""
+    pieces = []
+    while bytes_max > 0:
+        piece = os.pread(fd, min(bytes_max, _PIECE_BYTES), offset)
+        pieces.append(piece)
+        if len(piece) < _PIECE_BYTES or piece.endswith(_ROOM):
+            break
+        bytes_max -= len(piece)
+        offset += len(piece)
+    return b"".join(pieces)

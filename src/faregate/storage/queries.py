@@ -3,23 +3,39 @@
 Sums come from the roll-ups where their dimensions and the edges of the time span allow it, else from the request
 records, which gives the same numbers more slowly. Open and unknown exchanges are in neither: whoever asks about
 limits has them from the reservations.
+
+Request records have no index on time or dimensions, which every call would pay for. The roll-ups name the range of
+numbers that the records of a slot and a set of dimensions lie in, and that is where these are looked for.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, FromClause, Select, Table, and_, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+)
 
 from faregate.core.attribution import TAG_PREFIX
 from faregate.errors import UsageError
 from faregate.storage.schema import (
     LEAVES,
     REQUEST_DIMENSIONS,
-    ROLLUP_DIMENSIONS,
+    SET_DIMENSIONS,
     SLOT_NANOS,
     SUMS,
+    dimension_sets,
     requests,
-    rollup_dimensions,
     rollups,
 )
 
@@ -48,23 +64,43 @@ UNIT_SUMS: Final[Mapping[str, tuple[str, ...]]] = {
 TagOf = Callable[[str], ColumnElement[str]]
 
 
+#: Records that lie among so many at most are all looked at; among more, whichever comes first is taken.
+LOOKED_AT_MAX: Final = 100_000
+
+#: Where a record finds the names of its dimensions. It is an outer join so that no planner begins with the sets.
+_RECORDS: Final = requests.join(dimension_sets, requests.c.dimensions == dimension_sets.c.id, isouter=True)
+
+_PLAIN_ID: Final = literal_column("+requests.id", Text)
+_PLAIN_NUMBER: Final = literal_column("+requests.number", BigInteger)
+
+#: What a request record tells, by name.
+RECORD: Final[Mapping[str, ColumnElement[Any]]] = {
+    **{column.name: column for column in requests.c if column.name not in ("number", "dimensions", "attempt_us")},
+    **{name: dimension_sets.c[name] for name in SET_DIMENSIONS},
+}
+
+
 class Source:
     """Where sums come from: the columns of the dimensions, the time, and what is summed."""
 
     def __init__(self, table: FromClause, at: ColumnElement[int], sums: Mapping[str, ColumnElement[int]]) -> None:
-        self.table = table
+        self._table = table
         self.at = at
         self.sums = sums
 
+    def table_for(self, names: Iterable[str]) -> FromClause:
+        """The table, with the names of dimensions only where one of ``names`` is told."""
+        return requests if self is _REQUESTS and not set(SET_DIMENSIONS) & set(names) else self._table
+
 
 _ROLLUPS: Final = Source(
-    rollups.join(rollup_dimensions, rollups.c.dimensions == rollup_dimensions.c.id),
+    rollups.join(dimension_sets, rollups.c.dimensions == dimension_sets.c.id),
     rollups.c.slot,
     {name: func.sum(rollups.c[name]) for name in SUMS},
 )
 
 _REQUESTS: Final = Source(
-    requests,
+    _RECORDS,
     requests.c.created_at,
     {name: func.count() if name == "requests" else func.sum(requests.c[name]) for name in SUMS},
 )
@@ -76,15 +112,15 @@ def aligned(*times: int) -> bool:
 
 
 def _source(names: Iterable[str], *times: int) -> Source:
-    return _ROLLUPS if aligned(*times) and set(names) <= set(ROLLUP_DIMENSIONS) else _REQUESTS
+    return _ROLLUPS if aligned(*times) and set(names) <= set(SET_DIMENSIONS) else _REQUESTS
 
 
-def _column(source: Source, name: str, tag_of: TagOf) -> ColumnElement[Any]:
+def _column(name: str, tag_of: TagOf) -> ColumnElement[Any]:
     if name.startswith(TAG_PREFIX):
         return tag_of(name[len(TAG_PREFIX) :])
     if name not in REQUEST_DIMENSIONS:
         raise UsageError(f"unknown dimension {name!r}", hint=f"use {', '.join(REQUEST_DIMENSIONS)} or tag.NAME")
-    return (rollup_dimensions if source is _ROLLUPS else requests).c[name]
+    return RECORD[name]
 
 
 def _matches(column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
@@ -94,20 +130,67 @@ def _matches(column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
     return column == value
 
 
-def _counted(source: Source) -> list[ColumnElement[bool]]:
-    return [requests.c.status.not_in(UNCOUNTED)] if source is _REQUESTS else []
+def _sets(filters: Mapping[str, object]) -> Select[Any] | None:
+    """The numbers of the sets that have the dimensions asked for; ``None`` where none is."""
+    chosen = [_matches(dimension_sets.c[name], value) for name, value in filters.items() if name in SET_DIMENSIONS]
+    return select(dimension_sets.c.id).where(*chosen) if chosen else None
+
+
+def _roll_ups(since: int, until: int, filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
+    """The conditions of roll-ups that may count, or know of, records of a time and of dimensions."""
+    found = []
+    if since:
+        found.append(rollups.c.slot >= since - since % SLOT_NANOS)
+    if until:
+        found.append(rollups.c.slot < until)
+    if (sets := _sets(filters)) is not None:
+        found.append(rollups.c.dimensions.in_(sets))
+    return found
+
+
+def numbers(since: int, until: int, filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
+    """Conditions on the numbers of records of a time and of dimensions: true for all these, and for few others."""
+    known = _roll_ups(since, until, filters)
+    if not known:
+        return []
+    first, last = func.min(rollups.c.first_number), func.max(rollups.c.last_number)
+    found = [
+        requests.c.number >= select(first).where(*known).scalar_subquery(),
+        requests.c.number <= select(last).where(*known).scalar_subquery(),
+    ]
+    if (sets := _sets(filters)) is not None:
+        found.append(requests.c.dimensions.in_(sets))
+    return found
+
+
+def _span(at: ColumnElement[int], since: int, until: int) -> list[ColumnElement[bool]]:
+    return ([at >= since] if since else []) + ([at < until] if until else [])
+
+
+def _chosen(
+    source: Source, since: int, until: int, filters: Mapping[str, object], tag_of: TagOf
+) -> ColumnElement[bool]:
+    """What the rows of a source must meet to be counted."""
+    found = [
+        _matches(_column(name, tag_of), value)
+        for name, value in sorted(filters.items())
+        if source is _ROLLUPS or name not in SET_DIMENSIONS
+    ]
+    found += _span(source.at, since, until)
+    if source is _REQUESTS:
+        found += [requests.c.status.not_in(UNCOUNTED), *numbers(since, until, filters), *_in_run(filters)]
+    return and_(true(), *found)
 
 
 def balances(selector: Mapping[str, str], each: Sequence[str], unit: str, since: int, tag_of: TagOf) -> Select[Any]:
     """Rows of the values of ``each``, in order, and what was posted for them since ``since``."""
     source = _source((*selector, *each), since)
-    subject = [_column(source, name, tag_of).label(f"each_{index}") for index, name in enumerate(each)]
+    subject = [_column(name, tag_of).label(f"each_{index}") for index, name in enumerate(each)]
     posted: ColumnElement[int] = literal(0)
     for name in UNIT_SUMS.get(unit, ()):
         posted = posted + source.sums[name]
-    chosen = [_matches(_column(source, name, tag_of), value) for name, value in sorted(selector.items())]
     statement = select(*subject, posted.label("posted"), source.sums["requests"].label("counted"))
-    statement = statement.select_from(source.table).where(and_(source.at >= since, *_counted(source), *chosen))
+    statement = statement.select_from(source.table_for(each)).where(_chosen(source, since, 0, selector, tag_of))
     return statement.group_by(*subject) if subject else statement
 
 
@@ -123,14 +206,10 @@ def usage(
     """
     dimensions = [name for name in by if name not in BUCKETS]
     source = _source((*dimensions, *filters), since, until)
-    grouped = [
-        (source.at - source.at % BUCKETS[name]) if name in BUCKETS else _column(source, name, tag_of) for name in by
-    ]
+    grouped = [(source.at - source.at % BUCKETS[name]) if name in BUCKETS else _column(name, tag_of) for name in by]
     columns = [column.label(f"by_{index}") for index, column in enumerate(grouped)]
-    chosen = [_matches(_column(source, name, tag_of), value) for name, value in sorted(filters.items())]
-    span = [source.at >= since] + ([source.at < until] if until else [])
-    statement = select(*columns, *(source.sums[name].label(name) for name in SUMS)).select_from(source.table)
-    statement = statement.where(and_(*span, *_counted(source), *chosen))
+    statement = select(*columns, *(source.sums[name].label(name) for name in SUMS))
+    statement = statement.select_from(source.table_for(by)).where(_chosen(source, since, until, filters, tag_of))
     statement = statement.having(source.sums["requests"] > 0)
     if columns:
         statement = statement.group_by(*columns).order_by(*columns)
@@ -156,28 +235,102 @@ def listing(table: Table, after: str, limit: int, equal: Mapping[str, object]) -
     return statement.order_by(table.c.id).limit(limit)
 
 
+def record(id: str) -> Select[Any]:
+    """One request record."""
+    return _record_columns().select_from(_RECORDS).where(requests.c.id == id)
+
+
+class Whereabouts(NamedTuple):
+    """The numbers between which the records of a time and of dimensions lie."""
+
+    first: int
+    last: int
+    #: Records in the ranges of all slots and sets in question.
+    among: int
+
+
+def whereabouts(filters: Mapping[str, Any]) -> Select[Any] | None:
+    """Where the records of ``request_list`` lie, as the columns of ``Whereabouts``; ``None`` where it is everywhere."""
+    known = _roll_ups(filters.get("since", 0), filters.get("until", 0), filters)
+    if not known:
+        return None
+    first, last = func.coalesce(func.min(rollups.c.first_number), 0), func.coalesce(func.max(rollups.c.last_number), 0)
+    among = func.coalesce(func.sum(rollups.c.last_number - rollups.c.first_number + 1), 0)
+    return select(first, last, among).where(*known)
+
+
 def request_list(
-    after: str, limit: int, newest_first: bool, filters: Mapping[str, object], tag_of: TagOf
+    after: str,
+    limit: int,
+    newest_first: bool,
+    filters: Mapping[str, Any],
+    tag_of: TagOf,
+    where: Whereabouts | None = None,
 ) -> Select[Any]:
     """Request records in the order of their ids, which is that of their making.
+
+    ``where`` is the answer to ``whereabouts``: it decides how they are looked for, and nothing else.
 
     Raises:
         UsageError: a filter that is neither a column, ``since``, ``until`` nor ``tag.NAME``.
     """
-    statement = select(requests)
+    since, until = filters.get("since", 0), filters.get("until", 0)
+    chosen = _span(requests.c.created_at, since, until) + _in_run(filters)
     for name, value in filters.items():
-        if name == "since":
-            statement = statement.where(requests.c.created_at >= value)
-        elif name == "until":
-            statement = statement.where(requests.c.created_at < value)
-        elif name.startswith(TAG_PREFIX):
-            statement = statement.where(_matches(tag_of(name[len(TAG_PREFIX) :]), value))
-        else:
-            statement = statement.where(_matches(_filter_column(requests, name), value))
+        if name.startswith(TAG_PREFIX):
+            chosen.append(_matches(tag_of(name[len(TAG_PREFIX) :]), value))
+        elif name not in ("since", "until", *SET_DIMENSIONS):
+            chosen.append(_matches(record_column(name), value))
     if after:
-        statement = statement.where(requests.c.id < after if newest_first else requests.c.id > after)
-    order = requests.c.id.desc() if newest_first else requests.c.id
-    return statement.order_by(order).limit(min(limit, LISTING_MAX))
+        chosen.append(requests.c.id < after if newest_first else requests.c.id > after)
+    table: FromClause = _RECORDS
+    sets = _sets(filters)
+    if sets is not None:
+        chosen.append(requests.c.dimensions.in_(sets))
+    # Where few records come into question they are looked up and then put in order; else the order of the ids is
+    # followed until there are enough. An expression is what no index serves.
+    few = bool(_in_run(filters))
+    if where is not None and sets is not None and where.among <= LOOKED_AT_MAX:
+        few = True
+        table = rollups.join(_RECORDS, _lies_in_roll_up())
+        chosen += _roll_ups(since, until, filters)
+    elif where is not None:
+        few = few or where.last - where.first < LOOKED_AT_MAX
+        number = requests.c.number if few else _PLAIN_NUMBER
+        chosen += [number >= where.first, number <= where.last]
+    order = _PLAIN_ID if few else requests.c.id
+    statement = _record_columns().select_from(table).where(*chosen)
+    return statement.order_by(order.desc() if newest_first else order).limit(min(limit, LISTING_MAX))
+
+
+def _in_run(filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
+    """What must be said for the index of runs to be used, where a run is asked for."""
+    return [requests.c.run != literal_column("''")] if filters.get("run") and isinstance(filters["run"], str) else []
+
+
+def record_column(name: str) -> ColumnElement[Any]:
+    """What a request record tells under a name.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if name not in RECORD:
+        raise UsageError(f"unknown filter {name!r}", hint=f"{requests.name} can be filtered by {', '.join(RECORD)}")
+    return RECORD[name]
+
+
+def _record_columns() -> Select[Any]:
+    return select(*RECORD.values(), requests.c.attempt_us)
+
+
+def _lies_in_roll_up() -> ColumnElement[bool]:
+    return and_(
+        requests.c.number.between(rollups.c.first_number, rollups.c.last_number),
+        requests.c.dimensions == rollups.c.dimensions,
+        # The ranges of two slots may overlap, but a record is in one slot only.
+        requests.c.created_at >= rollups.c.slot,
+        requests.c.created_at < rollups.c.slot + SLOT_NANOS,
+    )
 
 
 def _filter_column(table: Table, name: str) -> ColumnElement[Any]:

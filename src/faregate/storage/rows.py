@@ -16,8 +16,23 @@ TOLD_WHEN_LOST = ("http_status", "code", "latency_us", "first_token_us", "attemp
 def request_row(row: Row) -> Row:
     """A request record with its tags and attempts as plain values."""
     row["tags"] = row["tags"] or {}
-    row["attempts"] = [dict(zip(Attempt._fields, attempt, strict=False)) for attempt in row["attempts"] or ()]
+    only_us = row.pop("attempt_us")
+    if only_us:
+        attempts: list[Any] = [Attempt(row["deployment"], row["http_status"], row["code"], only_us)]
+    else:
+        attempts = row["attempts"] or []
+    row["attempts"] = [dict(zip(Attempt._fields, attempt, strict=False)) for attempt in attempts]
     return row
+
+
+def postings_of(transfer: Row) -> tuple[Row, Row]:
+    """The two postings of a transfer, numbered as if they had been written one by one."""
+    told = {name: transfer[name] for name in ("request_id", "kind", "at")}
+    last, amount = 2 * transfer["sequence"], transfer["amount"]
+    return (
+        {"sequence": last - 1, **told, "account": transfer["debited"], "amount": amount},
+        {"sequence": last, **told, "account": transfer["credited"], "amount": -amount},
+    )
 
 
 def table_of(kind: str) -> Table:

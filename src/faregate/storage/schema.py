@@ -25,13 +25,13 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 
 #: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
 SLOT_NANOS: Final = 900 * 1_000_000_000
 
-#: The dimensions that roll-ups keep apart; ``run`` and tags are read from the request records.
-ROLLUP_DIMENSIONS: Final = (
+#: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
+SET_DIMENSIONS: Final = (
     "organization",
     "team",
     "project",
@@ -46,7 +46,7 @@ ROLLUP_DIMENSIONS: Final = (
     "service",
 )
 
-#: The dimensions that a request record has as columns, in the order of ``Attribution``.
+#: The dimensions of a request record, in the order of ``Attribution``.
 REQUEST_DIMENSIONS: Final = DIMENSIONS
 
 #: Leaves of usage, in the order of ``core.usage.Usage``.
@@ -198,14 +198,26 @@ changes = Table(
     sqlite_autoincrement=True,
 )
 
+dimension_sets = Table(
+    "dimension_sets",
+    metadata,
+    Column("id", _Sequence, primary_key=True),
+    *(_text(name) for name in SET_DIMENSIONS),
+    UniqueConstraint(*SET_DIMENSIONS),
+)
+
 _INPUT = "input_text + input_cached + input_cache_write + input_audio"
 _OUTPUT = "output_text + output_reasoning + output_audio"
 
-# The order of the columns is that of the events they come from, so that a row is made of slices of them (``fold``).
+# One row for every call, so what it costs to write decides what projection costs: numbers are nearly free, text is not,
+# and an index is dearer than ten columns. What all calls of a caller share is in their set of dimensions, and records
+# of a time or a set are found by the range of numbers that the roll-ups name (``queries``).
 requests = Table(
     "requests",
     metadata,
-    Column("id", Text, primary_key=True),
+    #: Counts the records in the order in which they were made.
+    Column("number", _Sequence, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
     _number("ended_at"),
     _text("status"),
     _number("http_status"),
@@ -218,12 +230,16 @@ requests = Table(
     _text("price_version"),
     _number("latency_us"),
     _number("first_token_us"),
+    #: How long the only attempt took, where it went as the record says; ``attempts`` then holds nothing.
+    _number("attempt_us"),
     _json("attempts"),
     _text("answered_model"),
     _text("provider_request_id"),
     _number("overrun"),
     _text("resolution"),
-    *(_text(name) for name in REQUEST_DIMENSIONS),
+    #: The set of the dimensions that have no column here.
+    Column("dimensions", _Sequence, nullable=False),
+    _text("run"),
     _json("tags"),
     _text("identity_source"),
     #: When it was admitted (or refused): this decides the window it is charged to.
@@ -237,8 +253,6 @@ requests = Table(
     Column("input_tokens", BigInteger, Computed(_INPUT, persisted=False)),
     Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )
-Index("requests_by_time", requests.c.created_at)
-Index("requests_by_key", requests.c.key, requests.c.created_at)
 # Most calls belong to no run, and those cost nothing here.
 Index("requests_by_run", requests.c.run, sqlite_where=requests.c.run != "", postgresql_where=requests.c.run != "")
 
@@ -249,22 +263,24 @@ accounts = Table(
     Column("name", Text, nullable=False, unique=True),
 )
 
-postings = Table(
-    "postings",
+#: Each row is a transaction of two postings: the same amount to a debit and from a credit, so that they add up to 0.
+transfers = Table(
+    "transfers",
     metadata,
     Column("sequence", _Sequence, primary_key=True, autoincrement=True),
     _text("request_id"),
     #: ``charge``, ``suspense``, ``resolve`` or ``late``.
     _text("kind"),
-    Column("account", _Sequence, nullable=False),
-    #: Nano-dollars, positive for a debit; the postings of one transaction add up to 0.
+    Column("debit", _Sequence, nullable=False),
+    Column("credit", _Sequence, nullable=False),
+    #: Nano-dollars; negative where money goes back.
     _number("amount"),
     _number("at"),
 )
 
-# Evidence that came after the end is rare, and the only kind of posting that is looked for.
-_LATE = postings.c.kind == "late"
-Index("postings_late", postings.c.request_id, sqlite_where=_LATE, postgresql_where=_LATE)
+# Evidence that came after the end is rare, and the only kind of transaction that is looked for.
+_LATE = transfers.c.kind == "late"
+Index("transfers_late", transfers.c.request_id, sqlite_where=_LATE, postgresql_where=_LATE)
 
 reservations = Table(
     "reservations",
@@ -273,21 +289,12 @@ reservations = Table(
     _number("epoch"),
     #: ``dispatched`` or ``unknown``; an ended reservation has no row.
     _text("state"),
-    _number("admitted_at"),
-    _number("dispatched_at"),
     #: Nano-dollars.
     _number("held"),
     _number("output_tokens_seen"),
     #: The whole intent as it was journalled.
     _json("intent"),
-)
-
-rollup_dimensions = Table(
-    "rollup_dimensions",
-    metadata,
-    Column("id", _Sequence, primary_key=True),
-    *(_text(name) for name in ROLLUP_DIMENSIONS),
-    UniqueConstraint(*ROLLUP_DIMENSIONS),
+    sqlite_with_rowid=False,
 )
 
 rollups = Table(
@@ -297,17 +304,25 @@ rollups = Table(
     Column("slot", BigInteger, primary_key=True, autoincrement=False),
     Column("dimensions", _Sequence, primary_key=True, autoincrement=False),
     *(_number(name) for name in SUMS),
+    #: All records of this slot and set, those that are in no sum among them, have numbers in this range.
+    _number("first_number"),
+    _number("last_number"),
     sqlite_with_rowid=False,
 )
+# A line is made once for a slot and a set, so that this costs a call nothing.
+Index("rollups_by_dimensions", rollups.c.dimensions, rollups.c.slot)
 
+#: Facts for sinks, numbered without a gap; those of one batch are one row.
 outbox = Table(
     "outbox",
     metadata,
-    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
-    #: ``settled``, ``refused``, ``unknown``, ``resolved`` or ``late``.
-    _text("kind"),
-    _text("request_id"),
-    #: When it had been copied to every sink, 0 while it waits. The newest row stays, so that no number comes twice.
+    #: Number of the first of the facts.
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    #: Number of the last of them.
+    _number("last"),
+    #: Pairs of a kind (``settled``, ``refused``, ``unknown``, ``resolved`` or ``late``) and the id of a request.
+    _json("facts"),
+    #: When they had been copied to every sink, 0 while they wait. The newest row stays, so that no number comes twice.
     _number("sent_at"),
 )
 

@@ -18,9 +18,9 @@ from faregate.core.usage import NO_USAGE
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
 from faregate.ports import Clock, JournalRecord, Row
 from faregate.storage.fold import Reservation, reservation_row
-from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, totals_of
+from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, record_column, totals_of
 from faregate.storage.rows import TOLD_WHEN_LOST, complete, table_of
-from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SUMS, requests
+from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SUMS
 
 
 class MemoryBooks:
@@ -236,6 +236,10 @@ class MemoryBooks:
             **self.mark(),
         }
 
+    def outbox_backlog(self) -> int:
+        """How many facts wait to be copied outward."""
+        return len(self._outbox)
+
     def account_balances(self) -> dict[str, int]:
         """Account → the sum of its postings, in nano-dollars."""
         return dict(self._oracle.balances)
@@ -295,8 +299,7 @@ def _request_test(name: str, wanted: Any) -> Callable[[Row], bool]:
         return lambda row: bool(row["created_at"] < wanted)
     if name.startswith(TAG_PREFIX):
         return lambda row: _is(_value(row, name), wanted)
-    if name not in requests.c:
-        raise UsageError(f"unknown filter {name!r}")
+    record_column(name)
     return lambda row: _is(row[name], wanted)
 
 

@@ -1,6 +1,6 @@
-"""One file that holds the books of an instant, and the way back from it.
+"""One file that holds the books of an instant with their trail of changes, and the way back from it.
 
-The file is a tar of two members: ``manifest.json`` (what it is, and a SHA-256 of the other) and ``books.sqlite3``.
+The file is a tar: ``manifest.json`` (what it is, and a SHA-256 of the others), ``books.sqlite3``, and ``audit.jsonl``.
 Secrets and the journal are not in it: the manifest names the journal position that the books stand at, and a restored
 installation goes on from there. Marks of what was sent are part of the books, so a restored ledger sends nothing twice.
 """
@@ -11,7 +11,7 @@ import os
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,8 @@ from faregate.storage.sqlite import connect
 
 _MANIFEST: Final = "manifest.json"
 _BOOKS: Final = "books.sqlite3"
+#: The console writes it beside the books; here it is lines of bytes, whose chain the console proves.
+_TRAIL: Final = "audit.jsonl"
 _CHUNK: Final = 1024 * 1024
 
 #: Pages copied at a time; the books can be written to between two steps.
@@ -48,10 +50,16 @@ class Manifest(msgspec.Struct, frozen=True):
     position: int
     sequence: int
     epoch: int
+    #: Size and digest of the trail; nothing and empty where there was none, as in backups of before it was included.
+    trail_bytes: int = 0
+    trail_sha256: str = ""
 
 
 def backup(books: Path, file: Path, now: int) -> Manifest:
-    """Write the books of this instant to ``file``, which is replaced only by a whole backup.
+    """Write the books of this instant and their trail to ``file``, which is replaced only by a whole backup.
+
+    A line of the trail is written before its change, so the trail tells of every change in the copy, and of one more
+    where one was being made.
 
     Raises:
         Unsafe: ``file`` is the books themselves.
@@ -61,10 +69,12 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
         raise Unsafe(f"{file} is the books themselves", hint="name another file")
     try:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as scratch:
-            copy, whole = Path(scratch) / _BOOKS, Path(scratch) / "backup.tar"
-            _copy(books, copy)
-            manifest = _describe(copy, now)
-            _pack(whole, copy, manifest)
+            copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL, Path(scratch) / "backup.tar"
+            _copy(books, copy, lambda: _copy_lines(books.with_name(_TRAIL), trail))
+            manifest = msgspec.structs.replace(
+                _describe(copy, now), trail_bytes=trail.stat().st_size, trail_sha256=_digest(trail)
+            )
+            _pack(whole, manifest, [copy, trail])
             os.replace(whole, file)
             _sync_folder(file.parent)
             return manifest
@@ -73,13 +83,13 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
 
 
 def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Manifest:
-    """Restore a backup into a data folder that has no books and no journal yet.
+    """Restore a backup into a data folder that has no books, no journal and no trail of changes yet.
 
     ``start_journal`` (``journal.segments.start_at``) makes the journal go on at the position where the backup stands,
     so that the next epoch finds what was in flight then and calls it unknown.
 
     Raises:
-        Conflict: there are books or a journal already.
+        Conflict: there are books, a journal or a trail already.
         Failed: the backup is damaged; nothing was changed.
         Unsafe: a newer version wrote it.
     """
@@ -90,11 +100,15 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
         )
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as scratch:
-        copy = Path(scratch) / _BOOKS
+        copy, trail = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL
         with _unpacking(file), tarfile.open(file, "r:") as archive:
             manifest = _manifest_of(archive, file)
-            _unpack(archive, copy, manifest, file)
+            _unpack(archive, copy, manifest.bytes, manifest.sha256, file)
+            if manifest.trail_bytes:
+                _unpack(archive, trail, manifest.trail_bytes, manifest.trail_sha256, file)
         _check_stored(copy, manifest, file)
+        if manifest.trail_bytes:
+            _place_trail(trail, data_dir / _TRAIL)
         # The journal comes first: books without their place in the journal would be worse than a place alone.
         start_journal(data_dir / "journal", manifest.position, manifest.sequence + 1, manifest.epoch)
         os.replace(copy, target)
@@ -110,7 +124,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _copy(books: Path, copy: Path) -> None:
+def _place_trail(trail: Path, target: Path) -> None:
+    """A restore that was cut short leaves the same trail, which is no conflict."""
+    if target.exists() and _digest(target) != _digest(trail):
+        raise Conflict(f"{target} exists already", hint="restore into an empty data folder, or move the old one away")
+    os.replace(trail, target)
+
+
+def _copy(books: Path, copy: Path, pinned: Callable[[], None]) -> None:
+    """Copy the books of one instant; ``pinned`` is called at that instant."""
     source = sqlite3.connect(f"file:{books}?mode=ro", uri=True, timeout=connect.BUSY_TIMEOUT_MS / 1000)
     try:
         os.close(os.open(copy, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -119,12 +141,35 @@ def _copy(books: Path, copy: Path) -> None:
             # A reading transaction pins the instant, so that writers in between do not make the copy start again.
             source.execute("BEGIN")
             source.execute("SELECT 1 FROM meta").fetchone()
+            pinned()
             source.backup(target, pages=_PAGES)
             target.execute("PRAGMA journal_mode=DELETE")
         finally:
             target.close()
     finally:
         source.close()
+
+
+def _copy_lines(trail: Path, copy: Path) -> None:
+    """Copy the whole lines that the trail has now; of one that is being written nothing."""
+    fd = os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as target:
+        if not trail.exists():
+            return
+        whole = 0
+        with open(trail, "rb") as source:
+            left = os.fstat(source.fileno()).st_size
+            while left and (chunk := source.read(min(left, _CHUNK))):
+                end = chunk.rfind(b"\n") + 1
+                whole = target.tell() + end if end else whole
+                target.write(chunk)
+                left -= len(chunk)
+        target.truncate(whole)
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _describe(copy: Path, now: int) -> Manifest:
@@ -134,12 +179,11 @@ def _describe(copy: Path, now: int) -> Manifest:
         (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     finally:
         connection.close()
-    with open(copy, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Manifest("faregate", __version__, schema, now, copy.stat().st_size, digest, position, sequence, epoch)
+    size, digest = copy.stat().st_size, _digest(copy)
+    return Manifest("faregate", __version__, schema, now, size, digest, position, sequence, epoch)
 
 
-def _pack(whole: Path, copy: Path, manifest: Manifest) -> None:
+def _pack(whole: Path, manifest: Manifest, files: Iterable[Path]) -> None:
     fd = os.open(whole, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as stream:
         with tarfile.open(fileobj=stream, mode="w:", format=tarfile.PAX_FORMAT) as archive:
@@ -147,10 +191,11 @@ def _pack(whole: Path, copy: Path, manifest: Manifest) -> None:
             entry = tarfile.TarInfo(_MANIFEST)
             entry.size, entry.mode = len(text), 0o600
             archive.addfile(entry, io.BytesIO(text))
-            entry = tarfile.TarInfo(_BOOKS)
-            entry.size, entry.mode = copy.stat().st_size, 0o600
-            with open(copy, "rb") as books:
-                archive.addfile(entry, books)
+            for file in files:
+                entry = tarfile.TarInfo(file.name)
+                entry.size, entry.mode = file.stat().st_size, 0o600
+                with open(file, "rb") as content:
+                    archive.addfile(entry, content)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -184,11 +229,12 @@ def _manifest_of(archive: tarfile.TarFile, file: Path) -> Manifest:
     return manifest
 
 
-def _unpack(archive: tarfile.TarFile, copy: Path, manifest: Manifest, file: Path) -> None:
+def _unpack(archive: tarfile.TarFile, copy: Path, size: int, sha256: str, file: Path) -> None:
+    """Unpack the next member, which must have the name of ``copy``, and the size and digest that the manifest tells."""
     entry = archive.next()
-    stream = archive.extractfile(entry) if entry is not None and entry.name == _BOOKS and entry.isreg() else None
-    if stream is None or entry is None or entry.size != manifest.bytes:
-        raise Failed(f"{file} is not a whole backup: the books are missing", code="backup_invalid")
+    stream = archive.extractfile(entry) if entry is not None and entry.name == copy.name and entry.isreg() else None
+    if stream is None or entry is None or entry.size != size:
+        raise Failed(f"{file} is not a whole backup: {copy.name} is missing", code="backup_invalid")
     digest = hashlib.sha256()
     fd = os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as target:
@@ -197,7 +243,7 @@ def _unpack(archive: tarfile.TarFile, copy: Path, manifest: Manifest, file: Path
             target.write(chunk)
         target.flush()
         os.fsync(target.fileno())
-    if digest.hexdigest() != manifest.sha256:
+    if digest.hexdigest() != sha256:
         raise Failed(f"the checksum of {file} does not hold: it is damaged", code="backup_invalid")
 
 

@@ -4,29 +4,30 @@ Every method is a transaction of its own. Writers take turns at one connection, 
 rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
 """
 
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Executable, Select, case, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Executable, Select, case, func, insert, literal, select, union_all
 
 from faregate.errors import Unavailable
 from faregate.ports import Clock, JournalRecord, Row
 from faregate.storage import queries
 from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
-from faregate.storage.rows import request_row, table_of
+from faregate.storage.rows import postings_of, request_row, table_of
 from faregate.storage.schema import (
     accounts,
     meta,
     outbox,
-    postings,
     rate_cards,
     requests,
     reservations,
     rollups,
     segments,
+    transfers,
 )
 from faregate.storage.sqlite import backup, connect, resources
 from faregate.storage.sqlite.project import Projection, stored_reservations
@@ -51,11 +52,17 @@ class SqliteBooks:
         self._turn = threading.Lock()
         self._projection = Projection()
         self._writer = connect.writer_engine(path)
+        #: The connection of the writer, as the driver has it.
+        self._driver: sqlite3.Connection | None = None
         self._readers = connect.reader_engine(path)
 
     # -- projection ---------------------------------------------------------------------------------------------------
     def projected(self) -> int:
         """The journal position up to which everything is in the books."""
+        # Only this process writes, so what its last transaction left need not be read again.
+        position = self._projection.position
+        if position is not None:
+            return position
         with self._reading() as connection:
             return int(connection.execute(select(meta.c.position)).scalar_one())
 
@@ -87,10 +94,14 @@ class SqliteBooks:
                 raise
 
     def _apply(self, records: Sequence[JournalRecord], *, repeated: bool) -> None:
-        with connect.told_plainly(), self._writer.begin() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            batch = self._projection.apply(driver, records, repeated=repeated)
+        with connect.told_plainly():
+            if self._driver is None:
+                with self._writer.connect() as connection:
+                    self._driver = connection.connection.driver_connection
+                assert self._driver is not None
+            # What SQLAlchemy does for a transaction costs as much as ten calls.
+            with connect.transaction(self._driver):
+                batch = self._projection.apply(self._driver, records, repeated=repeated)
         self._projection.committed(batch)
 
     # -- identity, limits, prices -------------------------------------------------------------------------------------
@@ -145,12 +156,15 @@ class SqliteBooks:
     # -- looking ------------------------------------------------------------------------------------------------------
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
         """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
-        found = self._rows(queries.request_list(after, limit, newest_first, filters, _tag_of))
-        return [request_row(row) for row in found]
+        whereabouts = queries.whereabouts(filters)
+        with self._reading() as connection:
+            where = queries.Whereabouts(*connection.execute(whereabouts).one()) if whereabouts is not None else None
+            statement = queries.request_list(after, limit, newest_first, filters, _tag_of, where)
+            return [request_row(dict(row)) for row in connection.execute(statement).mappings()]
 
     def request(self, id: str) -> Row | None:
         """One request record."""
-        found = self._rows(select(requests).where(requests.c.id == id))
+        found = self._rows(queries.record(id))
         return request_row(found[0]) if found else None
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
@@ -182,22 +196,23 @@ class SqliteBooks:
         counted = requests.c.status.not_in(queries.UNCOUNTED)
         held = func.coalesce(func.sum(reservations.c.held), 0)
         unknown = func.coalesce(func.sum(case((reservations.c.state == UNKNOWN, reservations.c.held), else_=0)), 0)
-        debited = case((postings.c.account.in_(_accounts_of("payer")), postings.c.amount), else_=0)
+        debited = case((transfers.c.debit.in_(_accounts_of("payer")), transfers.c.amount), else_=0)
         # What providers were credited is what was charged, whoever bears it.
-        credited = case((postings.c.account.in_(_accounts_of("provider")), -postings.c.amount), else_=0)
+        credited = case((transfers.c.credit.in_(_accounts_of("provider")), transfers.c.amount), else_=0)
         statements: dict[tuple[str, ...], Executable] = {
             ("records",): select(func.count()).select_from(requests),
             ("requests", "request_cost", "request_charge"): select(
                 func.count(), _sum(requests.c.cost), _sum(requests.c.charge)
             ).where(counted),
+            # Each transfer is two postings, which add up to nothing because they are one row.
             ("postings", "sum", "posted", "credited"): select(
-                func.count(), _sum(postings.c.amount), _sum(debited), _sum(credited)
-            ),
+                2 * func.count(), literal(0), _sum(debited), _sum(credited)
+            ).select_from(transfers),
             ("open", "held", "unknown"): select(func.count(), held, unknown).select_from(reservations),
             ("rollup_requests", "rollup_cost", "rollup_charge"): select(
                 _sum(rollups.c.requests), _sum(rollups.c.cost), _sum(rollups.c.charge)
             ),
-            ("outbox",): select(func.count()).select_from(outbox).where(outbox.c.sent_at == 0),
+            ("outbox",): select(_sum(outbox.c.last - outbox.c.first + 1)).where(outbox.c.sent_at == 0),
             ("position", "sequence", "epoch"): select(meta.c.position, meta.c.sequence, meta.c.epoch),
         }
         row: Row = {}
@@ -206,21 +221,38 @@ class SqliteBooks:
                 row.update(zip(names, tuple(connection.execute(statement).one()), strict=True))
         return row
 
+    def outbox_backlog(self) -> int:
+        """How many facts wait to be copied outward: from the oldest one that waits to the newest.
+
+        Two steps in an index, because a scrape must not count millions of rows. Facts are copied in their order and
+        numbered without gaps, so that the difference is the count.
+        """
+        oldest = select(outbox.c.first).where(outbox.c.sent_at == 0).order_by(outbox.c.first).limit(1)
+        last = select(outbox.c.last).order_by(outbox.c.first.desc()).limit(1)
+        with self._reading() as connection:
+            waiting = connection.execute(oldest).scalar()
+            newest = connection.execute(last).scalar()
+        return 0 if waiting is None or newest is None else int(newest) - int(waiting) + 1
+
     def account_balances(self) -> dict[str, int]:
         """Account → the sum of its postings, in nano-dollars."""
-        statement = select(accounts.c.name, _sum(postings.c.amount)).join(postings, postings.c.account == accounts.c.id)
+        moved = union_all(
+            select(transfers.c.debit.label("account"), _sum(transfers.c.amount).label("amount")).group_by("account"),
+            select(transfers.c.credit.label("account"), -_sum(transfers.c.amount)).group_by("account"),
+        ).subquery()
+        statement = select(accounts.c.name, _sum(moved.c.amount)).join(moved, moved.c.account == accounts.c.id)
         with self._reading() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(statement.group_by(accounts.c.name))}
 
     def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:
-        """Ledger postings in order."""
-        statement = select(postings, accounts.c.name.label("account_name")).join(
-            accounts, postings.c.account == accounts.c.id
-        )
-        statement = statement.where(postings.c.sequence > after).order_by(postings.c.sequence).limit(limit)
-        for row in self._rows(statement):
-            row["account"] = row.pop("account_name")
-            yield row
+        """Ledger postings in order: the debit and the credit of each transfer."""
+        debited, credited = accounts.alias(), accounts.alias()
+        statement = select(transfers, debited.c.name.label("debited"), credited.c.name.label("credited"))
+        statement = statement.join(debited, debited.c.id == transfers.c.debit)
+        statement = statement.join(credited, credited.c.id == transfers.c.credit)
+        statement = statement.where(transfers.c.sequence > after // 2).order_by(transfers.c.sequence)
+        found = [posting for row in self._rows(statement.limit(limit // 2 + 1)) for posting in postings_of(row)]
+        return iter([posting for posting in found if posting["sequence"] > after][:limit])
 
     def checkpoint(self) -> None:
         """Bring all that is projected to stable storage, so that the journal behind it may go.
