@@ -38,7 +38,7 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_S = 0.05, 1.0, 10.0
 FIRST_STARTS_MAX: Final = 3
 
 #: Beyond the drain: the gate cuts what is left, then the console books it.
-GATE_GRACE_S, CONSOLE_GRACE_S, AT_ONCE_S = 1.5, 2.0, 1.0
+GATE_GRACE_S, CONSOLE_GRACE_S, AT_ONCE_S = 6.0, 2.0, 6.0
 #: Whoever comes last still gets this long, whatever those before took.
 LAST_GRACE_S: Final = 0.5
 

@@ -207,7 +207,10 @@ def loose_usage(told: Any, outputs: bool) -> units.Usage | units.Contradiction:
 
 
 def _name(value: Any) -> str:
-    return value[:NAME_CHARACTERS_MAX] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    # Half a surrogate pair can be written in JSON and in nothing else.
+    return value[:NAME_CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
 #: Members of a streamed choice that name things and hold no billed text.

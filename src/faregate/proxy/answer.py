@@ -8,8 +8,7 @@ It is one file, and a long one, because every callback may find the answer in an
 be checked against each other.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faregate.core.ledger.events import Attempt, Progressed, Settled
 from faregate.core.metering.fallback import Estimate
@@ -21,6 +20,7 @@ from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
 from faregate.proxy.deadlines import overdue
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
+from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import problem_answer, problem_event
 from faregate.proxy.snapshot import Target
 from faregate.proxy.upstream import UpstreamConnection
@@ -122,8 +122,10 @@ class Answer:
         connection = self._connection
         assert connection is not None
         gate = self._gate
+        if self._concluding:
+            # The gate was stopped while the intent went to the disk.
+            return
         self._request = (head, body)
-        gate.answers_open.add(self)
         self._sent_at = self._last_at = self._progress_at = gate.now
         self._sent_nanos = gate.monotonic_nanos()
         if self.exchange.client is None:
@@ -140,13 +142,15 @@ class Answer:
     def _send_again(self) -> bool:
         """A keep-alive connection was closing while we wrote to it: nothing came back, so a fresh one is tried once."""
         connection, target = self._connection, self.exchange.target
-        if connection is None or not connection.used or self._status or target is None:
+        if connection is None or not connection.used or connection.heard or target is None:
             return False
         if self._gate.monotonic_nanos() - self._sent_nanos > STALE_NANOS:
             return False
         # The fresh one has not been used, so that there is no third time.
         self._connection = None
-        target.pool.dial(self._guarded(self._connected_again), self._guarded(self._not_connected_again))
+        target.pool.dial(
+            guarded(self._connected_again, self.mistaken), guarded(self._not_connected_again, self.mistaken)
+        )
         return True
 
     def _connected_again(self, connection: UpstreamConnection) -> None:
@@ -161,7 +165,7 @@ class Answer:
 
     def _not_connected_again(self, code: str, why: str) -> None:
         if not self._settled and not self._concluding:
-            self._fail(code, why)
+            self._fail(code, why, unbilled=True)
 
     # -- the answer comes back (called by the connection) --------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class Answer:
             self._meter = StreamMeter(exchange.dialect.decode_event, hide, call.choices)
             self._head = self._flowing_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
-            self._gate.loop.call_soon(self._write_head)
+            self._gate.loop.call_soon(guarded(self._write_head, self.mistaken))
 
     def arrived(self, pieces: list[bytes], whole: bool) -> None:
         """Pieces of the body, and whether the answer ends with them."""
@@ -220,6 +224,9 @@ class Answer:
 
     def upstream_lost(self, code: str, why: str) -> None:
         """The provider's connection ended or broke the protocol before the answer was whole."""
+        if self.exchange.ended:
+            return
+        connection = self._connection
         if self._settled or self._concluding:
             # Settled at ``[DONE]``: only the framing of the end was missing.
             self._upstream_ended = True
@@ -230,7 +237,8 @@ class Answer:
         if code == "upstream_truncated" and self._send_again():
             return
         self._connection = None
-        self._fail(code, why)
+        silent = code == "upstream_truncated" and connection is not None and not connection.heard
+        self._fail(code, why, unbilled=silent)
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -361,7 +369,7 @@ class Answer:
         def counted(estimate: Estimate) -> None:
             self._settle_and_deliver(status, http_status, code, estimate.usage, estimate.source, metered.report)
 
-        self._gate.count_usage(self.exchange, metered, self._guarded(counted))
+        self._gate.count_usage(self.exchange, metered, guarded(counted, self.mistaken))
 
     def _settle_and_deliver(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
@@ -404,11 +412,12 @@ class Answer:
                 "",
             ),
         )
-        self._settled = True
         position = gate.settle(reservation, event, cost, usage)
+        self._settled = True
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
         gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
-        if self._meter is None and not self._passing and self._error is None:
+        # A client that left gets none, and there may be no body to make one of.
+        if self._meter is None and not self._passing and self._error is None and code != "client_gone":
             answer = self._held_answer(target, cost)
             if not gate.waits_for_disk:
                 if exchange.client is not None:
@@ -417,7 +426,7 @@ class Answer:
                 return
             self._out.append(answer)
         if gate.waits_for_disk and position is not None:
-            gate.journal.when_durable(position, self._guarded(self._recorded))
+            gate.journal.when_durable(position, guarded(self._recorded, self.mistaken))
         else:
             self._recorded()
 
@@ -444,8 +453,12 @@ class Answer:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         return headers
 
-    def _fail(self, code: str, why: str) -> None:
-        """The answer will never be whole: decide what it costs, and tell the client what it may still be told."""
+    def _fail(self, code: str, why: str, *, unbilled: bool = False) -> None:
+        """The answer will never be whole: decide what it costs, and tell the client what it may still be told.
+
+        ``unbilled``: the provider closed without a byte, or was never sent a byte; no provider bills that
+        (docs/decisions/005).
+        """
         if self._settled or self._concluding:
             return
         self._concluding = True
@@ -457,14 +470,13 @@ class Answer:
         metered = meter.finish("cut") if meter is not None else Metered(Report(), "cut")
         told = metered.told
         name, http_status = target.provider.name, CODES[code].status
-        if told is None and target.provider.lookup:
+        if told is None and target.provider.lookup and not (unbilled and not self._sent_nanos):
             self._error = Problem(code, f"Provider {name}: {why}. Charged: pending.")
             self._lose(code)
         elif told is not None:
             self._error = Problem(code, f"Provider {name}: {why}. Charged: what it reported.")
             self._settle_failed(status, http_status, code, told, "provider", metered.report)
-        elif not self._status and code != "upstream_timeout":
-            # It closed or broke off without a byte of an answer: providers do not bill that (docs/decisions/005).
+        elif unbilled:
             self._error = Problem(code, f"Provider {name}: {why}. Charged: nothing.")
             self._settle_failed(status, http_status, code, NO_USAGE, "none", metered.report)
         else:
@@ -473,7 +485,7 @@ class Answer:
             def counted(estimate: Estimate) -> None:
                 self._settle_failed(status, http_status, code, estimate.usage, "estimate", metered.report)
 
-            self._gate.count_usage(exchange, metered, self._guarded(counted))
+            self._gate.count_usage(exchange, metered, guarded(counted, self.mistaken))
 
     def _settle_failed(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
@@ -564,6 +576,8 @@ class Answer:
         self._gate.held_bytes += len(data)
         if self._bytes > KEPT_BYTES_MAX:
             self._kept = None
+            self._gate.held_bytes -= self._bytes
+            self._bytes = 0
         else:
             self._kept.append(data)
 
@@ -665,18 +679,7 @@ class Answer:
         if self._settled or self._concluding:
             return
         self._cancel()
-        self._fail("draining", "the gateway is stopping")
-
-    def _guarded(self, step: Callable[..., None]) -> Callable[..., None]:
-        """A step that is called back later: it must not fail unseen, with an exchange that never ends."""
-
-        def run(*arguments: Any) -> None:
-            try:
-                step(*arguments)
-            except Exception as error:  # A mistake of ours must end this one answer, whatever it was about to do.
-                self.mistaken(error)
-
-        return run
+        self._fail("draining", "the gateway is stopping", unbilled=not self._sent_nanos)
 
     def mistaken(self, error: BaseException) -> None:
         """A step failed in a way that nobody foresaw."""

@@ -9,8 +9,7 @@ second candidate is tried only before the first byte was sent.
 The answer's side (steps 8 and 9) is in ``answer``.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faregate.control import Key
 from faregate.core.attribution import Attribution
@@ -26,6 +25,7 @@ from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
 from faregate.proxy.entry import Entered, Plan, enter, identified, recall
 from faregate.proxy.forward import request_head
+from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import NOT_DESCRIBED, Described
 from faregate.proxy.refuse import limit_problem, problem_answer
@@ -222,7 +222,9 @@ class Exchange:
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
             # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
             self.counted = True
-            gate.count_tokens(self.dialect.prompt_text(self.body), target.encoding, self._guarded(self._prompt_counted))
+            gate.count_tokens(
+                self.dialect.prompt_text(self.body), target.encoding, guarded(self._prompt_counted, self.mistaken)
+            )
             return
         self._refuse_for(outcome, wants, now)
 
@@ -253,7 +255,7 @@ class Exchange:
     def _prompt_counted(self, tokens: int) -> None:
         self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
         if self.client is None:
-            self._give_up()
+            self._client_left()
         else:
             self._reserve()
 
@@ -306,7 +308,7 @@ class Exchange:
         if connection is not None:
             self._connected(connection)
         else:
-            pool.dial(self._guarded(self._connected), self._guarded(self._not_connected))
+            pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
 
     def _connected(self, connection: UpstreamConnection) -> None:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
@@ -314,9 +316,13 @@ class Exchange:
         assert target is not None
         if reservation is None or match is None or self.client is None:
             target.pool.give_back(connection)
-            self._give_up()
+            self._client_left()
             return
         refused = gate.closed_for
+        if self.snapshot is not gate.snapshot:
+            # Opening the connection took time: the key may have been revoked meanwhile.
+            self.snapshot = gate.snapshot
+            refused = refused or identified(self)
         if refused is not None:
             target.pool.give_back(connection)
             self.refuse(refused)
@@ -347,10 +353,11 @@ class Exchange:
             return
         # The intent is on record: whatever happens from here on, the answer settles it.
         self.answer = Answer(self, connection)
+        gate.answers_open.add(self.answer)
         if self.idempotency:
             gate.answers.dispatched(match.who.key, self.idempotency, at)
         if gate.waits_for_disk:
-            gate.journal.when_durable(position, self._guarded(self._send))
+            gate.journal.when_durable(position, guarded(self._send, self.mistaken))
         else:
             self._send()
 
@@ -359,9 +366,7 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        call, body = self.call, self.body
-        if call.stream or self.cap or operation.deployment or target.upstream_model != call.model or body[:1] != b"{":
-            body = self._edited(target, operation)
+        body = self._edited(target, operation)
         answer.send(
             request_head(target.heads[operation.name], self.forwarded, target.id_header, self.id, len(body)), body
         )
@@ -393,7 +398,7 @@ class Exchange:
         self.match = None
         self.candidates = self.candidates[1:]
         if self.client is None:
-            self._give_up()
+            self._client_left()
         elif self.candidates:
             self._reserve()
         else:
@@ -412,17 +417,10 @@ class Exchange:
             self._tell_refused(problem, limit)
         self.write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive))
 
-    def _guarded(self, step: Callable[..., None]) -> Callable[..., None]:
-        """A step that is called back later, and not by the client's connection: it must not fail unseen either."""
-
-        def run(*arguments: Any) -> None:
-            try:
-                step(*arguments)
-            except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
-                self.gate.tell_mistake(error)
-                self.abandon()
-
-        return run
+    def mistaken(self, error: BaseException) -> None:
+        """A step failed in a way that nobody foresaw."""
+        self.gate.tell_mistake(error)
+        self.abandon()
 
     def abandon(self) -> None:
         """Something went wrong that nobody foresaw: end the request, with its hold, and say no more than that."""
@@ -466,7 +464,7 @@ class Exchange:
             self.gate.allowances.release(self.reservation)
             self.reservation = None
 
-    def _give_up(self) -> None:
+    def _client_left(self) -> None:
         """The client went away before anything was sent."""
         self._release()
         self._forget_name()

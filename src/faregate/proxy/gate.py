@@ -31,6 +31,7 @@ from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
 from faregate.proxy.answer import Answer
 from faregate.proxy.control_socket import ControlSocket
 from faregate.proxy.exchange import Exchange
+from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Bounds
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.server import ClientConnection
@@ -40,6 +41,9 @@ from faregate.proxy.upstream import Pool
 logger = logging.getLogger("faregate.gate")
 
 Counted = TypeVar("Counted", int, Estimate)
+
+#: What was cut at the end is settled within this time: its tokens may have to be counted, one call after the other.
+CUT_S: Final = 5.0
 
 #: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
 SWEEP_S: Final = 0.25
@@ -153,9 +157,9 @@ class Gate:
 
     def _cut_all(self) -> None:
         for answer in list(self.answers_open):
-            answer.cut()
+            guarded(answer.cut, answer.mistaken)()
         # Counting and the disk may still be awaited by the last settlements; what stays open becomes unknown.
-        self.loop.call_later(1.0, self._finish)
+        self.loop.call_later(CUT_S, self._finish)
         self._check_drained()
 
     def _check_drained(self) -> None:
@@ -174,12 +178,12 @@ class Gate:
         """A few times a second: deadlines, idle connections, what waits to be written."""
         self.loop.call_later(SWEEP_S, self._sweep)
         self.now = now = self.loop.time()
-        sweeps = [client.sweep for client in self._connections] + [answer.sweep for answer in self.drains]
-        for sweep in sweeps:
+        sweeping: list[ClientConnection | Answer] = [*self._connections, *self.drains]
+        for swept in sweeping:
             try:
-                sweep(now)
+                swept.sweep(now)
             except Exception as error:  # One connection's mistake must not stop the deadlines of all the others.
-                self.tell_mistake(error)
+                swept.mistaken(error)
         for pool in self._pools.values():
             pool.close_idle(now)
         self.metrics.count()

@@ -270,7 +270,7 @@ class RequestParser:
         self._changes += 1
         head = data[: len(data) - len(request.body)]
         lengths = _LENGTH.findall(head)
-        if len(lengths) == 1 and head.endswith(b"\r\n\r\n") and head.count(b"\r\n\r\n") == 1:
+        if len(lengths) == 1 and data.find(b"\r\n\r\n") + 4 == len(head):
             plain = request.problem is None and request.keep_alive and b"expect" not in request.headers
             if plain and b"transfer-encoding" not in request.headers:
                 found = _LENGTH.search(head)
@@ -327,7 +327,8 @@ class RequestParser:
             problem = _head_too_large(self._bounds)
         if problem is not None:
             self._give_up(request, problem)
-        elif b"expect" in headers:
+        elif b"expect" in headers and request.chunked:
+            # HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
             self.awaits_continue = True
 
     def on_body(self, data: bytes) -> None:

@@ -94,12 +94,12 @@ def identify(request: Request, snapshot: Snapshot, peppers: tuple[bytes, ...], w
         digest = hmac.digest(pepper, secret, "sha256").hex()
         key = snapshot.by_digest.get(digest)
         if key is not None:
-            return _standing(key, digest, wall_nanos)
+            return _judged(key, digest, wall_nanos)
     # The checksum is looked at only now: it tells a typing mistake from a stranger, and costs a valid key nothing.
     return _INVALID if is_well_formed(secret.decode("latin-1")) else _MALFORMED
 
 
-def _standing(key: Key, digest: str, wall_nanos: int) -> Key | Problem:
+def _judged(key: Key, digest: str, wall_nanos: int) -> Key | Problem:
     until = key.digests[digest]
     if key.state == "revoked" or (until and wall_nanos >= until):
         return Problem("key_revoked", f"Key …{key.last4} was revoked. Ask your administrator for a new one.")

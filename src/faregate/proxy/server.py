@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from faregate.errors import Problem
-from faregate.proxy.entry import admissible
+from faregate.proxy.entry import Entered, admissible
 from faregate.proxy.exchange import Exchange
+from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import PIPELINE_MAX, Request, RequestParser
 from faregate.proxy.refuse import problem_answer
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 
 
+#: Bodies above this are counted among all that are held; below it the number of connections bounds them.
+COUNTED_BYTES: Final = 16 * 1024
+
 #: How long a client that still sends may take to read the answer that refuses what it sends.
 LINGER_S: Final = 2.0
+
+
+_TOO_MANY_BODIES: Final = Problem("overloaded", "Too many large bodies are held now; retry later.", retry_after_s=1)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -34,6 +41,7 @@ class ClientConnection(asyncio.Protocol):
         "_lingering",
         "_parser",
         "_reading",
+        "_unread",
         "exchange",
         "gone",
         "idle_since",
@@ -51,6 +59,8 @@ class ClientConnection(asyncio.Protocol):
         #: The request whose head was found worth its body, and the bytes of that body that are counted.
         self._admitted: Request | None = None
         self._body_held = 0
+        #: Bytes of answers that wait for a client that reads slowly.
+        self._unread = 0
         self._closing = False
         self._closing_since = 0.0
         #: It still sends: it gets a moment to read its answer before the connection is torn down.
@@ -108,14 +118,23 @@ class ClientConnection(asyncio.Protocol):
         if self._admitted is not request:
             problem = admissible(gate, request)
             self._admitted = request
-        self._count_body(parser.body_bytes)
-        if problem is None and gate.held_bytes > gate.settings.held_bodies_bytes_max:
-            problem = Problem("overloaded", "Too many large bodies are being received; retry later.", retry_after_s=1)
+        if self._over_bound(parser.body_bytes):
+            problem = problem or _TOO_MANY_BODIES
         if problem is not None:
             parser.refuse(problem)
             self._next()
         elif parser.awaits_continue:
             self._continue()
+
+    def _count_unread(self, held: int) -> None:
+        """Count what waits for this client to read among all bodies that are held."""
+        self._gate.held_bytes += held - self._unread
+        self._unread = held
+
+    def _over_bound(self, held: int) -> bool:
+        """Count this connection's body; whether all bodies together are too many."""
+        self._count_body(held)
+        return self._gate.held_bytes > self._gate.settings.held_bodies_bytes_max
 
     def _count_body(self, held: int) -> None:
         """Count what is in memory of this connection's body among all that are held."""
@@ -135,7 +154,9 @@ class ClientConnection(asyncio.Protocol):
         # One at a time, and none while the answers before it are unread: ``ended`` and ``resume_writing`` come back.
         if ready and self.exchange is None and not self._closing and not self.paused_since:
             request: Request = ready.pop(0)
-            self._begin(request, request.body)
+            # The request may stay for as long as the connection; its body must not.
+            body, request.body = request.body, b""
+            self._begin(request, body)
         if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
             self._reading = True
             self.transport.resume_reading()
@@ -143,10 +164,20 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, request: Request, body: bytes) -> None:
         exchange = self.exchange = Exchange(self._gate, self, request, body)
         try:
-            exchange.begin()
+            if len(body) > COUNTED_BYTES and self._over_bound(len(body)):
+                exchange.refuse(_TOO_MANY_BODIES)
+            else:
+                exchange.begin()
         except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
+            exchange.mistaken(error)
+
+    def mistaken(self, error: BaseException) -> None:
+        """Something about this connection failed in a way that nobody foresaw."""
+        if self.exchange is not None:
+            self.exchange.mistaken(error)
+        else:
             self._gate.tell_mistake(error)
-            exchange.abandon()
+            self.transport.abort()
 
     def ended(self, keep_alive: bool) -> None:
         """The exchange is over and its answer is written."""
@@ -191,7 +222,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._closing:
             self._closing_since = self._gate.now
             # Closing on bytes that nobody read resets the connection, and the answer is lost with it.
-            self._lingering = self._parser.in_body and not self.gone and self.transport.can_write_eof()
+            parser = self._parser
+            sends = parser.in_body or parser.head_bytes > 0 or parser.problem is not None
+            self._lingering = sends and not self.gone and self.transport.can_write_eof()
         self._closing = True
         if self._lingering:
             if not self._reading:
@@ -205,6 +238,12 @@ class ClientConnection(asyncio.Protocol):
         """Called a few times a second: ends what takes too long."""
         settings = self._gate.settings
         parser = self._parser
+        known = parser.known
+        if known is not None:
+            found = known.request.found
+            if type(found) is Entered and found.snapshot is not self._gate.snapshot:
+                # It is of no use any more, and must not keep a whole snapshot alive.
+                known.request.found = None
         if self.paused_since and now - self.paused_since > settings.slow_reader_ms / 1000:
             self.transport.abort()
             return
@@ -233,14 +272,16 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slower than the provider writes."""
         self.paused_since = self._gate.now
+        self._count_unread(self.transport.get_write_buffer_size())
         if self.exchange is not None:
-            self.exchange.pause()
+            guarded(self.exchange.pause, self.exchange.mistaken)()
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self.paused_since = 0.0
+        self._count_unread(0)
         if self.exchange is not None:
-            self.exchange.resume()
+            guarded(self.exchange.resume, self.exchange.mistaken)()
         elif self._parser.ready:
             self._gate.loop.call_soon(self._resume)
 
@@ -250,5 +291,6 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         self._gate.farewell(self)
         self._count_body(0)
+        self._count_unread(0)
         if self.exchange is not None:
-            self.exchange.client_gone()
+            guarded(self.exchange.client_gone, self.exchange.mistaken)()

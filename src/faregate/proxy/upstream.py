@@ -61,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_pieces",
         "_pool",
         "_whole",
+        "heard",
         "idle_since",
         "listener",
         "odd",
@@ -89,6 +90,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._whole = False
         self.listener: Listener | None = None
         self.odd = ""
+        #: Some bytes have come since the request was sent.
+        self.heard = False
         #: It has carried an exchange before, so it may be a stale keep-alive connection.
         self.used = False
         self.idle_since = 0.0
@@ -116,6 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         if self._in_head:
+            self.heard = True
             self._head = self._head + data if self._head else data
         try:
             self._feed(data)
@@ -134,6 +138,9 @@ class UpstreamConnection(asyncio.Protocol):
                 listener.arrived(pieces, whole)
             except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
                 listener.mistaken(error)
+        if self.listener is not listener:
+            # The answer ended while it was told of these bytes.
+            return
         if self.odd and not whole:
             self.listener = None
             self.close()
@@ -144,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
             _tell_lost(listener, "upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
-        self._whole = False
+        self._whole = self.heard = False
         self._in_head = True
         self._head_from = 0
         self._interim = 0
@@ -295,6 +302,8 @@ class Pool:
             failed("upstream_connect", f"its TLS certificate or handshake was refused ({error.reason or 'TLS'})")
         except (OSError, ConnectionError, _TunnelRefused):
             failed("upstream_connect", "it does not accept connections")
+        except Exception:  # Whatever it is, one of the callbacks must hear of it, or the call would wait for ever.
+            failed("upstream_connect", "its address or its proxy cannot be used")
         else:
             self._open.add(connection)
             connected(connection)
