@@ -1,6 +1,7 @@
 """Asking a provider what became of a call, over real sockets."""
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
@@ -137,3 +138,30 @@ def test_a_provider_that_never_answers_is_given_up_in_time() -> None:
     door = Door(b"", hang=True)
 
     assert ask(door) == NoWord()
+
+
+def test_a_provider_whose_client_cannot_be_made_gives_no_word(caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate's file that is gone is told once, not once for each of its calls, and without what it was given."""
+    door = Door(reply("200 OK", SERVED))
+    broken = Provider("broken", "openai", "http://127.0.0.1:9/v1", {}, lookup="/t/{id}", ca_file="/nowhere/ca.pem")
+    proxied = Provider("proxied", "openai", "http://127.0.0.1:9/v1", {}, lookup="/t/{id}", proxy="ftp://u:canary@h:1")
+
+    async def work() -> list[object]:
+        server = await asyncio.start_server(door.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        good = Provider("openai", "openai", f"http://127.0.0.1:{port}/v1", {}, lookup="/truth/{id}")
+        lookups = ProviderLookups({each.name: each for each in (broken, proxied, good)})
+        try:
+            others = (WHO._replace(provider=name) for name in ("broken", "broken", "proxied"))
+            asked = [msgspec.structs.replace(UNKNOWN, who=who) for who in others]
+            return [await lookups.ask(each) for each in (*asked, UNKNOWN)]
+        finally:
+            await lookups.close()
+            server.close()
+
+    with caplog.at_level(logging.WARNING):
+        words = asyncio.run(work())
+    assert words == [NoWord(), NoWord(), NoWord(), Served(Usage(input_text=3, output_text=2))]
+    told = [(record.getMessage(), record.__dict__["provider"]) for record in caplog.records]
+    assert told == [("provider_cannot_be_asked", "broken"), ("provider_cannot_be_asked", "proxied")]
+    assert "canary" not in str([record.__dict__ for record in caplog.records])

@@ -142,7 +142,7 @@ class World:
             lookup=self.lookup,
             resolve=self.resolve,
             rules=lambda each: RULES,
-            wall_nanos=lambda: after(5),
+            **{"wall_nanos": lambda: after(5), **more},
         )
 
 
@@ -174,6 +174,31 @@ def test_a_gate_that_is_away_is_told_with_the_next_run() -> None:
 
     asyncio.run(work())
     assert [order.id for order in world.ended] == ["req_1"]
+
+
+def test_a_lookup_that_breaks_stops_nobody_else() -> None:
+    """Its unknown is asked for again later, as where there is no word, and the others end now."""
+    world = World(
+        ("req_1", Served(Usage(input_text=1))), ("req_2", NotServed()), ("req_3", Served(Usage(input_text=1)))
+    )
+    del world.words["req_2"]
+    resolver = world.resolver()
+
+    async def work() -> None:
+        await resolver.run()
+        await resolver.run()
+
+    asyncio.run(work())
+    assert sorted(order.id for order in world.ended) == ["req_1", "req_3"]
+    assert world.asked.count("req_2") == 1
+
+
+def test_policy_ends_what_no_lookup_can() -> None:
+    """After its time to live a call whose provider cannot even be asked is ended like any other."""
+    world = World(("req_1", NoWord()))
+    world.words.clear()
+    asyncio.run(world.resolver(wall_nanos=lambda: after(86_401)).run())
+    assert [(order.id, order.resolution) for order in world.ended] == [("req_1", "charge_estimate")]
 
 
 def test_ten_thousand_unknowns_are_ended_within_the_promised_minute() -> None:

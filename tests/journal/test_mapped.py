@@ -220,6 +220,17 @@ def test_a_spare_that_finds_no_room_leaves_nothing(folder: Path) -> None:
     spare.close()
 
 
+def test_a_spare_that_cannot_be_mapped_is_refused_like_one_without_room(folder: Path) -> None:
+    """Mapping says so with another error; it leaves no file and no descriptor either."""
+    folder.mkdir()
+    spare = Spare(folder, 0)
+    before = len(os.listdir("/proc/self/fd"))
+    assert not spare.prepare(durably=True)
+    assert spare.refused
+    assert list(folder.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_journal_of_an_older_version_goes_on(folder: Path) -> None:
     """A last segment longer than segments are now is finished as it is."""
     journal = opened(folder, 1 << 20)

@@ -127,7 +127,7 @@ def _label(value: str) -> str:
 
 def _host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    if not is_address(bare) and not _HOST.fullmatch(bare):
+    if not _is_host(bare):
         raise wrong("CFG-RANGE", f"{shown(value)} is not a host", "a host name or an address, e.g. 127.0.0.1")
     return bare
 
@@ -140,7 +140,7 @@ def _url(value: str) -> str:
         raise wrong("CFG-RANGE", "this is not a URL", "e.g. https://api.openai.com/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not _VISIBLE.fullmatch(value) or port == 0:
         raise wrong("CFG-RANGE", f"{shown(value)} is not an http or https URL", "e.g. https://api.openai.com/v1")
-    if not is_address(parts.hostname) and not _HOST.fullmatch(parts.hostname):
+    if not _is_host(parts.hostname):
         raise wrong("CFG-RANGE", "its host is not a host name", "e.g. https://api.openai.com/v1")
     if parts.username is not None or parts.password is not None:
         raise wrong("CFG-SECRET", "it holds a user or a password", hint="put the credential into api_key")
@@ -170,6 +170,8 @@ def _proxy(value: str) -> str:
         or parts.path not in ("", "/")
     ):
         raise wrong("CFG-RANGE", "this is not a proxy that Faregate can use", "http://[user:password@]host:port")
+    if not _is_host(parts.hostname):
+        raise wrong("CFG-RANGE", "its host is not a host name", "http://[user:password@]host:port")
     return value.rstrip("/")
 
 
@@ -203,6 +205,10 @@ PLACEHOLDERS = frozenset(
         "your_api_key",
     )
 )
+
+
+def _is_host(host: str) -> bool:
+    return is_address(host) or _HOST.fullmatch(host) is not None
 
 
 def is_address(host: str) -> bool:

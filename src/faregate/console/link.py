@@ -291,14 +291,12 @@ class GateLink:
 @contextlib.asynccontextmanager
 async def _resting(projector: Projector) -> AsyncIterator[None]:
     """Hold projection. A cancellation while it is being taken still gives it back."""
-    rest = projector.paused()
-    taking = asyncio.ensure_future(in_thread(rest.__enter__))
+    rest = contextlib.ExitStack()
     try:
-        await asyncio.shield(taking)
+        await in_thread(lambda: rest.enter_context(projector.paused()))
         yield
     finally:
-        await taking
-        await in_thread(lambda: rest.__exit__(None, None, None))
+        await in_thread(rest.close)
 
 
 def unknown_of(row: Row) -> Unknown:

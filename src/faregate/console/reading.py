@@ -1,9 +1,10 @@
 """How the books are read: off the event loop, and all rows of a kind page by page."""
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from faregate.ports import Books, Row
 
@@ -13,9 +14,28 @@ Made = TypeVar("Made")
 
 
 async def in_thread(look: Callable[[], Made]) -> Made:
-    """Run something that takes its time in a thread; one that has begun is waited for, also when cancelled."""
-    awaited: Awaitable[Made] = to_thread.run_sync(look)
-    return await awaited
+    """Run something that takes its time in a thread; it is waited for, also when cancelled.
+
+    Whoever holds something meanwhile, or closes the books afterwards, relies on that. A cancellation is raised then.
+    """
+    # The scope keeps anyio's own cancellations away, which would come again and again while the thread works.
+    with CancelScope(shield=True):
+        work = asyncio.ensure_future(_worked(look))
+        cancelled: asyncio.CancelledError | None = None
+        while not work.done():
+            try:
+                await asyncio.wait((work,))
+            except asyncio.CancelledError as order:
+                cancelled = order
+    if cancelled is None:
+        return work.result()
+    if not work.cancelled() and work.exception() is not None:
+        raise cancelled from work.exception()
+    raise cancelled
+
+
+async def _worked(look: Callable[[], Made]) -> Made:
+    return await to_thread.run_sync(look)
 
 
 def each_row(books: Books, kind: str, **equal: object) -> Iterator[Row]:

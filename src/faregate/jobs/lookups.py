@@ -6,6 +6,7 @@ go only to the provider they belong to, redirects nowhere.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,8 +20,13 @@ from faregate.core.usage import Contradiction
 from faregate.dialects.answers import loose_usage
 from faregate.jobs.resolve_unknowns import NeverSeen, NotServed, NoWord, Served, Word
 
+log = logging.getLogger(__name__)
+
 DEADLINE_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 64 * 1024
+
+#: Connections that could not be set up, for want of a certificate's file say, are set up again after this long.
+SETUP_AGAIN_SECONDS: Final = 30.0
 
 
 class _Told(msgspec.Struct):
@@ -58,15 +64,17 @@ class ProviderLookups:
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = {name: each for name, each in providers.items() if each.lookup}
         self._clients: dict[str, httpx2.AsyncClient] = {}
+        #: Provider → loop time before which no client is made for it again.
+        self._again: dict[str, float] = {}
 
     async def ask(self, unknown: Unknown) -> Word:
         """The provider's word on ``unknown``; ``NoWord`` where it cannot be had now."""
         provider = self._providers.get(unknown.who.provider)
         if provider is None:
             return NoWord()
-        client = self._clients.get(provider.name)
+        client = self._client(provider)
         if client is None:
-            client = self._clients[provider.name] = _client(provider)
+            return NoWord()
         parts = urlsplit(provider.base_url)
         url = f"{parts.scheme}://{parts.netloc}" + provider.lookup.replace("{id}", quote(unknown.id, safe=""))
         try:
@@ -76,9 +84,24 @@ class ProviderLookups:
                     body += chunk
                     if len(body) > ANSWER_BYTES_MAX:
                         return NoWord()
-        except (httpx2.HTTPError, OSError, TimeoutError):
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError):
             return NoWord()
         return word_of(answer.status_code, bytes(body), outputs=unknown.who.service != "embeddings")
+
+    def _client(self, provider: Provider) -> httpx2.AsyncClient | None:
+        """The client of ``provider``; ``None`` where none can be made now, which says nothing of other providers."""
+        client = self._clients.get(provider.name)
+        now = asyncio.get_running_loop().time()
+        if client is None and self._again.get(provider.name, now) <= now:
+            try:
+                client = self._clients[provider.name] = _client(provider)
+            except (httpx2.InvalidURL, OSError, ValueError) as problem:
+                self._again[provider.name] = now + SETUP_AGAIN_SECONDS
+                # The kind alone: the text may hold the address of a proxy, with its password.
+                log.warning(
+                    "provider_cannot_be_asked", extra={"provider": provider.name, "reason": type(problem).__name__}
+                )
+        return client
 
     async def close(self) -> None:
         """Close all connections."""

@@ -140,8 +140,17 @@ class UnknownResolver:
             for unknown in due:
                 group.create_task(one(unknown))
 
+    async def _word(self, unknown: Unknown) -> Word:
+        try:
+            return await self._lookup(unknown)
+        # Whatever asking one provider fails of, the other unknowns are ended, and this one by policy in its time.
+        except Exception as error:
+            reason = type(error).__name__
+            log.error("lookup_failed", extra={"request_id": unknown.id, "reason": reason})
+            return NoWord()
+
     async def _end(self, unknown: Unknown) -> None:
-        word = await self._lookup(unknown)
+        word = await self._word(unknown)
         card = await asyncio.to_thread(self._card, unknown.price_version)
         order = decide(unknown, word, card, self._rules(unknown), self._wall_nanos())
         if order is None:

@@ -37,7 +37,7 @@ class Spare:
             if self._segment is None:
                 try:
                     self._segment = self._made(durably)
-                except OSError:
+                except (OSError, ValueError):  # The latter is what mapping says of a file that did not get its length.
                     self.refused = True
                 else:
                     self.refused = False
@@ -75,7 +75,7 @@ class Spare:
             if durably:
                 os.fsync(fd)
             return MappedSegment(fd, self._size)
-        except OSError:
+        except BaseException:  # Whatever it is, the descriptor has no other owner yet.
             # What a failed allocation took is given back at once: others need the last room of a disk too.
             os.close(fd)
             self._path.unlink(missing_ok=True)

@@ -23,10 +23,10 @@ SPARE_RETRY_S: Final = 1.0
 
 
 class GroupSync:
-    """Syncs a growing file in a daemon thread and tells who waited, through ``deliver``.
+    """Syncs what is written into mapped segments, in a daemon thread, and tells who waited, through ``deliver``.
 
     ``position`` is read before each sync: everything below it is durable afterwards. ``on_failure`` is delivered once
-    when the system reports that data could not be written; from then on nothing is called durable any more.
+    when a sync fails, whatever it fails of; from then on nothing more becomes durable.
     """
 
     def __init__(
@@ -93,24 +93,30 @@ class GroupSync:
         self._segment.release(None if self.failure else self.durable - self._segment.first)
 
     def _run(self) -> None:
-        while not self.failure:
-            if self._unsynced.wait(None if self._spare.ready else SPARE_RETRY_S):
-                self._hurry.wait(self._interval_s)
-                closing = self._closing
-                self._unsynced.clear()
-                self._hurry.clear()
-                # Last, and before the position is read: whatever is written from now on wakes the thread again.
-                self.awake = False
-                try:
-                    self._sync()
-                except OSError as problem:
-                    # After a failed sync the kernel may drop the dirty pages and report success next time, so a second
-                    # try proves nothing: the process must end, and recovery reads what the disk really has.
-                    self.failure = f"the journal could not be synced: {problem.strerror or problem}"
-                    self._tell(lambda: self._on_failure(self.failure))
-                if closing:
-                    return
-            self._keep_spare()
+        try:
+            while self._round():
+                self._keep_spare()
+        # After a failed sync the kernel may drop the dirty pages and report success next time, so a second try proves
+        # nothing: the process must end, and recovery reads what the disk really has. That holds for whatever ends this
+        # thread: without it nobody who waits is ever told.
+        except Exception as problem:
+            why = problem.strerror if isinstance(problem, OSError) and problem.strerror else repr(problem)
+            self.failure = f"the journal could not be synced: {why}"
+            self._tell(lambda: self._on_failure(self.failure))
+
+    def _round(self) -> bool:
+        """Sync once something is written, or look after the spare meanwhile; false when that was the last time."""
+        if not self._unsynced.wait(None if self._spare.ready else SPARE_RETRY_S):
+            return True
+        self._hurry.wait(self._interval_s)
+        self._unsynced.clear()
+        self._hurry.clear()
+        # Only now: a ``close`` that comes before is seen here, one that comes after it puts the flags up again.
+        closing = self._closing
+        # Last, and before the position is read: whatever is written from now on wakes the thread again.
+        self.awake = False
+        self._sync()
+        return not closing
 
     def _keep_spare(self) -> None:
         if not self._spare.ready and time.monotonic() >= self._retry_at and not self._spare.prepare(durably=True):
