@@ -11,12 +11,14 @@ from pathlib import Path
 from faregate.assembly.clock import SystemClock
 from faregate.assembly.handover import Listening, encode
 from faregate.assembly.loops import loop_factory, stop_with_parent
+from faregate.assembly.scheduling import prefer_short_slices
 from faregate.config.settings import GateSettings
 
 logger = logging.getLogger("faregate.gate")
 
-#: Collections of the oldest generation walk the whole snapshot; requests leave nothing that only they would free.
-_GC_THRESHOLDS = (50_000, 50, 1_000)
+#: Requests leave nothing that only a collection would free, and one of the youngest generation must stay short: it
+#: looks at this many objects. Those of the oldest generation walk the whole snapshot.
+_GC_THRESHOLDS = (5_000, 50, 1_000)
 
 #: The disk lost data of the journal: only a new process, which recovers it, knows what is left.
 _JOURNAL_LOST_EXIT = 1
@@ -24,6 +26,7 @@ _JOURNAL_LOST_EXIT = 1
 
 def run_gate(settings: GateSettings, input_descriptor: int) -> int:
     """Serve until told to stop; returns the exit code."""
+    prefer_short_slices()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, input_descriptor))
 
