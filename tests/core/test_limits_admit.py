@@ -167,6 +167,25 @@ def test_the_wait_is_true() -> None:
     admitted(allowances, Amounts(requests=1), now=NOON + 1 + 60 * SECOND)
 
 
+def test_holds_alone_are_a_short_wait() -> None:
+    """Where what is posted leaves room and only calls under way do not, the wait is theirs and not the window's."""
+    allowances = opened(limit(unit="tokens", amount=100, window="minute"))
+    first = admitted(allowances, Amounts(tokens=80), now=NOON)
+    assert refused(allowances, Amounts(tokens=50), now=NOON).retry_after_s == 1
+    allowances.settle(first, Amounts(tokens=70))
+    assert refused(allowances, Amounts(tokens=50), now=NOON).retry_after_s == 60
+
+
+def test_a_limit_is_tight_by_the_calls_it_has_room_for() -> None:
+    """A dollar limit with room for fewer than ten thousand such calls is tight; with more, not every call asks."""
+    allowances = opened(limit("lim_1", amount=1_000_000), limit("lim_2", unit="requests", amount=3))
+    standing = Standing(ANN, allowances._index)
+    assert allowances.tight(standing, Amounts(usd=101), NOON)
+    assert standing.roomy_for == 0
+    assert not allowances.tight(standing, Amounts(usd=10), NOON)
+    assert standing.roomy_for == 10
+
+
 def test_a_lifetime_limit_has_no_wait() -> None:
     """Nothing frees by itself where the window never ends."""
     allowances = opened(limit())

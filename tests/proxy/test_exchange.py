@@ -357,7 +357,7 @@ async def test_the_stream_is_the_providers_bytes(tmp_path: Path) -> None:
 async def test_two_hundred_calls_against_a_limit_for_ten(tmp_path: Path, stream: bool) -> None:
     """While the provider holds its answers exactly ten calls reach it; the other 190 are refused."""
     worst = 0
-    async with running_gate(tmp_path / "probe") as probe:
+    async with running_gate(tmp_path / "probe", limits=(money(10**9),)) as probe:
         await probe.chat(steered(hold=False, output_tokens=10), stream=stream, max_tokens=100)
         worst = probe.of(Intended)[0].held.usd
     async with running_gate(tmp_path / "gate", limits=(money(worst * 10 + worst // 2),)) as running:
@@ -462,6 +462,34 @@ async def test_a_limit_counts_each_end_user_apart(tmp_path: Path) -> None:
         assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
         assert error["faregate"]["subject"] == {"end_user": "ada"}
         assert "end_user ada" in error["message"]
+
+
+@scenario
+async def test_calls_hold_their_counted_tokens_where_money_is_tight(tmp_path: Path) -> None:
+    """Under a small money limit a call holds what its counted prompt may cost; else its length is the bound."""
+    text = "word " * 50
+    held = []
+    for amount in (10**9, 10**15):
+        async with running_gate(tmp_path / str(amount), limits=(money(amount),)) as running:
+            await running.chat(text)
+            (intended,) = running.of(Intended)
+            held.append(intended.held.input_tokens)
+
+    assert 50 < held[0] < 80
+    assert held[1] > 250
+
+
+@scenario
+async def test_a_known_caller_on_an_unknown_path_is_on_record(tmp_path: Path) -> None:
+    """A path that is not served is refused to everybody, and to a known key as a record of its own."""
+    async with running_gate(tmp_path) as running:
+        for headers in ({"authorization": f"Bearer {secret('caller')}"}, {"authorization": "Bearer nobody"}):
+            answer = await running.client.post("/v1/responses", json={}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "operation_unmetered")
+        await running.until(lambda: len(running.of(Refused)) == 1)
+        (refused,) = running.of(Refused)
+
+        assert (refused.code, refused.who.key) == ("operation_unmetered", "key_caller")
 
 
 @scenario

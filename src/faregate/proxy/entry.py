@@ -64,6 +64,9 @@ def enter(exchange: "Exchange") -> Problem | None:
     if request.problem is not None:
         return request.problem
     if isinstance(operation, Problem):
+        # Nothing is served here; a known caller's attempt is a record all the same.
+        found = identify(request, exchange.snapshot, exchange.gate.peppers, exchange.gate.wall_nanos())
+        exchange.key = None if isinstance(found, Problem) else found
         return operation
     if operation.metered:
         problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report this request id.", close=True)
 
+#: Prompts up to this size are counted where a money limit is tight, larger ones when they would be refused.
+_COUNTED_BYTES_MAX = 4 * 1024
+
 #: Units whose bound shrinks when the prompt is counted instead of measured.
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
 
@@ -207,7 +210,13 @@ class Exchange:
         if whole or not call.has_output:
             # Nearly every call ends here: what it asks for fits.
             amounts = upper_bound(call, tariff, self.input_tokens, whole)
-            reserved = gate.allowances.reserve(self.id, match.standing, amounts, now)
+            standing = match.standing
+            if standing.roomy_for:
+                standing.roomy_for -= 1
+            elif self._worth_counting(target) and gate.allowances.tight(standing, amounts, now):
+                self._count(target)
+                return
+            reserved = gate.allowances.reserve(self.id, standing, amounts, now)
             if type(reserved) is Reservation:
                 self.reservation = reserved
                 self._dispatch(target)
@@ -220,13 +229,22 @@ class Exchange:
             self._dispatch(target)
             return
         if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
-            # Away from a limit the length of the body bounds its tokens well enough; here an exact count may fit.
-            self.counted = True
-            gate.count_tokens(
-                self.dialect.prompt_text(self.body), target.encoding, guarded(self._prompt_counted, self.mistaken)
-            )
+            self._count(target)
             return
         self._refuse_for(outcome, wants, now)
+
+    def _worth_counting(self, target: Target) -> bool:
+        """Whether a count of its tokens, instead of the bound by length, is cheap: short, and not done yet."""
+        return not self.counted and bool(target.encoding) and len(self.body) <= _COUNTED_BYTES_MAX
+
+    def _count(self, target: Target) -> None:
+        """Count the prompt's tokens, then reserve: away from a limit the length of the body bounds them well enough.
+
+        Near one, calls must hold no more than they may cost, or fewer would be let through than the limit has room for.
+        """
+        self.counted = True
+        counted = guarded(self._prompt_counted, self.mistaken)
+        self.gate.count_tokens(self.dialect.prompt_text(self.body), target.encoding, counted)
 
     def _choose_again(self) -> Problem | None:
         """Counting tokens or a failed connection took time: the key, routes, prices and limits of now decide."""

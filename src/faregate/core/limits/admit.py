@@ -38,6 +38,11 @@ EACH_MAX = 1_000_000
 #: Counters of past windows dropped, and limits looked at for past windows, whenever a counter is made. Dropping more
 #: than one for each new one keeps up with any rate; a small number keeps the pause out of sight.
 _DROPPED_PER_NEW = 4
+#: A money limit with room for fewer calls like this one is tight. With more, the room is looked at again before a
+#: ten-thousandth of it can be used up.
+TIGHT_CALLS = 10_000
+#: At the latest after so many calls the room is looked at again.
+_LOOK_AFTER_MAX = 1_000
 _SWEPT_PER_NEW = 16
 
 
@@ -111,7 +116,7 @@ class Standing:
     Whoever asks again and again keeps its standing, so that its limits need not be looked up for each call.
     """
 
-    __slots__ = ("allowances", "generation", "limits", "until", "who")
+    __slots__ = ("allowances", "generation", "limits", "roomy_for", "until", "who")
 
     def __init__(self, who: Attribution, limits: Iterable[CompiledLimit]) -> None:
         self.who = who
@@ -120,6 +125,8 @@ class Standing:
         #: ``allowances`` are right before this moment, for the limits of this generation.
         self.until = 0
         self.generation = 0
+        #: So many calls may pass before ``Allowances.tight`` is asked again.
+        self.roomy_for = 0
 
 
 class Reservation:
@@ -241,6 +248,17 @@ class Allowances:
         for allowance in self._find(standing, [], self._at(now_nanos)):
             room[allowance.unit] = min(room[allowance.unit], allowance.remaining)
         return Amounts(*room)
+
+    def tight(self, standing: Standing, amounts: Amounts, now_nanos: int) -> bool:
+        """Whether some hard money limit has room for few calls like this one, so that a closer bound is worth its time.
+
+        Where none is, ``standing.roomy_for`` says for how many calls that need not be asked again.
+        """
+        calls = self.room(standing, now_nanos).usd // max(1, amounts.usd)
+        if calls < TIGHT_CALLS:
+            return True
+        standing.roomy_for = min(calls // TIGHT_CALLS, _LOOK_AFTER_MAX)
+        return False
 
     # -- changes of the limits, and what the books know ----------------------------------------------------------------
 

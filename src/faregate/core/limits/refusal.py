@@ -12,6 +12,9 @@ from faregate.core.limits.windows import SECOND
 #: Seconds after which trying again makes sense where no window tells: a slot or a balance may be free by then.
 RETRY_SOON_S = 1
 
+#: Units of which a call holds more than it mostly uses.
+_HELD_AT_MOST = frozenset(("usd", "tokens", "input_tokens", "output_tokens"))
+
 
 class Binding(NamedTuple):
     """One limit that a call does not fit, with its figures at that moment, in the limit's unit."""
@@ -99,4 +102,8 @@ def _wait_s(binding: Binding, now_nanos: int) -> int | None:
         return RETRY_SOON_S
     if not binding.resets_at:
         return None
+    amount = binding.limit.amount
+    if amount is not None and binding.limit.unit_name in _HELD_AT_MOST and binding.posted + binding.wanted <= amount:
+        # Only calls under way are in the way; they end long before the window does, and give most of it back.
+        return RETRY_SOON_S
     return max(1, -((now_nanos - binding.resets_at) // SECOND))
