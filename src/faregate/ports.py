@@ -151,7 +151,10 @@ class Books(Protocol):
 
     # -- looking -------------------------------------------------------------------------------------------------------
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
-        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``.
+
+        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
+        """
         ...
 
     def request(self, id: str) -> Row | None:

@@ -22,6 +22,7 @@ def test_a_backup_that_would_do_harm_is_refused(tmp_path: Path) -> None:
     file.write_text("precious")
     refused = command("backup", file, "--data", data)
     assert (refused.code, file.read_text()) == (4, "precious")
+    assert "--force" in refused.err
     assert command("backup", data / "books.sqlite3", "--force", "--data", data).code == 4
     assert command("backup", file, "--force", "--data", data).code == 0
 

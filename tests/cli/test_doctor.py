@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from commands import served
 from console_parts import parts
 from faregate.cli.doctor import health_of
+from faregate.cli.listening import Listener, keep_listeners, read_listeners
 from faregate.cli.main import run
 from faregate.config.folder import DataFolder, take_lock
 from faregate.console.doors import trusted
@@ -115,6 +117,33 @@ def test_a_console_that_is_still_starting_is_waited_for(tmp_path: Path, capsys: 
     lock.release()
 
     assert (seen["console"][0]["state"], seen["gate"][0]["state"]) == ("ok", "ok")
+
+
+def test_a_listener_that_is_gone_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the installation says that it listens it must accept connections: exit 1."""
+    init(tmp_path, capsys)
+    folder = DataFolder(tmp_path / "data")
+    with socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        port = gone.getsockname()[1]
+        with parts(tmp_path) as made, served(trusted(made.app), socket_in=folder.root):
+            keep_listeners(folder, os.getpid(), [Listener("gateway", "127.0.0.1", port, tls=False)])
+            code, seen = looks(tmp_path, capsys)
+
+    assert (code, [look["state"] for look in seen["gateway port"]], "console port" in seen) == (1, ["failed"], False)
+    assert f"127.0.0.1:{port}" in seen["gateway port"][0]["detail"]
+
+
+def test_what_another_process_wrote_of_its_listeners_is_not_believed(tmp_path: Path) -> None:
+    """A file that a killed installation left, or a broken one, says nothing of the one that runs."""
+    folder = DataFolder(tmp_path)
+    before = read_listeners(folder, 7)
+    keep_listeners(folder, 7, [Listener("console", "::1", 4001, tls=True)])
+    found, others = read_listeners(folder, 7), read_listeners(folder, 8)
+    folder.listening.write_text("{")
+
+    assert (found, others) == ([Listener("console", "::1", 4001, tls=True)], [])
+    assert before == read_listeners(folder, 7) == []
 
 
 def test_a_console_that_never_answers_is_given_up(tmp_path: Path) -> None:

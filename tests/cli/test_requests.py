@@ -1,11 +1,13 @@
 """``faregate requests``."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from commands import command, served
 from console_parts import Parts, catalogue_of, opened, parts, refused_call, settled_call
+from faregate.cli.client import PAGE
 from faregate.console.compile import card_rows
 from faregate.console.doors import trusted
 
@@ -63,24 +66,77 @@ def test_what_cannot_be_shown_is_told(running: Parts, words: list[str], code: in
     assert requests(running, *words).code == code
 
 
+@contextlib.contextmanager
+def following(made: Parts, *words: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[int], list[str]]]]:
+    """``requests --follow --json`` as a program, and what reads the ids of its next so many lines."""
+    program = subprocess.Popen(
+        [str(Path(sys.executable).with_name("faregate")), "requests", "--follow", "--json", *words, "--data",
+         str(made.folder / "data")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    lines = program.stdout
+    assert lines is not None
+    deadline = threading.Timer(30, program.kill)
+    deadline.start()
+    try:
+        yield program, lambda count: [json.loads(lines.readline())["id"] for _ in range(count)]
+    finally:
+        deadline.cancel()
+        program.kill()
+        program.communicate()
+
+
 def test_following_prints_what_is_new_until_interrupted(running: Parts) -> None:
     """One line of JSON for each, oldest first; an interrupt ends it quietly."""
     running.journal.add(opened(), *settled_call("req_1"))
     running.project()
-    program = subprocess.Popen(
-        [str(Path(sys.executable).with_name("faregate")), "requests", "--follow", "--json", "--data",
-         str(running.folder / "data")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
-    assert program.stdout is not None
-    try:
-        assert json.loads(program.stdout.readline())["id"] == "req_1"
+    with following(running) as (program, ids):
+        assert ids(1) == ["req_1"]
         running.journal.add(*settled_call("req_2"), refused_call("req_3"))
         running.project()
-        assert [json.loads(program.stdout.readline())["id"] for _ in range(2)] == ["req_2", "req_3"]
+        assert ids(2) == ["req_2", "req_3"]
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=10)
-    finally:
-        program.kill()
-        program.wait()
     assert (program.returncode, err) == (130, "")
+
+
+def test_following_replays_no_history_and_tells_a_call_that_ended_late(running: Parts) -> None:
+    """Of older records only the newest are shown; a long call, older by its id than these, comes at its end."""
+    begun, ended = settled_call("req_0000")
+    calls = [settled_call(f"req_{number:04d}") for number in range(1, 31)]
+    running.journal.add(opened(), begun, *(event for call in calls for event in call))
+    running.project()
+    with following(running, "--limit", "3") as (_, ids):
+        before = ids(3)
+        running.journal.add(ended, *settled_call("req_0031"))
+        running.project()
+        after = ids(2)
+
+    assert (before, after) == (["req_0028", "req_0029", "req_0030"], ["req_0000", "req_0031"])
+
+
+def test_following_loses_nothing_of_more_than_one_page(running: Parts) -> None:
+    """Refusals by the thousand between two looks, among them few that were asked for, are told once each."""
+    running.journal.add(opened(), *settled_call("req_00000"))
+    running.project()
+    wanted = [f"req_{number:05d}" for number in range(1, 2 * PAGE + 11)]
+    with following(running) as (_, all_ids), following(running, "--select", "status=ok") as (_, ok_ids):
+        first = (all_ids(1), ok_ids(1))
+        running.journal.add(*(refused_call(each) for each in wanted), *settled_call("req_99999"))
+        running.project()
+        told = (all_ids(len(wanted) + 1), ok_ids(1))
+        running.journal.add(*settled_call("req_99999a"))
+        running.project()
+        last = (all_ids(1), ok_ids(1))
+
+    assert first == (["req_00000"], ["req_00000"])
+    assert told == ([*wanted, "req_99999"], ["req_99999"])
+    assert last == (["req_99999a"], ["req_99999a"])
+
+
+def test_following_begins_before_there_is_anything(running: Parts) -> None:
+    """The first record of all is told, and a filter that fits nothing yet keeps nothing back."""
+    with following(running) as (_, ids):
+        running.journal.add(opened(), *settled_call("req_1"))
+        running.project()
+        assert ids(1) == ["req_1"]

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from commands import command
+from faregate.cli.built_in import SIMULATED_PRICES
 from faregate.config.folder import DataFolder, take_lock
+from faregate.simulator.steering import PROFILES
 
 PROGRAM = Path(sys.executable).with_name("faregate")
 
@@ -201,6 +203,38 @@ class TestDemo:
 
         assert (done.returncode, told["running"], told["pid"]) == (0, True, demo.process.pid)
         assert {look["state"] for look in told["looks"]} <= {"ok", "skipped"}
+
+    def test_the_doctor_looks_where_it_listens_and_not_where_the_file_says(self, demo: Served, tmp_path: Path) -> None:
+        """Options overrule the configuration: its ports are nobody's business here."""
+        command("init", "--config", tmp_path / "faregate.yaml", "--data", tmp_path / "other")
+        words = [str(PROGRAM), "doctor", "--json", "--data", str(demo.data)]
+        done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+        ports = [look for look in json.loads(done.stdout)["looks"] if look["name"].endswith(" port")]
+
+        assert [(look["name"], look["detail"].split()[0]) for look in ports] == [
+            ("gateway port", demo.gateway),
+            ("console port", demo.console),
+        ]
+        assert (done.returncode, {look["state"] for look in ports}) == (0, {"ok"})
+        assert (demo.data / "listening.json").stat().st_mode & 0o777 == 0o600
+
+    def test_every_model_of_the_simulator_has_a_price(self, demo: Served) -> None:
+        """What its page documents is answered as it is."""
+        secret, embed = demo.line("caller").split()[-1], {"model": "sim-embed", "input": "one two"}
+        told = {
+            name: demo.ask(secret, {**CALL, "model": name})["model"] for name in SIMULATED_PRICES if name != "sim-embed"
+        }
+        vectors = demo.ask(secret, embed, "/v1/embeddings")["data"]
+
+        assert set(SIMULATED_PRICES) == set(PROFILES)
+        assert told == {name: name for name in told}
+        assert len(vectors) == 1
+
+    def test_the_simulator_says_where_it_is(self, demo: Served) -> None:
+        """Its doors are open to whoever tries something out."""
+        url = demo.line("simulator").split()[-1]
+        with urllib.request.urlopen(f"{url}/simulator/state", timeout=10) as answer:
+            assert answer.status == 200
 
     def test_a_second_one_on_the_same_folder_is_told_the_first_ones_pid(self, demo: Served) -> None:
         """L20: exit 1."""

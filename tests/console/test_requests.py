@@ -113,6 +113,22 @@ def test_pages_follow_each_other_without_gap_or_repeat(made: Parts, api: Api) ->
     assert seen == ["req_4", "req_3", "req_2", "req_1"]
 
 
+def test_what_is_new_is_told_in_the_order_of_booking_past_what_filters_leave_out(made: Parts, api: Api) -> None:
+    """Each answer names the record after which to go on, also where it tells none."""
+    fill(made)
+    url = "/api/v1/requests?booked_after="
+    everything, page = api.get(url), api.get(url + "&limit=2")
+    rest = api.get(url + page["booked_until"])
+    nothing = api.get(url + page["booked_until"] + "&team=ops")
+
+    assert [row["id"] for row in everything["data"]] == ["req_1", "req_2", "req_3", "req_4"]
+    assert ([row["id"] for row in page["data"]], page["booked_until"]) == (["req_1", "req_2"], "req_2")
+    assert ([row["id"] for row in rest["data"]], rest["booked_until"]) == (["req_3", "req_4"], "req_4")
+    assert (nothing["data"], nothing["booked_until"], nothing["next_cursor"]) == ([], "req_4", None)
+    assert api.get(url + "req_4") == {"data": [], "next_cursor": None, "booked_until": "req_4"}
+    assert api.get(url + "req_of_nobody", 400)["code"] == "filter_invalid"
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [

@@ -152,6 +152,38 @@ def test_signing_out_wants_the_token_and_ends_the_session(made: Parts) -> None:
     assert 'type="password"' in api.call("GET", "/", headers=cookie).text
 
 
+def test_a_browser_signs_in_and_out_by_the_origin_of_the_page(made: Parts) -> None:
+    """The page lets browsers name its origin; a foreign one, and ``null``, sign nobody in or out."""
+    secret, api = made.admin_key(), Api(made.app)
+    ours = {"origin": "http://console.test"}
+    page = api.call("GET", "/")
+    refused = [
+        api.call("POST", "/login", data={"key": secret}, headers={"origin": origin})
+        for origin in ("null", "", "https://evil.example", "http://console.test.evil.example", "http://console.test:81")
+    ]
+    hostless = api.call("POST", "/login", data={"key": secret}, headers={"origin": "null", "host": ""})
+    opened = api.call("POST", "/login", data={"key": secret}, headers=ours)
+    cookie = {"cookie": opened.headers["set-cookie"].partition(";")[0]}
+    token = csrf_of(api.call("GET", "/", headers=cookie).text)
+    closed = api.call("POST", "/logout", data={"csrf": token}, headers={**cookie, **ours})
+
+    assert page.headers["referrer-policy"] == "same-origin"
+    assert {(each.status_code, each.json()["code"]) for each in (*refused, hostless)} == {(403, "csrf_failed")}
+    assert (opened.status_code, closed.status_code) == (303, 303)
+    assert 'type="password"' in api.call("GET", "/", headers=cookie).text
+
+
+def test_the_last_requests_are_told_briefly(made: Parts) -> None:
+    """A time to the second and the end of the id, with the whole id as its title, so that the charge stays in sight."""
+    whole = "req_01KAJ5D3M0ABCDEFGHJKMNPQRS"
+    made.journal.add(opened(), *settled_call(whole, at=NOON + 123_456_000))
+    made.project()
+    page = Api(trusted(made.app)).call("GET", "/").text
+
+    assert f'<code title="{whole}">…GHJKMNPQRS</code>' in page
+    assert ".123456Z" not in page
+
+
 def test_a_session_reads_the_api_and_changes_it_only_with_its_token(made: Parts) -> None:
     """The cookie alone is not enough for anything that writes."""
     cookie = sign_in(made, made.admin_key())

@@ -238,6 +238,7 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
         "usage of some": books.usage(["user", "run"], START + 5 * MINUTE, START + 30 * MINUTE, team="research"),
         "of a user": books.requests(user="user-1", since=START + 8 * MINUTE, until=START + 29 * MINUTE),
         "of a run": books.requests(run="run-2", newest_first=False),
+        "as booked": books.requests(booked_after="", newest_first=False, limit=1_000),
     }
 
 
@@ -369,6 +370,23 @@ def test_requests_are_paged_and_filtered(books: BooksUnderTest) -> None:
     assert len(books.requests(**several)) == 2
     with pytest.raises(UsageError, match="unknown filter"):
         books.requests(nonsense=1)
+
+
+def test_requests_are_told_in_the_order_of_booking(books: BooksUnderTest) -> None:
+    """A call that ended last is booked last, however early it began; a mark that is no record has nothing after it."""
+
+    def booked(**asked: Any) -> list[str]:
+        return [row["id"] for row in books.requests(newest_first=False, **asked)]
+
+    rare = intended(3, who=attribution(team="rare"))
+    books.project(records([intended(1), intended(2), settled(2), rare, settled(3), settled(1)]))
+
+    assert booked(booked_after="") == [request_id(2), request_id(3), request_id(1)]
+    assert booked(booked_after=request_id(2)) == [request_id(3), request_id(1)]
+    assert booked(booked_after=request_id(2), limit=1) == [request_id(3)]
+    assert booked(booked_after="", team="rare", status="ok") == [request_id(3)]
+    assert books.requests(booked_after="", limit=1)[0]["id"] == request_id(1)
+    assert booked(booked_after=request_id(1)) == booked(booked_after="req_of_nobody") == []
 
 
 def test_filters_find_all_kinds_of_records(books: BooksUnderTest) -> None:

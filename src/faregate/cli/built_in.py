@@ -23,6 +23,8 @@ SIMULATED_PRICES: Mapping[str, tuple[str, str]] = {
     "sim-1": ("2.50", "10"),
     "sim-fast": ("0.15", "0.60"),
     "sim-slow": ("5", "20"),
+    "sim-large": ("2.50", "10"),
+    "sim-embed": ("0.02", "0"),
 }
 SIMULATED_OUTPUT_TOKENS_MAX = 16_384
 

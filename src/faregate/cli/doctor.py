@@ -13,6 +13,7 @@ import typer
 
 from faregate.cli.addresses import url_of
 from faregate.cli.check import catalogue_warnings
+from faregate.cli.listening import Listener, read_listeners
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
 from faregate.config.environment import process_environment
 from faregate.config.findings import Invalid
@@ -20,7 +21,7 @@ from faregate.config.folder import DataFolder, folder_problems, holder_of
 from faregate.config.load import Loaded, load
 from faregate.config.secrets import read_secrets
 from faregate.errors import ConfigError, FaregateError, Unavailable
-from faregate.supervise import FILES_MIN, MADE_AT_SECONDS, Address, check_address
+from faregate.supervise import FILES_MIN, MADE_AT_SECONDS, check_address
 
 CONFIG_DEFAULT = Path("faregate.yaml")
 
@@ -36,6 +37,7 @@ PROBE_SECONDS_MAX = 3.0
 #: A console that does not answer, or has no word from the gate, may be starting: so long it is waited for.
 STARTING_SECONDS_MAX = 10.0
 STARTING_RETRY_SECONDS = 0.1
+LISTENERS_SECONDS_MAX = 1.0
 
 MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
 
@@ -49,7 +51,7 @@ class Look(NamedTuple):
 
 
 def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Json = False) -> int:
-    """Look at an installation: exit 0 well, 1 something is wrong, 3 nothing runs."""
+    """Look at an installation: exit 0 well (but read the warnings), 1 something is wrong, 3 nothing runs."""
     folder = DataFolder(data.absolute())
     holder = holder_of(folder) if folder.root.is_dir() else None
     loaded, looks = _configuration(config)
@@ -57,7 +59,7 @@ def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Js
         *_folder(folder),
         *_machine(),
         _lock(folder, holder),
-        *(_running(folder, loaded) if holder is not None else _stopped(folder, loaded)),
+        *(_running(folder, holder, loaded) if holder is not None else _stopped(folder, loaded)),
     ]
     failed = any(look.state == "failed" for look in looks)
     if json:
@@ -98,7 +100,7 @@ def _folder(folder: DataFolder) -> Iterator[Look]:
         room = os.statvfs(folder.root)
         yield Look("data folder", "ok", f"{folder.root}, {room.f_bavail * room.f_frsize >> 20} MiB free")
     yield _secrets(folder)
-    private = [folder.books, folder.first_run, folder.console_socket, folder.gate_socket, folder.lock]
+    private = [folder.books, folder.first_run, folder.listening, folder.console_socket, folder.gate_socket, folder.lock]
     open_to_others = [path for path in private if path.exists() and _mode(path) & (stat.S_IRWXG | stat.S_IRWXO)]
     for path in open_to_others:
         yield Look("file modes", "failed", f"{path} is open to other users (mode {_mode(path):04o}); chmod 600 {path}")
@@ -163,13 +165,14 @@ async def health_of(folder: DataFolder, within_s: float = STARTING_SECONDS_MAX) 
         await asyncio.sleep(STARTING_RETRY_SECONDS)
 
 
-def _running(folder: DataFolder, loaded: Loaded | None) -> list[Look]:
+def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Look]:
     """What the running installation says about itself."""
     looks: list[Look] = []
     try:
         health = asyncio.run(health_of(folder))
     except FaregateError as error:
-        return [Look("console", "failed", f"{folder.console_socket}: {error.message}")]
+        looks.append(Look("console", "failed", f"{folder.console_socket}: {error.message}"))
+        return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
     looks.append(Look("console", "ok", f"answers on {folder.console_socket}, version {health['version']}"))
     for part in ("books", "projector", "gate"):
         said: dict[str, Any] = health[part]
@@ -182,9 +185,7 @@ def _running(folder: DataFolder, loaded: Loaded | None) -> list[Look]:
         looks.append(_backlog(gate["backlog_bytes"]))
     if gate.get("unknown_count"):
         looks.append(Look("unknowns", "warning", f"{gate['unknown_count']} calls, {gate['unknown']} dollars held"))
-    if loaded is not None:
-        looks += asyncio.run(_ports_answer(loaded))
-    return looks
+    return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
 
 
 def _backlog(size: int) -> Look:
@@ -192,31 +193,51 @@ def _backlog(size: int) -> Look:
     return Look("journal", state, f"{size} bytes are not in the books yet")
 
 
-async def _ports_answer(loaded: Loaded) -> list[Look]:
-    config = loaded.config
-    looks: list[Look] = []
-    for name, listener in (("gateway", config.gateway), ("console", config.console)):
-        url = url_of(listener.host, listener.port, tls=listener.tls is not None)
-        try:
-            async with asyncio.timeout(PROBE_SECONDS_MAX):
-                _, writer = await asyncio.open_connection(listener.host, listener.port)
-            writer.close()
-            looks.append(Look(f"{name} port", "ok", f"{url} accepts connections"))
-        except OSError as error:
-            why = "does not accept connections" if isinstance(error, ConnectionError) else str(error).lower()
-            looks.append(Look(f"{name} port", "warning", f"{url}: {why}; was it started on another port?"))
-    return looks
+async def _ports_answer(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Look]:
+    """Whether connections are accepted where the installation listens; where it did not say, where it should."""
+    kept = await _told_listeners(folder, holder)
+    return [await _accepts(listener, "failed" if kept else "warning") for listener in kept or _configured(loaded)]
+
+
+async def _told_listeners(folder: DataFolder, holder: int) -> list[Listener]:
+    """What ``serve`` wrote once everything listened, which may be a moment after the console answers."""
+    give_up_at = time.monotonic() + LISTENERS_SECONDS_MAX
+    while True:
+        kept = read_listeners(folder, holder)
+        if kept or time.monotonic() >= give_up_at:
+            return kept
+        await asyncio.sleep(STARTING_RETRY_SECONDS)
+
+
+def _configured(loaded: Loaded | None) -> list[Listener]:
+    if loaded is None:
+        return []
+    named = (("gateway", loaded.config.gateway), ("console", loaded.config.console))
+    return [Listener(name, each.host, each.port, each.tls is not None) for name, each in named]
+
+
+async def _accepts(listener: Listener, otherwise: str) -> Look:
+    """Whether a listener accepts a connection; ``otherwise`` is the state of one that does not."""
+    name, url = f"{listener.role} port", url_of(listener.host, listener.port, tls=listener.tls)
+    try:
+        async with asyncio.timeout(PROBE_SECONDS_MAX):
+            _, writer = await asyncio.open_connection(listener.host, listener.port)
+        writer.close()
+    except OSError as error:
+        why = "does not accept connections" if isinstance(error, ConnectionError) else str(error).lower()
+        advice = "see the log" if otherwise == "failed" else "was it started on another port?"
+        return Look(name, otherwise, f"{url}: {why or 'no answer'}; {advice}")
+    return Look(name, "ok", f"{url} accepts connections")
 
 
 def _stopped(folder: DataFolder, loaded: Loaded | None) -> Iterator[Look]:
     """What can be seen of an installation that does not run."""
-    if loaded is not None:
-        for name, listener in (("gateway", loaded.config.gateway), ("console", loaded.config.console)):
-            try:
-                check_address(Address(name, listener.host, listener.port))
-                yield Look(f"{name} port", "ok", f"{listener.port} is free")
-            except FaregateError as error:
-                yield Look(f"{name} port", "failed", error.message)
+    for listener in _configured(loaded):
+        try:
+            check_address(listener.address)
+            yield Look(f"{listener.role} port", "ok", f"{listener.port} is free")
+        except FaregateError as error:
+            yield Look(f"{listener.role} port", "failed", error.message)
     if folder.books.exists():
         from faregate.assembly.offline import look
 

@@ -2,11 +2,11 @@
 
 import json as json_text
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from faregate.cli.client import AdminClient, Where, connect, segment
+from faregate.cli.client import PAGE, AdminClient, Where, connect, segment
 from faregate.cli.output import Json, emit, emit_json, flush, table
 from faregate.cli.words import pairs
 from faregate.errors import UsageError
@@ -17,9 +17,6 @@ _COLUMNS = (
 
 #: A record is in the books about half a second after its call.
 POLL_SECONDS = 0.5
-
-#: Ids remembered while following: records of one moment can appear in any order.
-_SEEN_MAX = 10_000
 
 
 def command(
@@ -40,10 +37,10 @@ def command(
         if request is not None:
             _show(client.call("GET", f"/requests/{segment(request)}"), as_json=json)
             return
-        rows = client.call("GET", "/requests", query={**query, "limit": str(limit)})["data"]
         if follow:
-            _follow(client, query, rows[::-1], as_json=json)
-        elif json:
+            _follow(client, query, limit, as_json=json)
+        rows = client.call("GET", "/requests", query={**query, "limit": str(limit)})["data"]
+        if json:
             emit_json(rows)
         else:
             table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
@@ -66,19 +63,27 @@ def _text(value: object) -> object:
     return json_text.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
-def _follow(client: AdminClient, query: dict[str, str | None], rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows as lines, then what is new, for ever."""
-    seen: dict[str, None] = {}
+def _follow(client: AdminClient, query: dict[str, str | None], limit: int, *, as_json: bool) -> NoReturn:
+    """Print the newest rows as lines, then each that comes into the books, once, for ever.
+
+    Records come in the order in which calls end, so neither their ids nor their times say which are new.
+    """
+    newest = client.call("GET", "/requests", query={"limit": "1"})["data"]
+    mark = newest[0]["id"] if newest else ""
+    rows = client.call("GET", "/requests", query={**query, "limit": str(limit)})["data"][::-1]
+    shown = {row["id"] for row in rows}
+    more_waits = False
     while True:
         for row in rows:
-            seen[row["id"]] = None
             if as_json:
                 emit_json(row)
             else:
                 emit("  ".join("-" if row[name] is None else str(row[name]) for name in _COLUMNS))
         flush()
-        while len(seen) > _SEEN_MAX:
-            del seen[next(iter(seen))]
-        time.sleep(POLL_SECONDS)
-        newest = client.call("GET", "/requests", query={**query, "limit": "1000"})["data"]
-        rows = [row for row in reversed(newest) if row["id"] not in seen]
+        if not more_waits:
+            time.sleep(POLL_SECONDS)
+        page = client.call("GET", "/requests", query={**query, "limit": str(PAGE), "booked_after": mark})
+        mark = page["booked_until"]
+        # Only what was there at the start can come a second time.
+        rows = [row for row in page["data"] if row["id"] not in shown]
+        more_waits = len(page["data"]) == PAGE

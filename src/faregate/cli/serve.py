@@ -12,6 +12,7 @@ from faregate import logs, supervise
 from faregate.assembly.parts import Wanted, parts_of
 from faregate.cli import built_in
 from faregate.cli.addresses import HostPort, read_address, url_of
+from faregate.cli.listening import Listener, forget_listeners, keep_listeners
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, flush, say
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder, prepare, take_lock
@@ -127,6 +128,7 @@ class _Start:
         if lock.recovered_pid is not None:
             say(f"recovered lock of dead pid {lock.recovered_pid}")
         try:
+            forget_listeners(folder)
             orphans = lock.recovered_pid is not None
             addresses = [
                 Address("gateway", config.gateway.host, self._gateway_port),
@@ -150,6 +152,7 @@ class _Start:
             supervisor = Supervisor(parts_of(wanted, _url), orphans=orphans)
             return asyncio.run(supervisor.run(lambda ports: self._greet(folder, ports)))
         finally:
+            forget_listeners(folder)
             lock.release()
 
     def _secrets(self, folder: DataFolder) -> Kept:
@@ -173,8 +176,11 @@ class _Start:
     async def _greet(self, folder: DataFolder, ports: Ports) -> None:
         """Say where everything is, and on a first run the keys to it."""
         config = self._loaded.config
-        gateway_url = _url(config.gateway.host, ports["gate"], config.gateway.tls is not None)
-        console_url = _url(config.console.host, ports["console"], config.console.tls is not None)
+        gateway = Listener("gateway", config.gateway.host, ports["gate"], config.gateway.tls is not None)
+        console = Listener("console", config.console.host, ports["console"], config.console.tls is not None)
+        keep_listeners(folder, os.getpid(), [gateway, console])
+        gateway_url = _url(gateway.host, gateway.port, gateway.tls)
+        console_url = _url(console.host, console.port, console.tls)
         if not (self._demo or self._first_run):
             if self._as_json:
                 emit_json({"gateway": gateway_url, "console": console_url, "data": str(folder.root)})
@@ -190,11 +196,15 @@ class _Start:
         await wait_ready(gateway_url)
         keys = await first_keys(folder, api)
         model = self._source.model if self._source is not None else built_in.FIRST_MODEL
+        urls = {"gateway": gateway_url, "console": console_url}
+        if self._source is not None and self._source.simulator_port is not None:
+            urls["simulator"] = _url("127.0.0.1", self._source.simulator_port, False)
         if self._as_json:
-            emit_json({"gateway": gateway_url, "console": console_url, "admin": keys.admin, "caller": keys.caller})
+            emit_json({**urls, "admin": keys.admin, "caller": keys.caller})
         else:
-            about = f"\n{self._source.about}" if self._source is not None else ""
-            emit(f"gateway    {gateway_url}\nconsole    {console_url}{about}")
+            emit("\n".join(f"{name:<10} {url}" for name, url in urls.items()))
+            if self._source is not None:
+                emit(self._source.about)
             emit(f"admin key  {keys.admin}\ncaller key {keys.caller}\n")
             emit(curl_line(gateway_url, keys.caller, model))
         flush()

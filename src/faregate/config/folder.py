@@ -73,6 +73,11 @@ class DataFolder(NamedTuple):
         """Keys of ``make run``, printed again at its next start."""
         return self.root / "first-run.json"
 
+    @property
+    def listening(self) -> Path:
+        """Where ``serve`` listens, while it does."""
+        return self.root / "listening.json"
+
 
 def prepare(root: Path) -> DataFolder:
     """Make the data folder if its parent is there, and check that an installation can live in it.

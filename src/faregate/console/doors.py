@@ -40,7 +40,8 @@ _OPEN_API: Final = frozenset({"/api/openapi.json"})
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    # Under ``no-referrer`` browsers call the origin of the page's own forms ``null``, which nobody may be.
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (
         b"content-security-policy",

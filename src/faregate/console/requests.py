@@ -32,6 +32,10 @@ FILTERS: Final = {
     "price_version": "price_version",
 }
 
+#: Asks for what came into the books after a record. A long call is booked long after later, shorter ones, so whoever
+#: follows what happens must not go by ids or times.
+BOOKED_AFTER: Final = "booked_after"
+
 
 def shape(row: Row) -> dict[str, Any]:
     """A request record as the API shows it."""
@@ -149,12 +153,31 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
 async def list_requests(request: Request) -> dict[str, Any]:
     """Records, newest first; filters: every identity, ``model``, ``status``, ``code``, ``tag.NAME``, ``since`` …"""
     console = console_of(request)
-    page = read_page(request, FILTERS, tags=True, times=True)
+    page = read_page(request, [*FILTERS, BOOKED_AFTER], tags=True, times=True)
     filters = {FILTERS.get(name, name): value for name, value in page.filters.items()}
     if filters.get("status", "ok") not in STATUSES:
         raise ApiProblem("filter_invalid", f"expected one of {', '.join(STATUSES)}", field="status")
+    if BOOKED_AFTER in filters:
+        return await in_thread(lambda: _booked(console, page.limit, filters))
     rows = await in_thread(lambda: console.books.requests(after=page.after, limit=page.limit + 1, **filters))
     return page_of(request, page, rows, shape)
+
+
+def _booked(console: Console, limit: int, filters: dict[str, Any]) -> dict[str, Any]:
+    """Records in the order of booking, and after which one to ask for the next: past all that the filters left out."""
+    mark = filters[BOOKED_AFTER]
+    if mark and console.books.request(mark) is None:
+        raise ApiProblem("filter_invalid", "there is no such request", field=BOOKED_AFTER)
+    last = console.books.requests(limit=1, booked_after=mark)
+    rows = console.books.requests(limit=limit, newest_first=False, **filters)
+    until = rows[-1]["id"] if rows else mark
+    if len(rows) < limit:
+        until = last[0]["id"] if last else mark
+        # What was booked between the two looks comes next time, and only then.
+        later = console.books.requests(limit=limit, newest_first=False, **{**filters, BOOKED_AFTER: until})
+        left = {row["id"] for row in later}
+        rows = [row for row in rows if row["id"] not in left]
+    return {"data": [shape(row) for row in rows], "next_cursor": None, "booked_until": until}
 
 
 @router.get("/{request_id}")

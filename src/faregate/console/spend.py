@@ -25,12 +25,15 @@ from faregate.console.state import Console
 from faregate.console.texts import second_text, time_text
 from faregate.console.writing import console_of
 from faregate.core import money
+from faregate.ports import Row
 
 router = APIRouter(include_in_schema=False)
 
 LIMITS_SHOWN: Final = 50
 REQUESTS_SHOWN: Final = 25
 SPEND_ROWS_SHOWN: Final = 100
+#: Ids begin with their time, and so end in what differs.
+ID_CHARACTERS_SHOWN: Final = 10
 
 _HERE: Final = Path(__file__).parent
 _FORM_BYTES_MAX: Final = 4_096
@@ -71,7 +74,11 @@ async def _form(request: Request) -> dict[str, str]:
 def _same_origin(request: Request) -> bool:
     """Whether a form was sent by a page of ours; old browsers that send no Origin still need the token or the key."""
     origin = request.headers.get("origin")
-    return origin is None or origin.partition("://")[2] == request.headers.get("host", "")
+    if origin is None:
+        return True
+    # ``null`` has no host: it must not equal the empty one of a request without any.
+    host = origin.partition("://")[2]
+    return host != "" and host == request.headers.get("host", "")
 
 
 def _bar(shown: dict[str, Any]) -> int:
@@ -84,6 +91,13 @@ def _bar(shown: dict[str, Any]) -> int:
     else:
         amount, used = shown["amount"], shown["posted"] + shown["held"]
     return 100 if amount == 0 else max(0, min(100, used * 100 // amount))
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """A record as the page shows it: its time to the second, and of its id what tells it from its neighbours."""
+    request_id = str(row["id"])
+    kept = request_id if len(request_id) <= ID_CHARACTERS_SHOWN else f"…{request_id[-ID_CHARACTERS_SHOWN:]}"
+    return {**request_shape(row), "created_at": second_text(row["created_at"]), "short_id": kept}
 
 
 async def _facts(console: Console) -> dict[str, Any]:
@@ -107,7 +121,7 @@ async def _facts(console: Console) -> dict[str, Any]:
         "rows": rows[:SPEND_ROWS_SHOWN],
         "rows_hidden": max(0, len(rows) - SPEND_ROWS_SHOWN),
         "limits": limits,
-        "records": [request_shape(row) for row in records],
+        "records": [_line(row) for row in records],
         "health": await health.detail(console),
     }
 

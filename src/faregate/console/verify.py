@@ -101,7 +101,7 @@ def _target(console: Console, wanted: NewBackup) -> Path:
     if target.is_dir():
         raise ApiProblem("field_range", "is a folder; name a file", field="file")
     if target.exists() and not wanted.force:
-        raise Unsafe("this file exists", hint="name another one, or send force")
+        raise Unsafe("this file exists", hint="name another one, or replace it with --force (in the API: force)")
     return target
 
 

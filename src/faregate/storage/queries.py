@@ -267,20 +267,22 @@ def request_list(
     tag_of: TagOf,
     where: Whereabouts | None = None,
 ) -> Select[Any]:
-    """Request records in the order of their ids, which is that of their making.
+    """Request records in the order of their ids, which is that of their making; with ``booked_after``, of booking.
 
     ``where`` is the answer to ``whereabouts``: it decides how they are looked for, and nothing else.
 
     Raises:
-        UsageError: a filter that is neither a column, ``since``, ``until`` nor ``tag.NAME``.
+        UsageError: a filter that is neither a column, ``since``, ``until``, ``booked_after`` nor ``tag.NAME``.
     """
     since, until = filters.get("since", 0), filters.get("until", 0)
     chosen = _span(requests.c.created_at, since, until) + _in_run(filters)
     for name, value in filters.items():
         if name.startswith(TAG_PREFIX):
             chosen.append(_matches(tag_of(name[len(TAG_PREFIX) :]), value))
-        elif name not in ("since", "until", *SET_DIMENSIONS):
+        elif name not in ("since", "until", "booked_after", *SET_DIMENSIONS):
             chosen.append(_matches(record_column(name), value))
+    if "booked_after" in filters:
+        return _booked_after(filters, chosen, limit, newest_first)
     if after:
         chosen.append(requests.c.id < after if newest_first else requests.c.id > after)
     table: FromClause = _RECORDS
@@ -301,6 +303,20 @@ def request_list(
     order = _PLAIN_ID if few else requests.c.id
     statement = _record_columns().select_from(table).where(*chosen)
     return statement.order_by(order.desc() if newest_first else order).limit(min(limit, LISTING_MAX))
+
+
+def _booked_after(
+    filters: Mapping[str, Any], chosen: list[ColumnElement[bool]], limit: int, newest_first: bool
+) -> Select[Any]:
+    """Records that came into the books after the one of that id, or all where it is empty, in the order of booking."""
+    if filters["booked_after"]:
+        mark = select(requests.c.number).where(requests.c.id == filters["booked_after"]).scalar_subquery()
+        chosen.append(requests.c.number > mark)
+    if (sets := _sets(filters)) is not None:
+        chosen.append(requests.c.dimensions.in_(sets))
+    statement = _record_columns().select_from(_RECORDS).where(*chosen)
+    order = requests.c.number.desc() if newest_first else requests.c.number
+    return statement.order_by(order).limit(min(limit, LISTING_MAX))
 
 
 def _in_run(filters: Mapping[str, object]) -> list[ColumnElement[bool]]:

@@ -175,14 +175,26 @@ class MemoryBooks:
 
     # -- looking ------------------------------------------------------------------------------------------------------
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
-        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
-        tests = [_request_test(name, value) for name, value in filters.items()]
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``.
+
+        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
+        """
+        tests = [_request_test(name, value) for name, value in filters.items() if name != "booked_after"]
         found = []
-        for id in sorted(self._requests, reverse=newest_first):
+        for id in self._ids(filters, newest_first):
             row = self._requests[id]
             if not (after and (id >= after if newest_first else id <= after)) and all(test(row) for test in tests):
                 found.append(dict(row))
         return found[: min(limit, LISTING_MAX)]
+
+    def _ids(self, filters: Mapping[str, object], newest_first: bool) -> list[str]:
+        """Ids in their order, or those of ``booked_after`` in the order of booking."""
+        if "booked_after" not in filters:
+            return sorted(self._requests, reverse=newest_first)
+        ids, mark = list(self._requests), str(filters["booked_after"])
+        if mark:
+            ids = ids[ids.index(mark) + 1 :] if mark in self._requests else []
+        return ids[::-1] if newest_first else ids
 
     def request(self, id: str) -> Row | None:
         """One request record."""

@@ -155,7 +155,10 @@ class SqliteBooks:
 
     # -- looking ------------------------------------------------------------------------------------------------------
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
-        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``."""
+        """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``.
+
+        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
+        """
         whereabouts = queries.whereabouts(filters)
         with self._reading() as connection:
             where = queries.Whereabouts(*connection.execute(whereabouts).one()) if whereabouts is not None else None
