@@ -405,3 +405,18 @@ def test_no_room_for_a_segment(folder: Path) -> None:
     journal.append(refused(1))
     journal.close()
     assert everything(folder)[1:] == [refused(1)]
+
+
+def test_a_segment_is_never_filled_to_its_last_byte(folder: Path) -> None:
+    """Whatever the size of a segment, one that was rolled has room left: by that a power cut's tear is found."""
+    for size in range(6_000, 6_060):
+        here = folder / str(size)
+        journal = journal_in(here, segment_bytes=size)
+        for n in range(120):
+            journal.append(settled(n))
+        first, *rest = list_segments(here)
+        lengths = [after.first - before.first for before, after in zip([first, *rest], rest, strict=False)]
+        journal.close()
+
+        assert len(lengths) > 1
+        assert max(lengths) < size

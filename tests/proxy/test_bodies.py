@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from faregate.control import Load
-from faregate.core.ledger.events import Lost, Settled
+from faregate.core.ledger.events import Intended, Lost, Settled
 from faregate.journal.answers import FileAnswerStore
 from faregate.ports import StoredAnswer
 from gates import RunningGate, allowances, key, money, provider, running_gate, scenario, secret
@@ -146,6 +148,37 @@ async def test_all_bodies_together_have_a_bound(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_a_fast_beginning_buys_no_silence(tmp_path: Path) -> None:
+    """A body that comes fast and then stalls is ended when it has stalled, and takes no memory any more."""
+    async with running_gate(tmp_path, body_grace_ms=300) as running:
+        reader, writer = await dial(running)
+        writer.write(head(500_000) + b"x" * 400_000)
+
+        assert await status(reader) == 408
+        writer.close()
+        await running.until(lambda: running.gate.connections == 0)
+        assert running.gate.held_bytes == 0
+
+
+@scenario
+async def test_small_bodies_pass_while_large_ones_fill_the_bound(tmp_path: Path) -> None:
+    """A short call in two packets needs none of the memory that large bodies share."""
+    async with running_gate(tmp_path, held_bodies_bytes_max=50_000, held_body_bytes_max=50_000) as running:
+        _, large = await dial(running)
+        large.write(head(100_000) + b"x" * 49_000)
+        await running.until(lambda: running.gate.held_bytes == 49_000)
+        reader, writer = await dial(running)
+        whole = body("x" * 2_000)
+        writer.write(head(len(whole)) + whole[:1_500])
+        await asyncio.sleep(0.05)
+        writer.write(whole[1_500:])
+
+        assert await status(reader) == 200
+        large.close()
+        writer.close()
+
+
+@scenario
 async def test_a_slow_body_is_the_same_call(tmp_path: Path) -> None:
     """A body in many pieces behind its head is one call, and the next on the same connection another."""
     async with running_gate(tmp_path) as running:
@@ -269,6 +302,37 @@ async def test_a_key_revoked_while_tokens_are_counted(tmp_path: Path) -> None:
         assert counting.result()
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_revoked")
         assert (await allowances(running))["lim_money"] == (0, 0)
+
+
+@scenario
+async def test_a_deployment_changed_while_tokens_are_counted(tmp_path: Path) -> None:
+    """What was counted for one deployment says nothing about another: the new one's own bound is held."""
+    async with running_gate(tmp_path, limits=(money(10**9),)) as running:
+        go_on = threading.Event()
+        running.gate._counting.submit(go_on.wait)
+        waiting = asyncio.create_task(running.chat("word " * 50))
+        await running.until(lambda: running.gate._counting._work_queue.qsize() == 1)
+        catalogue = running.gate.snapshot.catalogue
+        other = structs.replace(catalogue.deployments[0], encoding="")
+        await running.ask(Load(2, False, (), (), (), (), structs.replace(catalogue, deployments=(other,))))
+        go_on.set()
+        answer = await waiting
+
+        assert answer.status_code == 200
+        (intended,) = running.of(Intended)
+        assert intended.held.input_tokens > 250
+
+
+@scenario
+async def test_what_cannot_fit_is_refused_without_a_count(tmp_path: Path) -> None:
+    """Where not even the answer fits, a large prompt is refused at once: counting it would keep others waiting."""
+    async with running_gate(tmp_path, limits=(money(0),)) as running:
+        go_on = threading.Event()
+        running.gate._counting.submit(go_on.wait)
+        answer = await asyncio.wait_for(running.chat("word " * 5_000), 5)
+        go_on.set()
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "budget_exhausted")
 
 
 def test_a_key_with_very_many_names_pushes_out_its_own(tmp_path: Path) -> None:

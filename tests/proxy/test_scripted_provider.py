@@ -214,9 +214,19 @@ async def test_nothing_follows_an_answer_that_has_ended(tmp_path: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"state": "revoked"}, 401, "key_revoked"),
+        ({"models": ("other",)}, 403, "model_forbidden"),
+        ({"operations": ("embeddings",)}, 403, "operation_forbidden"),
+    ],
+)
 @scenario
-async def test_a_key_revoked_while_its_connection_is_opened(tmp_path: Path) -> None:
-    """Opening a connection takes time; a key that was revoked meanwhile is refused, and nothing is sent."""
+async def test_a_key_changed_while_its_connection_is_opened(
+    tmp_path: Path, change: dict[str, Any], status: int, code: str
+) -> None:
+    """Opening a connection takes time; a key that may no longer make the call is refused, and nothing is sent."""
     opened = asyncio.Event()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -233,11 +243,11 @@ async def test_a_key_revoked_while_its_connection_is_opened(tmp_path: Path) -> N
     async with running_gate(tmp_path, providers=(through,), limits=(money(10**10),)) as running:
         waiting = asyncio.create_task(running.chat())
         await running.until(lambda: running.gate.allowances.open_count == 1)
-        await running.ask(Load(2, False, (key(state="revoked"),), (), (), ()))
+        await running.ask(Load(2, False, (key(**change),), (), (), ()))
         opened.set()
         answer = await waiting
 
-        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_revoked")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert (await allowances(running))["lim_money"] == (0, 0)
     proxy.close()
 

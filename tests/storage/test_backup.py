@@ -186,7 +186,8 @@ def repacked(file: Path, scratch: Path, **changed: object) -> Path:
     manifest = msgspec.json.decode((scratch / "manifest.json").read_bytes())
     (scratch / "manifest.json").write_bytes(msgspec.json.encode({**manifest, **changed}))
     target = scratch / "changed.tar"
-    subprocess.run(["tar", "-cf", target, "-C", scratch, "manifest.json", "books.sqlite3"], check=True)
+    members = ["manifest.json", "books.sqlite3", *(["audit.jsonl"] if (scratch / "audit.jsonl").exists() else [])]
+    subprocess.run(["tar", "-cf", target, "-C", scratch, *members], check=True)
     return target
 
 
@@ -235,3 +236,26 @@ def test_restoring_over_something_is_refused(tmp_path: Path, books: SqliteBooks)
     with pytest.raises(Conflict, match="exists already"):
         backup.restore_into(tmp_path / "third", file, start_at)
     assert os.listdir(tmp_path / "third") == ["audit.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"trail_bytes": 0},
+        {"trail_bytes": 0, "trail_sha256": ""},
+        {"trail_sha256": ""},
+        {"position": -7},
+        {"position": 2**63 - 1},
+        {"epoch": -1},
+    ],
+)
+def test_a_manifest_that_leaves_the_trail_out_or_lies_outside_is_refused(
+    tmp_path: Path, books: SqliteBooks, lie: dict[str, object]
+) -> None:
+    """No edit of the manifest restores books without their audit trail, or at a place that no journal has."""
+    (tmp_path / "live" / "audit.jsonl").write_bytes(b"one line\n")
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    lying = repacked(tmp_path / "backup.tar", tmp_path / "scratch", **lie)
+    with pytest.raises(Failed, match="manifest"):
+        backup.restore_into(tmp_path / "new", lying, start_at)

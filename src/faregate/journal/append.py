@@ -196,21 +196,22 @@ class FileJournal:
             raise Unavailable("the journal is closed")
         if self._sync.failure:
             raise Unavailable(self._sync.failure)
-        if size > self._segment_bytes:
+        if size >= self._segment_bytes:
             raise Failed(f"a journal record of {size} bytes exceeds a segment of {self._segment_bytes}")
         end, capacity = self._used + size, self._segment.capacity
         wanted = end if type(event) in _USES_RESERVE else end + self._reserve_bytes
         # Only the disk may say that it is full: where it has not been asked it is asked now. Once it has refused, the
         # sync thread asks again.
         if (
-            wanted > capacity
+            wanted >= capacity
             and not self._spare.ready
             and (self._spare.refused or not self._spare.prepare(durably=False))
         ):
             raise _full()
-        if end > capacity:
+        # A segment is never filled to its last byte: one of full length is one that is not cut yet (``_put_away``).
+        if end >= capacity:
             self._roll()
-        self._limit = self._segment.capacity - (0 if self._spare.ready else self._reserve_bytes)
+        self._limit = self._segment.capacity - (1 if self._spare.ready else self._reserve_bytes)
 
     def _roll(self) -> None:
         """Go on in the spare segment."""

@@ -228,10 +228,17 @@ class Exchange:
             self.cap = outcome.cap
             self._dispatch(target)
             return
-        if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding:
+        if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding and self._may_fit(match, now):
             self._count(target)
             return
         self._refuse_for(outcome, wants, now)
+
+    def _may_fit(self, match: Match, now: int) -> bool:
+        """Whether there is room for the answer alone: else no count of the prompt helps, however long it takes."""
+        cap = self.call.output_cap
+        least = upper_bound(self.call, self.tariff, 0, self.gate.settings.min_answer_tokens if cap is None else cap)
+        room = self.gate.allowances.room(match.standing, now)
+        return all(wanted <= left for wanted, left in zip(least, room, strict=True))
 
     def _worth_counting(self, target: Target) -> bool:
         """Whether a count of its tokens, instead of the bound by length, is cheap: short, and not done yet."""
@@ -250,12 +257,22 @@ class Exchange:
         """Counting tokens or a failed connection took time: the key, routes, prices and limits of now decide."""
         self.snapshot = self.gate.snapshot
         self.match = None
+        before = self.target
         problem = identified(self) or self._choose()
         failed = {attempt.deployment for attempt in self.attempts}
         self.candidates = tuple(target for target in self.candidates if target.name not in failed)
         if problem is None and not self.candidates:
             problem = Problem("model_not_found", f"Model {self.call.model[:64]!r} has no deployment left.", "model")
+        if self.candidates and self.candidates[0] is not before:
+            self._start_over()
         return problem
+
+    def _start_over(self) -> None:
+        """Another deployment has its own maximum, its own tokenizer and its own limits."""
+        self.cap = 0
+        self.input_tokens = self.call.input_tokens_max
+        self.counted = False
+        self.match = None
 
     def _wants(self, match: Match) -> Wants:
         assert self.target is not None
@@ -338,9 +355,14 @@ class Exchange:
             return
         refused = gate.closed_for
         if self.snapshot is not gate.snapshot:
-            # Opening the connection took time: the key may have been revoked meanwhile.
-            self.snapshot = gate.snapshot
-            refused = refused or identified(self)
+            # Opening the connection took time: what was changed meanwhile decides.
+            refused = refused or self._choose_again()
+            if refused is None and self.candidates[0] is not target:
+                target.pool.give_back(connection)
+                self._release()
+                self._reserve()
+                return
+            self.match = match
         if refused is not None:
             target.pool.give_back(connection)
             self.refuse(refused)
@@ -409,11 +431,7 @@ class Exchange:
         waited = (gate.monotonic_nanos() - self.started) // 1000
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         self._release()
-        # The next one has its own maximum and its own tokenizer.
-        self.cap = 0
-        self.input_tokens = self.call.input_tokens_max
-        self.counted = False
-        self.match = None
+        self._start_over()
         self.candidates = self.candidates[1:]
         if self.client is None:
             self._client_left()

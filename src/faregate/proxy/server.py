@@ -34,6 +34,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_admitted",
         "_body_held",
+        "_body_seen",
         "_closing",
         "_closing_since",
         "_gate",
@@ -59,6 +60,8 @@ class ClientConnection(asyncio.Protocol):
         #: The request whose head was found worth its body, and the bytes of that body that are counted.
         self._admitted: Request | None = None
         self._body_held = 0
+        #: How many bytes of the body had come at the last look at its speed.
+        self._body_seen = 0
         #: Bytes of answers that wait for a client that reads slowly.
         self._unread = 0
         self._closing = False
@@ -118,7 +121,8 @@ class ClientConnection(asyncio.Protocol):
         if self._admitted is not request:
             problem = admissible(gate, request)
             self._admitted = request
-        if self._over_bound(parser.body_bytes):
+        # Small ones are bounded by the number of connections, as those that come in one piece.
+        if parser.body_bytes > COUNTED_BYTES and self._over_bound(parser.body_bytes):
             problem = problem or _TOO_MANY_BODIES
         if problem is not None:
             parser.refuse(problem)
@@ -257,13 +261,16 @@ class ClientConnection(asyncio.Protocol):
             self._head_since = 0.0
         elif parser.mid_request:
             if not self._head_since:
-                self._head_since = now
+                self._head_since, self._body_seen = now, 0
             age = now - self._head_since
             if not parser.in_body:
                 if age > settings.header_timeout_ms / 1000:
                     self.fail(Problem("header_timeout", "Headers arrived too slowly.", close=True))
-            elif age > settings.body_grace_ms / 1000 and parser.body_bytes < age * settings.body_bytes_per_second_min:
-                self.fail(Problem("body_timeout", "Body arrived too slowly.", close=True))
+            elif age > settings.body_grace_ms / 1000:
+                # What came since the last look counts: a fast beginning buys no silence.
+                if parser.body_bytes - self._body_seen < age * settings.body_bytes_per_second_min:
+                    self.fail(Problem("body_timeout", "Body arrived too slowly.", close=True))
+                self._head_since, self._body_seen = now, parser.body_bytes
         elif not parser.ready:
             self._head_since = 0.0
             if self._gate.draining or now - self.idle_since > settings.keep_alive_ms / 1000:

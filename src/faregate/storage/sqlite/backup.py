@@ -29,6 +29,9 @@ _BOOKS: Final = "books.sqlite3"
 _TRAIL: Final = "audit.jsonl"
 _CHUNK: Final = 1024 * 1024
 
+#: Beyond every journal position and number that a real installation reaches.
+_PLACE_MAX: Final = 2**62
+
 #: Pages copied at a time; the books can be written to between two steps.
 _PAGES: Final = 2_000
 
@@ -106,6 +109,8 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
             _unpack(archive, copy, manifest.bytes, manifest.sha256, file)
             if manifest.trail_bytes:
                 _unpack(archive, trail, manifest.trail_bytes, manifest.trail_sha256, file)
+            else:
+                _expect_no_more(archive, file)
         _check_stored(copy, manifest, file)
         if manifest.trail_bytes:
             _place_trail(trail, data_dir / _TRAIL)
@@ -114,6 +119,13 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
         os.replace(copy, target)
         _sync_folder(data_dir)
     return manifest
+
+
+def _expect_no_more(archive: tarfile.TarFile, file: Path) -> None:
+    """Where the manifest knows of no trail there must be none: it has no checksum of its own to show an edit."""
+    entry = archive.next()
+    if entry is not None and entry.size > 0:
+        raise Failed(f"the manifest of {file} is damaged", code="backup_invalid")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -217,10 +229,14 @@ def _manifest_of(archive: tarfile.TarFile, file: Path) -> Manifest:
         raise Failed(f"{file} is not a backup of Faregate", code="backup_invalid")
     try:
         manifest = msgspec.json.decode(stream.read(_CHUNK), type=Manifest)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise Failed(f"the manifest of {file} is damaged: {problem}", code="backup_invalid") from problem
     if manifest.product != "faregate":
         raise Failed(f"{file} is not a backup of Faregate", code="backup_invalid")
+    places = (manifest.position, manifest.sequence, manifest.epoch)
+    no_trail = manifest.trail_sha256 in ("", hashlib.sha256().hexdigest())
+    if not all(0 <= place < _PLACE_MAX for place in places) or (manifest.trail_bytes > 0) == no_trail:
+        raise Failed(f"the manifest of {file} is damaged", code="backup_invalid")
     if manifest.schema > SCHEMA_VERSION:
         raise Unsafe(
             f"{file} has schema {manifest.schema}, this version of Faregate knows up to {SCHEMA_VERSION}",
