@@ -195,3 +195,15 @@ def test_recovery_with_many_open_holds(path: Path) -> None:
     assert books.totals()["unknown"] == 10_000 * 1_000
     books.close()
     assert took < 15
+
+
+def test_what_a_killed_backup_left_is_removed(tmp_path: Path) -> None:
+    """Copies of the books in the folder of a backup that never ended do not stay; finished backups do."""
+    half = tmp_path / ".backup-x1y2"
+    half.mkdir()
+    (half / "books.sqlite3").write_bytes(b"half a copy")
+    (tmp_path / "whole.tar").write_bytes(b"a backup")
+    open_books(tmp_path / "books.sqlite3", HeldClock()).close()
+
+    assert not half.exists()
+    assert (tmp_path / "whole.tar").exists()

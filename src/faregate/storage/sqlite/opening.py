@@ -1,6 +1,7 @@
 """Opens the books: makes the file, brings its schema up to date after a backup, and checks that it is sound."""
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,9 @@ def open_books(path: Path, clock: Clock) -> SqliteBooks:
         path.chmod(_FILE_MODE)
     except OSError as problem:
         raise Unavailable(f"the books cannot be opened: {problem.strerror}: {path}") from problem
+    for leftover in path.parent.glob(".backup-*"):
+        # Of a backup that was killed: the books have one owner, so none is being made now.
+        shutil.rmtree(leftover, ignore_errors=True)
     version = schema_version(path)
     if version != SCHEMA_VERSION:
         if version:
