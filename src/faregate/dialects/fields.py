@@ -5,7 +5,7 @@ provider untouched, whose own error then comes back. Names that would steer a ca
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -34,8 +34,6 @@ _CARRIERS: Final = ("extra_body", "metadata")
 _int_or_none = msgspec.json.Decoder(int | None).decode
 _bool_or_none = msgspec.json.Decoder(bool | None).decode
 _text = msgspec.json.Decoder(str).decode
-_plain_text = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]).decode
-_plain_cap = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)]).decode
 _text_or_none = msgspec.json.Decoder(str | None).decode
 _anything = msgspec.json.Decoder(Any).decode
 _names_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -70,15 +68,6 @@ def name(value: msgspec.Raw | None, path: str) -> str | Problem:
     else:
         got = f"control characters in {echo(told)}"
     return expected("field_range", path, f"1 to {NAME_CHARACTERS_MAX} printable characters", got)
-
-
-def plain_name(value: msgspec.Raw | None, path: str) -> str | Problem:
-    """What ``name`` gives, sooner for a name that is as it should be."""
-    try:
-        told: str = _plain_text(value)  # type: ignore[arg-type]
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-        return name(value, path)
-    return told if told.isprintable() else name(value, path)
 
 
 def flag(value: msgspec.Raw, path: str) -> bool | Problem:
@@ -124,13 +113,6 @@ NO_CAP: Final[Cap] = (None, "")
 def cap(found: Members, least: int = 1) -> Cap | Problem:
     """The output cap; ``max_tokens`` and ``max_completion_tokens`` may both be said, if they say the same."""
     old, new = found.get("max_tokens"), found.get("max_completion_tokens")
-    if (old is None) is not (new is None):
-        try:
-            if old is not None:
-                return _plain_cap(old), "max_tokens"
-            return _plain_cap(new), "max_completion_tokens"  # type: ignore[arg-type]
-        except msgspec.DecodeError:
-            pass  # It is null, or the closer look says what is wrong with it.
     if old is None or new is None:
         value, field = (new, "max_completion_tokens") if old is None else (old, "max_tokens")
         if value is None:

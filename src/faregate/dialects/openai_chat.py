@@ -110,7 +110,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
             return user
         # A rejected prediction is billed as output; it has at most as many tokens as bytes.
         extra = len(found.get("prediction", b"")) * choices
-    name = model or fields.plain_name(found.get("model"), "model")
+    name = model or fields.name(found.get("model"), "model")
     if isinstance(name, Problem):
         return name
     cap = fields.cap(found)

@@ -249,15 +249,11 @@ class Answer:
             out += meter.tail()
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
-        if not (whole or meter.done or self._concluding or self._kept is not None):
+        if self._kept is not None:
+            self._keep(out)
+        if not (whole or meter.done or self._concluding):
             # Nearly every event: it passes at once, and is understood later.
-            client = self.exchange.client
-            if out and client is not None:
-                if self.exchange.request.chunked:
-                    out = b"%x\r\n%b\r\n" % (len(out), out)
-                if self._head:
-                    out, self._head = self._head + out, b""
-                client.write(out)
+            self._write(self._framed(out))
             return
         if whole and not (self._concluding or meter.done or meter.finish_seen or meter.error_event):
             # The provider ended its stream in the middle of an answer, which the framing does not tell.
@@ -266,15 +262,10 @@ class Answer:
             self._fail("upstream_truncated", "its stream ended before the answer did")
             return
         framed = self._framed(out) + self._last_chunk if whole else self._framed(out)
-        if self._kept is not None:
-            self._keep(out)
         if self._on_record and not self._out:
             self._write(framed)
             if whole:
                 self._end()
-            return
-        if not (meter.done or whole or self._concluding):
-            self._write(framed)
             return
         self._out.append(framed)
         if not self._concluding:
