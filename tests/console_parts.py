@@ -206,6 +206,15 @@ class Api:
         """The JSON of a GET that answers ``status``."""
         return self._json(self.call("GET", path, **more), status)
 
+    def pages(self, path: str) -> list[Any]:
+        """Every row of a list, from its first page to its last; ``path`` has a query already."""
+        page = self.get(path)
+        rows = list(page["data"])
+        while page["next_cursor"] is not None:
+            page = self.get(f"{path}&cursor={page['next_cursor']}")
+            rows += page["data"]
+        return rows
+
     def post(self, path: str, body: object = None, status: int = 201) -> Any:
         """The JSON of a POST that answers ``status``."""
         return self._json(self.call("POST", path, **({} if body is None else {"json": body})), status)

@@ -142,6 +142,15 @@ def test_without_an_installation_there_is_nothing_to_list(tmp_path: Path) -> Non
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_commands_go_through_no_proxy(tmp_path: Path) -> None:
+    """Whatever the environment says for other programs: the admin key is sent to ``FAREGATE_URL`` alone."""
+    nobody = "http://127.0.0.1:1"
+    with parts(tmp_path) as made, served(made.app) as url:
+        here = {"FAREGATE_URL": url, "FAREGATE_ADMIN_KEY": made.admin_key()}
+        told = program(tmp_path, {**here, "HTTP_PROXY": nobody, "ALL_PROXY": nobody}, "key", "list", "--json")
+    assert [row["name"] for row in told.json] == ["root"]
+
+
 def test_a_console_elsewhere_is_spoken_to_with_its_admin_key(tmp_path: Path) -> None:
     """``FAREGATE_URL`` and ``FAREGATE_ADMIN_KEY`` lead there; a wrong key and a dead URL are told apart."""
     with parts(tmp_path) as made:

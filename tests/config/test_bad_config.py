@@ -134,6 +134,22 @@ ROWS = [
     Row("C81 retention", "stages:", "journal: {keep: -1d}\nstages:", "CFG-TYPE", 18, "60s"),
     Row("C82 level", "stages:", "logging: {level: verbose}\nstages:", "CFG-RANGE", 18, "info"),
     Row("same port", "port: 4001", "port: 4000", "CFG-CONFLICT", 21, "4000"),
+    Row(
+        "share above all",
+        "{port: 4000}",
+        "{port: 4000, key_bodies_bytes_max: 257MiB}",
+        "CFG-CONFLICT",
+        20,
+        "more than gateway.held_bodies_bytes_max",
+    ),
+    Row(
+        "share below one",
+        "{port: 4000}",
+        "{port: 4000, key_bodies_bytes_max: 9MiB}",
+        "CFG-CONFLICT",
+        20,
+        "less than gateway.body_bytes_max",
+    ),
     Row("secret in url", "https://api.openai", "https://u:p@api.openai", "CFG-SECRET", 4, "api_key"),
     Row("query in url", "com/v1\n", "com/v1?x=1\n", "CFG-RANGE", 4, "query"),
     Row("kind", "kind: openai\n", "kind: gemini\n", "CFG-RANGE", 3, "not available yet"),
@@ -170,6 +186,32 @@ def test_a_bad_value_is_told_with_its_code_its_place_and_a_way_out(row: Row, tmp
     at = [finding for finding in found if (finding.code, finding.place.line) == (row.code, row.line)]
     assert at, [finding.line() for finding in found]
     assert any(row.words in finding.line() for finding in at), [finding.line() for finding in at]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code", "words"),
+    [
+        ("HTTPS_PROXY", "socks5://proxy:1080", "CFG-RANGE", "not a proxy that Faregate can use"),
+        ("https_proxy", "https://proxy:3128", "CFG-RANGE", "not a proxy that Faregate can use"),
+        ("ALL_PROXY", "proxy", "CFG-RANGE", "expected http://[user:password@]host:port"),
+        ("HTTPS_PROXY", "http://a..b:3128", "CFG-RANGE", "host name"),
+        ("HTTPS_PROXY", "http://proxy:port", "CFG-RANGE", "its port must be a number"),
+        ("HTTPS_PROXY", f"http://u:{CANARY}@x@h:1", "CFG-TYPE", "write %40 for @"),
+    ],
+)
+def test_a_proxy_of_the_environment_obeys_the_rules_of_a_configured_one(
+    variable: str, value: str, code: str, words: str, tmp_path: Path
+) -> None:
+    """It is told once, at its variable, with two ways out; a password in it is not shown."""
+    with pytest.raises(Invalid) as caught:
+        load_text(GOOD.encode(), "faregate.yaml", {**ENVIRONMENT, variable: value}, tmp_path)
+
+    (finding,) = caught.value.findings
+    assert finding.line().startswith(f"environment:{variable}: ")
+    assert finding.code == code
+    assert words in finding.line()
+    assert 'or set providers[0].proxy ("" for none)' in finding.line()
+    assert CANARY not in finding.line()
 
 
 def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

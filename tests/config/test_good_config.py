@@ -181,6 +181,23 @@ def test_the_gate_is_told_bounds_and_absolute_files() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gateway", "expected"),
+    [
+        ("", 64 * 1024**2),
+        ("gateway: {held_bodies_bytes_max: 1GiB}", 256 * 1024**2),
+        ("gateway: {held_bodies_bytes_max: 32MiB}", 10 * 1024**2),
+        ("gateway: {key_bodies_bytes_max: 16MiB}", 16 * 1024**2),
+    ],
+)
+def test_the_share_of_a_key_is_a_quarter_and_room_for_the_largest_body(gateway: str, expected: int) -> None:
+    """Unless it is set, a key may send a quarter of all bodies at once, and always one whole body."""
+    config = config_of(MINIMAL + gateway)
+    settings = gate_settings(config, Path("/nowhere"), Path("/data"), Secrets((Pepper("p1", "00" * 32),), "11" * 32))
+
+    assert settings.key_bodies_bytes_max == expected
+
+
+@pytest.mark.parametrize(
     ("url", "environment", "expected"),
     [
         ("https://api.openai.com/v1", {"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
@@ -203,6 +220,23 @@ def test_the_gate_is_told_bounds_and_absolute_files() -> None:
 def test_the_usual_variables_name_the_proxy(url: str, environment: dict[str, str], expected: str) -> None:
     """``HTTPS_PROXY`` and its kin are honoured, never for loopback, and not for what ``NO_PROXY`` lists."""
     assert proxy_for(url, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "environment"),
+    [
+        ("base_url: 'https://api.openai.com/v1'", {"NO_PROXY": "openai.com"}),
+        ("base_url: 'https://api.openai.com/v1', proxy: ''", {}),
+        ("base_url: 'https://api.openai.com/v1', proxy: 'http://p:1'", {}),
+        ("base_url: 'http://127.0.0.1:1/v1'", {}),
+    ],
+)
+def test_a_proxy_of_the_environment_that_nobody_uses_is_not_looked_at(fields: str, environment: dict[str, str]) -> None:
+    """What a machine says for other programs keeps nobody from starting."""
+    odd = {"ALL_PROXY": "socks5://p:1", "HTTPS_PROXY": "", "FTP_PROXY": "nonsense", "K": "sk-one"}
+    text = f"providers: [{{name: a, kind: openai, api_key: '${{K}}', {fields}}}]\n"
+
+    assert load_text(text.encode(), "faregate.yaml", {**odd, **environment}, Path("/nowhere")).warnings == ()
 
 
 def told(content: bytes) -> int:

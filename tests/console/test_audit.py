@@ -1,22 +1,15 @@
 """The trail of changes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console_parts import Api, Parts, parts
+from console_parts import Api, Parts
 from faregate.console.audit import FILE_NAME, AuditTrail
 from faregate.console.doors import trusted
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
 
 
 def test_every_change_is_told_with_who_when_before_and_after(made: Parts) -> None:
@@ -59,14 +52,7 @@ def test_the_trail_is_paged_from_the_newest_to_the_first(made: Parts) -> None:
     api = Api(trusted(made.app))
     for number in range(60):
         api.post("/api/v1/teams", {"name": f"team {number:03} " + "x" * 100})
-    seen, cursor = [], ""
-    while True:
-        page = api.get(f"/api/v1/audit?limit=7{cursor}")
-        seen += [row["n"] for row in page["data"]]
-        if page["next_cursor"] is None:
-            break
-        cursor = f"&cursor={page['next_cursor']}"
-    assert seen == list(range(61, 0, -1))
+    assert [row["n"] for row in api.pages("/api/v1/audit?limit=7")] == list(range(61, 0, -1))
 
 
 def test_what_was_refused_is_not_in_the_trail(made: Parts) -> None:

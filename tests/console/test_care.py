@@ -1,9 +1,7 @@
 """Verify, backup, health, metrics, payers, and what people may write."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,24 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from console_parts import NOON, SECOND, Api, Parts, opened, parts, settled_call
+from console_parts import NOON, SECOND, Api, Parts, opened, settled_call
 from faregate.console.app import create_app
 from faregate.console.metrics import guarded
 from faregate.console.state import Check
 from faregate.console.texts import moment, text_fault, time_text
 from faregate.control import Allowances, Figures, Histogram, Resolve, Sample
 from faregate.errors import Unavailable
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
-
-
-@pytest.fixture
-def api(made: Parts) -> Api:
-    return Api(made.app, made.admin_key())
 
 
 class FigureGate:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,6 @@ from console_parts import Api, Parts, parts
 from faregate.console.app import OPENAPI_PATH, create_app
 from faregate.console.doors import BODY_BYTES_MAX, trusted
 from faregate.core import keys
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
 
 
 @pytest.fixture

@@ -1,25 +1,13 @@
 """``/api/v1/keys``."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from console_parts import DAY, HOUR, Api, Parts, parts
+from console_parts import DAY, HOUR, Api, Parts
 from faregate.console.accounts import keys_without_pepper
 from faregate.core import keys
 from faregate.errors import ConfigError
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Any:
-    with parts(tmp_path) as each:
-        yield each
-
-
-@pytest.fixture
-def api(made: Parts) -> Api:
-    return Api(made.app, made.admin_key())
 
 
 def test_a_new_key_shows_its_secret_once_and_the_books_hold_only_its_digest(made: Parts, api: Api) -> None:

@@ -1,7 +1,6 @@
 """``/api/v1/limits``."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,6 @@ from faregate.control import Allowances, AllowanceView, Figures, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
 from faregate.errors import Unavailable
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
-
-
-@pytest.fixture
-def api(made: Parts) -> Api:
-    return Api(made.app, made.admin_key())
-
 
 LIMIT: dict[str, Any] = {"select": {"team": "research"}, "unit": "usd", "amount": "0.10", "window": "lifetime"}
 

@@ -1,24 +1,10 @@
 """``/api/v1/prices``."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from console_parts import HOUR, Api, Parts, parts
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
-
-
-@pytest.fixture
-def api(made: Parts) -> Api:
-    return Api(made.app, made.admin_key())
-
+from console_parts import HOUR, Api, Parts
 
 PRICE: dict[str, Any] = {
     "provider": "openai",

@@ -1,14 +1,12 @@
 """``/api/v1/requests`` and ``/api/v1/usage``."""
 
-from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, parts, refused_call, settled_call
+from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, refused_call, settled_call
 from faregate.console.compile import card_rows
 from faregate.console.keys import NewKey, create
 from faregate.console.requests import exact
@@ -19,17 +17,6 @@ PROMISED = (
     "provider operation stream status code input_tokens output_tokens usage_source cost charge price_version cache "
     "saved_cost attempts latency_ms first_token_ms tags"
 ).split()
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
-
-
-@pytest.fixture
-def api(made: Parts) -> Api:
-    return Api(made.app, made.admin_key())
 
 
 def fill(made: Parts) -> str:
@@ -103,14 +90,7 @@ def test_records_are_listed_newest_first_and_filtered(made: Parts, api: Api, que
 def test_pages_follow_each_other_without_gap_or_repeat(made: Parts, api: Api) -> None:
     """A cursor leads to the rest of the same list."""
     fill(made)
-    seen, cursor = [], ""
-    while True:
-        page = api.get(f"/api/v1/requests?limit=1{cursor}")
-        seen += [row["id"] for row in page["data"]]
-        if page["next_cursor"] is None:
-            break
-        cursor = f"&cursor={page['next_cursor']}"
-    assert seen == ["req_4", "req_3", "req_2", "req_1"]
+    assert [row["id"] for row in api.pages("/api/v1/requests?limit=1")] == ["req_4", "req_3", "req_2", "req_1"]
 
 
 def test_what_is_new_is_told_in_the_order_of_booking_past_what_filters_leave_out(made: Parts, api: Api) -> None:

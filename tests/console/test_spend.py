@@ -1,7 +1,6 @@
 """``/``: the spend view, signing in and out, and what the page may hold."""
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +12,6 @@ from faregate.console.keys import NewKey, create, revoke
 from faregate.console.limits import NewLimit
 from faregate.console.limits import put as put_limit
 from faregate.console.sessions import IDLE_NANOS, LIFE_NANOS, SESSIONS_MAX, Sessions
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as each:
-        yield each
 
 
 def sign_in(made: Parts, secret: str) -> dict[str, str]:

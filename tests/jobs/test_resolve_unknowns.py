@@ -145,18 +145,22 @@ class World:
             **{"wall_nanos": lambda: after(5), **more},
         )
 
+    def runs(self, count: int) -> None:
+        """Let one resolver run so many times, one after the other."""
+        resolver = self.resolver()
+
+        async def work() -> None:
+            for _ in range(count):
+                await resolver.run()
+
+        asyncio.run(work())
+
 
 def test_a_run_ends_what_can_be_ended_and_asks_later_for_the_rest() -> None:
     """What is waited for is not asked again at once; what was ended is not ended twice."""
     billed = Served(Usage(input_text=1))
     world = World(("req_1", billed), ("req_2", NeverSeen()), ("req_3", billed), ("req_4", NotServed(final=False)))
-    resolver = world.resolver()
-
-    async def work() -> None:
-        await resolver.run()
-        await resolver.run()
-
-    asyncio.run(work())
+    world.runs(2)
     assert sorted(order.id for order in world.ended) == ["req_1", "req_3"]
     assert sorted(world.asked) == ["req_1", "req_2", "req_3", "req_4"]
 
@@ -182,13 +186,7 @@ def test_a_lookup_that_breaks_stops_nobody_else() -> None:
         ("req_1", Served(Usage(input_text=1))), ("req_2", NotServed()), ("req_3", Served(Usage(input_text=1)))
     )
     del world.words["req_2"]
-    resolver = world.resolver()
-
-    async def work() -> None:
-        await resolver.run()
-        await resolver.run()
-
-    asyncio.run(work())
+    world.runs(2)
     assert sorted(order.id for order in world.ended) == ["req_1", "req_3"]
     assert world.asked.count("req_2") == 1
 

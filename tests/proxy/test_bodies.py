@@ -10,12 +10,14 @@ from typing import Any
 
 from msgspec import structs
 
+from fakes import JournalAround
 from faregate.control import Load
-from faregate.core.ledger.events import Intended, Lost, Settled
+from faregate.core.ledger.events import Event, Intended, Lost, Settled
 from faregate.journal.answers import FileAnswerStore
 from faregate.ports import StoredAnswer
 from gates import RunningGate, allowances, key, money, provider, running_gate, scenario, secret
 
+Writer = asyncio.StreamWriter
 Provide = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -147,6 +149,123 @@ async def test_all_bodies_together_have_a_bound(tmp_path: Path) -> None:
         assert running.gate.held_bytes == 0
 
 
+async def sending(running: RunningGate, name: str, size: int = 40_000) -> tuple[asyncio.StreamReader, Writer]:
+    """A client that has sent ``size`` bytes of a body of 60,000 and stops there."""
+    reader, writer = await dial(running)
+    before = running.gate.held_bytes
+    writer.write(head(60_000, name) + body("x" * 50_000)[:size])
+    await running.until(lambda: running.gate.held_bytes == before + size)
+    return reader, writer
+
+
+@scenario
+async def test_one_key_cannot_take_the_memory_of_all_bodies(tmp_path: Path) -> None:
+    """Its slow bodies are refused beyond its share; its others go on, and other keys find room."""
+    callers = (key(), key("other"))
+    async with running_gate(
+        tmp_path, keys=callers, held_bodies_bytes_max=160_000, held_body_bytes_max=50_000, key_bodies_bytes_max=100_000
+    ) as running:
+        slow = [await sending(running, "caller") for _ in range(2)]
+        reader, writer = await dial(running)
+        writer.write(head(60_000) + b"x" * 40_000)
+        refusal = await asyncio.wait_for(reader.read(8192), 5)
+        _, other = await sending(running, "other")
+
+        assert refusal.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1\r\n" in refusal
+        assert b'"code":"concurrency_limited"' in refusal
+        assert b"raise gateway.key_bodies_bytes_max" in refusal
+        assert running.gate.coming == {"key_caller": 80_000, "key_other": 40_000}
+        for each in (writer, other, *(writer for _, writer in slow)):
+            each.close()
+        await running.until(lambda: running.gate.connections == 0)
+        assert (running.gate.coming, running.gate.held_bytes) == ({}, 0)
+
+
+@scenario
+async def test_a_body_leaves_its_keys_share_when_it_is_whole(tmp_path: Path) -> None:
+    """What is at a provider is bounded by limits: only what still comes in is in the share, and small bodies never."""
+    release = asyncio.Event()
+
+    async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await release.wait()
+        writer.write(b"HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    server, url = await url_of(provide)
+    async with running_gate(tmp_path, providers=(provider(url),), key_bodies_bytes_max=60_000) as running:
+        whole = body("x" * 50_000)
+        clients = []
+        for _ in range(3):
+            reader, writer = await dial(running)
+            writer.write(head(len(whole)) + whole[:40_000])
+            await running.until(lambda: running.gate.coming == {"key_caller": 40_000})
+            writer.write(whole[40_000:])
+            await running.until(lambda: running.gate.coming == {})
+            clients.append((reader, writer))
+        _, small = await dial(running)
+        small.write(head(60_000) + b"x" * 10_000)
+
+        assert running.gate.held_bytes == 3 * len(whole)
+        release.set()
+        assert [await status(reader) for reader, _ in clients] == [500, 500, 500]
+        assert (running.gate.coming, running.gate.held_bytes) == ({}, 0)
+        for each in (small, *(writer for _, writer in clients)):
+            each.close()
+    server.close()
+
+
+@scenario
+async def test_every_end_of_a_body_gives_its_share_back(tmp_path: Path) -> None:
+    """Whether its client leaves, breaks the framing, is too slow or too long, or the gate drains: nothing is left."""
+    async with running_gate(tmp_path, body_bytes_max=70_000, body_grace_ms=1_500) as running:
+
+        async def given_back(reader: asyncio.StreamReader | None = None, expected: int = 0) -> None:
+            if reader is not None:
+                assert await status(reader) == expected
+            await running.until(lambda: running.gate.coming == {} and running.gate.held_bytes == 0)
+
+        _, leaving = await sending(running, "caller")
+        assert running.gate.coming == {"key_caller": 40_000}
+        leaving.close()
+        await given_back()
+        chunked = head(0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+        for more, expected in ((b"odd\r\n", 400), (b"%x\r\n" % 40_000 + b"x" * 40_000, 413), (b"", 408)):
+            reader, writer = await dial(running)
+            writer.write(chunked + b"%x\r\n" % 40_000 + b"x" * 40_000 + b"\r\n")
+            await running.until(lambda: running.gate.coming == {"key_caller": 40_000})
+            writer.write(more)
+            await given_back(reader, expected)
+            writer.close()
+        _, waiting = await sending(running, "caller")
+        assert running.gate.coming == {"key_caller": 40_000}
+        running.gate.drain()
+        await given_back()
+        waiting.close()
+
+
+@scenario
+async def test_each_body_of_a_connection_is_in_the_share_of_its_own_key(tmp_path: Path) -> None:
+    """A connection that several keys share, or a stranger uses after one, moves nothing into another's share."""
+    async with running_gate(tmp_path, keys=(key(), key("other")), body_grace_ms=60_000) as running:
+        reader, writer = await dial(running)
+        whole = body("x" * 2_000)
+        writer.write(head(len(whole)))
+        await asyncio.sleep(0.05)
+        writer.write(whole)
+        assert await status(reader) == 200
+        lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).lower()
+        await reader.readexactly(int(lines.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        writer.write(head(60_000, "other") + b"x" * 40_000)
+        await running.until(lambda: running.gate.held_bytes == 40_000)
+
+        assert running.gate.coming == {"key_other": 40_000}
+        writer.close()
+        await running.until(lambda: running.gate.connections == 0)
+        assert (running.gate.coming, running.gate.held_bytes) == ({}, 0)
+
+
 @scenario
 async def test_a_fast_beginning_buys_no_silence(tmp_path: Path) -> None:
     """A body that comes fast and then stalls is ended when it has stalled, and takes no memory any more."""
@@ -258,26 +377,20 @@ async def test_only_limits_that_all_clamp_shorten_an_answer(tmp_path: Path) -> N
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "budget_exhausted")
 
 
-class Faulty:
-    """Prices that bound a call and then fail to charge it: a mistake that nobody foresaw."""
+class Faulty(JournalAround):
+    """A journal that fails to take a settlement in a way that nobody foresaw."""
 
-    version = "faulty"
-
-    def __init__(self, tariff: Any) -> None:
-        self.at = lambda now_nanos: self
-        self.bound = tariff.bound
-
-    def cost(self, usage: Any) -> int:
-        """Fail."""
-        raise ZeroDivisionError
+    def append(self, event: Event) -> int:
+        """Fail at the end of a call."""
+        if isinstance(event, Settled):
+            raise ZeroDivisionError
+        return super().append(event)
 
 
 @scenario
 async def test_a_mistake_while_the_answer_comes_ends_the_call(tmp_path: Path) -> None:
     """A fault of the gate's own in the middle of an answer is told as one, and what the call costs stays held."""
-    async with running_gate(tmp_path, limits=(money(10**10),)) as running:
-        target = running.gate.snapshot.routes["sim-1"][0]
-        target.prices = Faulty(target.prices.at(2**62))  # type: ignore[assignment]
+    async with running_gate(tmp_path, limits=(money(10**10),), journal_kind=Faulty) as running:
         answer = await running.chat()
 
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")

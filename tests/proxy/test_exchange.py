@@ -297,7 +297,7 @@ async def test_azure_paths_name_the_deployment(tmp_path: Path) -> None:
 
 @scenario
 async def test_an_azure_provider_is_called_by_its_path(tmp_path: Path) -> None:
-    """Deployment in the path, api-version of the configuration, the provider's request id header."""
+    """Deployment in the path, api-version of the configuration, our id in its header, and each of its own ids once."""
     async with running_gate(tmp_path, provider_fields={"kind": "azure_openai", "api_version": "2024-10-21"}) as running:
         # The simulator's base URL for Azure has no /v1.
         url = running.simulator.url
@@ -310,6 +310,8 @@ async def test_an_azure_provider_is_called_by_its_path(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert record["path"].startswith("/openai/deployments/sim-1/chat/completions")
         assert record["request_id"] == answer.headers["x-faregate-request-id"]
+        assert answer.headers.get_list("x-provider-request-id") == [record["provider_request_id"]]
+        assert answer.headers.get_list("apim-request-id") == [record["provider_request_id"]]
 
 
 @scenario

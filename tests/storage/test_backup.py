@@ -1,5 +1,6 @@
 """Backup and restore: one whole file of one instant, or none; and a way back that loses and repeats nothing."""
 
+import hashlib
 import os
 import random
 import sqlite3
@@ -207,6 +208,61 @@ def test_a_manifest_that_lies_is_refused(tmp_path: Path, books: SqliteBooks) -> 
     lying = repacked(tmp_path / "backup.tar", tmp_path / "scratch", position=7)
     with pytest.raises(Failed, match="manifest"):
         backup.restore_into(tmp_path / "new", lying, start_at)
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("DELETE FROM meta", "do not say where in the journal they stand"),
+        ("DROP TABLE meta", "no such table: meta"),
+        ("DELETE FROM alembic_version", "do not say their schema"),
+    ],
+)
+def test_books_that_do_not_know_their_place_are_damaged(
+    tmp_path: Path, books: SqliteBooks, statement: str, why: str
+) -> None:
+    """A backup of them is refused with what is wrong and a way out, and leaves nothing in the folder."""
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    scratch = tmp_path / "scratch"
+    repacked(tmp_path / "backup.tar", scratch)
+    with sqlite3.connect(scratch / "books.sqlite3") as connection:
+        connection.execute(statement)
+    connection.close()
+    content = (scratch / "books.sqlite3").read_bytes()
+    manifest = msgspec.json.decode((scratch / "manifest.json").read_bytes())
+    manifest |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (scratch / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    subprocess.run(["tar", "-cf", tmp_path / "odd.tar", "-C", scratch, "manifest.json", "books.sqlite3"], check=True)
+    with pytest.raises(Failed, match=f"odd.tar are damaged: .*{why}") as refused:
+        backup.restore_into(tmp_path / "new", tmp_path / "odd.tar", start_at)
+    assert (refused.value.code, refused.value.hint) == ("backup_invalid", "restore another backup")
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_no_backup_is_made_of_books_that_do_not_know_their_place(tmp_path: Path, books: SqliteBooks) -> None:
+    """It could never be restored, so it is told at once, and an older backup stays."""
+    books.close()
+    with sqlite3.connect(books.path) as connection:
+        connection.execute("DELETE FROM meta")
+    connection.close()
+    (tmp_path / "backup.tar").write_bytes(b"the older one")
+    with pytest.raises(Failed, match="do not say where in the journal they stand") as refused:
+        backup.backup(Path(books.path), tmp_path / "backup.tar", START)
+    assert refused.value.hint == "restore a backup"
+    assert (tmp_path / "backup.tar").read_bytes() == b"the older one"
+
+
+def test_a_restore_removes_what_a_killed_one_left(tmp_path: Path, books: SqliteBooks) -> None:
+    """A second try ends with the books alone, and no copy of them from the first."""
+    books.backup(str(tmp_path / "backup.tar"))
+    books.close()
+    half = tmp_path / "new" / ".restore-x1y2z3w4"
+    half.mkdir(parents=True)
+    (half / "books.sqlite3").write_bytes(b"half a copy")
+    backup.restore_into(tmp_path / "new", tmp_path / "backup.tar", start_at)
+
+    assert sorted(os.listdir(tmp_path / "new")) == ["books.sqlite3", "journal"]
 
 
 def test_something_else_is_no_backup(tmp_path: Path) -> None:

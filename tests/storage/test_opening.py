@@ -197,13 +197,33 @@ def test_recovery_with_many_open_holds(path: Path) -> None:
     assert took < 15
 
 
-def test_what_a_killed_backup_left_is_removed(tmp_path: Path) -> None:
-    """Copies of the books in the folder of a backup that never ended do not stay; finished backups do."""
-    half = tmp_path / ".backup-x1y2"
+@pytest.mark.parametrize("name", [".backup-x1y2", ".restore-x1y2"])
+def test_what_a_killed_backup_or_restore_left_is_removed(tmp_path: Path, name: str) -> None:
+    """Copies of the books in the folder of one that never ended do not stay; finished backups do."""
+    half = tmp_path / name
     half.mkdir()
     (half / "books.sqlite3").write_bytes(b"half a copy")
+    (half / "books.sqlite3-journal").write_bytes(b"and its journal")
     (tmp_path / "whole.tar").write_bytes(b"a backup")
     open_books(tmp_path / "books.sqlite3", HeldClock()).close()
 
     assert not half.exists()
     assert (tmp_path / "whole.tar").exists()
+
+
+@pytest.mark.parametrize("name", [".backup-", ".restore-"])
+def test_what_only_looks_like_a_leftover_stays(tmp_path: Path, name: str) -> None:
+    """A folder with something else in it, a link and a file are somebody else's, whatever they are called."""
+    theirs, elsewhere = tmp_path / f"{name}theirs", tmp_path / "elsewhere"
+    for folder in (theirs, elsewhere):
+        folder.mkdir()
+        (folder / "books.sqlite3").write_bytes(b"precious")
+    (theirs / "notes").write_text("mine")
+    (tmp_path / f"{name}link").symlink_to(elsewhere)
+    (tmp_path / f"{name}file").write_text("mine")
+    open_books(tmp_path / "books.sqlite3", HeldClock()).close()
+
+    assert sorted(each.name for each in theirs.iterdir()) == ["books.sqlite3", "notes"]
+    assert (elsewhere / "books.sqlite3").read_bytes() == b"precious"
+    assert (tmp_path / f"{name}link").is_symlink()
+    assert (tmp_path / f"{name}file").read_text() == "mine"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from installation import UPSTREAM_SECRET, Installation
+from installation import CONFIG, UPSTREAM_SECRET, Installation
 from system.calls import Answer, ask, body, new_key, record_count, records, truth_of
 
 PROMPT = "PROMPT-CANARY-5d0c7be1"
@@ -205,6 +205,41 @@ def test_the_spend_page_asks_for_a_key_and_opens_with_it(told: Told) -> None:
     assert opened.status_code == 200
     assert "canary" in opened.text or "sim-1" in opened.text
     assert [word for word in (*_secrets(told), PROMPT) if word in opened.text] == []
+
+
+def _session_cookie(url: str, secret: str, proto: str) -> str:
+    """The cookie of a sign-in that a proxy on this machine passed on, and that opens the page."""
+    passed = {"x-forwarded-proto": proto}
+    opened = httpx2.post(f"{url}/login", data={"key": secret}, headers=passed, trust_env=False)
+    cookie = opened.headers["set-cookie"]
+    session = {"cookie": cookie.partition(";")[0]}
+    page = httpx2.get(url, headers={**passed, **session}, trust_env=False)
+    assert 'type="password"' not in page.text
+    token = page.text.partition('name="csrf" value="')[2].partition('"')[0]
+    closed = httpx2.post(f"{url}/logout", data={"csrf": token}, headers={**passed, **session}, trust_env=False)
+    assert closed.headers["set-cookie"].startswith(cookie.partition("=")[0] + "=")
+    return cookie
+
+
+def test_the_session_cookie_is_secure_where_the_proxy_in_front_was_asked_by_https(tmp_path: Path) -> None:
+    """Its word decides request by request; one that says http, or something else, gets a cookie that it can use."""
+    with Installation(tmp_path, config=CONFIG + "console: {{behind_proxy: true}}\n") as running:
+        secret = new_key(running, "admin", role="admin")["secret"]
+        cookies = [_session_cookie(running.console_url, secret, proto) for proto in ("https", "http", "gopher")]
+
+    assert [("; Secure" in cookie, cookie.startswith("__Host-")) for cookie in cookies] == [
+        (True, True),
+        (False, False),
+        (False, False),
+    ]
+
+
+def test_nobodys_word_about_https_is_taken_where_no_proxy_is_configured(told: Told) -> None:
+    """``X-Forwarded-Proto`` is then what anybody may send."""
+    cookie = _session_cookie(told.running.console_url, told.admin["secret"], "https")
+
+    assert cookie.startswith("faregate_session=")
+    assert "; Secure" not in cookie
 
 
 def test_sockets_and_secrets_are_for_their_owner_only(told: Told) -> None:

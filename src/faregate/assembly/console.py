@@ -142,7 +142,7 @@ def _uvicorn(app: Any, network: ConsoleSettings | None, *, behind_proxy: bool) -
         ws="none",
         http="httptools",
         server_header=False,
-        # Only a proxy on this machine is believed about who asks.
+        # Only a proxy on this machine is believed about who asks, and whether by https.
         proxy_headers=behind_proxy,
         forwarded_allow_ips="127.0.0.1,::1",
         limit_concurrency=REQUESTS_AT_ONCE_MAX,

@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 from faregate.config.findings import Finding, Path, Place, did_you_mean, key_text
 from faregate.config.schema import Config
 from faregate.config.tree import Environment, Referred, Tree
-from faregate.config.values import is_loopback
+from faregate.config.values import is_loopback, proxy_url
 
 PREFIX = "FAREGATE_"
 
@@ -74,15 +75,44 @@ def proxy_for(url: str, environment: Environment) -> str:
 
     Loopback addresses never go through a proxy, and neither does what ``NO_PROXY`` lists.
     """
+    return _named_proxy(url, environment)[1]
+
+
+def proxy_findings(config: Config, environment: Environment) -> list[Finding]:
+    """What is wrong with the proxies that the environment names for providers without one of their own.
+
+    They obey the rules of ``providers[].proxy``. Those that no provider would go through are nobody's business.
+    """
+    findings: dict[str, Finding] = {}
+    for index, provider in enumerate(config.providers):
+        variable, proxy = _named_proxy(provider.base_url, environment) if provider.proxy is None else ("", "")
+        if variable in findings:
+            continue
+        try:
+            proxy_url(proxy)
+        except PydanticCustomError as error:
+            told = error.context or {}
+            way_out = f'or set {key_text(("providers", index, "proxy"))} ("" for none)'
+            hint = f"{told['hint']}, {way_out}" if told["hint"] else f"correct it, {way_out}"
+            findings[variable] = Finding(
+                told["code"], Place(f"environment:{variable}"), "", told["problem"], told["expected"], hint
+            )
+    return list(findings.values())
+
+
+def _named_proxy(url: str, environment: Environment) -> tuple[str, str]:
+    """The variable that names the proxy for ``url``, and that proxy as a URL; both empty for none."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     named = {
-        name.lower()[: -len("_proxy")]: value for name, value in environment.items() if name.lower().endswith("_proxy")
+        name.lower()[: -len("_proxy")]: (name, value)
+        for name, value in environment.items()
+        if name.lower().endswith("_proxy") and value
     }
-    proxy = named.get(parts.scheme) or named.get("all") or ""
-    if not proxy or is_loopback(host) or _bypassed(host, parts.netloc, named.get("no", "")):
-        return ""
-    return (proxy if "://" in proxy else f"http://{proxy}").rstrip("/")
+    variable, proxy = named.get(parts.scheme) or named.get("all") or ("", "")
+    if not proxy or is_loopback(host) or _bypassed(host, parts.netloc, named.get("no", ("", ""))[1]):
+        return "", ""
+    return variable, (proxy if "://" in proxy else f"http://{proxy}").rstrip("/")
 
 
 def _bypassed(host: str, netloc: str, listed: str) -> bool:

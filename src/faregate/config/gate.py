@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faregate.config.schema import Config, Tls
+from faregate.config.schema import Config, Gateway, Tls
 from faregate.config.secrets import Secrets
 from faregate.config.settings import GateSettings, TlsSettings
 
@@ -28,6 +28,7 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         slow_reader_ms=gateway.slow_reader,
         held_body_bytes_max=gateway.held_body_bytes_max,
         held_bodies_bytes_max=gateway.held_bodies_bytes_max,
+        key_bodies_bytes_max=_share_of_key(gateway),
         drain_ms=gateway.drain,
         drains_max=gateway.drains_max,
         drain_answer_ms=gateway.drain_answer,
@@ -40,6 +41,13 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         sync_interval_ms=journal.sync_interval,
         forbid_private_urls=gateway.forbid_private_urls,
     )
+
+
+def _share_of_key(gateway: Gateway) -> int:
+    """A quarter, so that it takes several keys to fill what all share, but never less than one body may have."""
+    if gateway.key_bodies_bytes_max is not None:
+        return gateway.key_bodies_bytes_max
+    return max(gateway.held_bodies_bytes_max // 4, gateway.body_bytes_max)
 
 
 def tls_settings(tls: Tls | None, folder: Path) -> TlsSettings | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from faregate.config.environment import override
+from faregate.config.environment import override, proxy_findings
 from faregate.config.findings import Finding, Invalid, Path, Place, did_you_mean, key_text, quoted
 from faregate.config.read import parse, read_bytes
 from faregate.config.rules import Ruled, check_rules
@@ -81,6 +81,7 @@ def load_text(
     for ruled in check_rules(config, folder):
         finding = _placed(ruled, tree)
         (warnings if ruled.warning else findings).append(finding)
+    findings.extend(proxy_findings(config, environment))
     if findings:
         raise Invalid(findings)
     return Loaded(config, tuple(warnings), folder)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from faregate.config.findings import Path, did_you_mean
-from faregate.config.schema import Config, Provider
+from faregate.config.schema import Config, Gateway, Provider
 from faregate.config.tls import certificate_problem
 from faregate.config.values import is_address, is_loopback, is_private
 from faregate.core import money
@@ -47,6 +47,16 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
         yield Ruled("CFG-CONFLICT", ("journal", "segment"), "is more than journal.backlog_max")
     if config.gateway.held_body_bytes_max > config.gateway.held_bodies_bytes_max:
         yield Ruled("CFG-CONFLICT", ("gateway", "held_body_bytes_max"), "is more than gateway.held_bodies_bytes_max")
+    yield from _share_of_key(config.gateway)
+
+
+def _share_of_key(gateway: Gateway) -> Iterator[Ruled]:
+    share, path = gateway.key_bodies_bytes_max, ("gateway", "key_bodies_bytes_max")
+    if share is not None and share > gateway.held_bodies_bytes_max:
+        yield Ruled("CFG-CONFLICT", path, "is more than gateway.held_bodies_bytes_max")
+    if share is not None and share < gateway.body_bytes_max:
+        problem = "is less than gateway.body_bytes_max, so the largest body could never come in"
+        yield Ruled("CFG-CONFLICT", path, problem)
 
 
 def _listeners(config: Config, folder: FilePath) -> Iterator[Ruled]:

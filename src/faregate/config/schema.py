@@ -75,6 +75,11 @@ class Gateway(Section):
     held_bodies_bytes_max: Size = Field(
         default=256 * 1024**2, description="bytes of all answers and large bodies held at once"
     )
+    key_bodies_bytes_max: Size | None = Field(
+        default=None,
+        description="bytes of one key's large bodies that are still coming in; default: a quarter of "
+        "held_bodies_bytes_max, at least body_bytes_max",
+    )
     forbid_private_urls: Flag = Field(default=True, description="refuse requests that name private addresses in URLs")
 
 
@@ -84,7 +89,10 @@ class Console(Section):
     host: Host = Field(default="127.0.0.1", description="address to listen on")
     port: Port = Field(default=4001, description="port to listen on")
     tls: Tls | None = Field(default=None, description="serve HTTPS")
-    behind_proxy: Flag = Field(default=False, description="a reverse proxy in front of it ends TLS")
+    behind_proxy: Flag = Field(
+        default=False,
+        description="a reverse proxy in front of it ends TLS; X-Forwarded-Proto of one on this machine is believed",
+    )
 
 
 class Lookup(Section):

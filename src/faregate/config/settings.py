@@ -36,6 +36,7 @@ class GateSettings(msgspec.Struct, frozen=True):
     slow_reader_ms: int = 300_000
     held_body_bytes_max: int = 16 * 1024 * 1024
     held_bodies_bytes_max: int = 256 * 1024 * 1024
+    key_bodies_bytes_max: int = 64 * 1024 * 1024
     drain_ms: int = 30_000
     drains_max: int = 64
     drain_answer_ms: int = 120_000

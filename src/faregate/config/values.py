@@ -149,7 +149,12 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _proxy(value: str) -> str:
+def proxy_url(value: str) -> str:
+    """A proxy as it may be configured; empty for none.
+
+    Raises:
+        PydanticCustomError: it cannot be used; the value itself is not quoted, because it may hold a password.
+    """
     if value == "":
         return value
     try:
@@ -271,7 +276,7 @@ Name = Annotated[Text, AfterValidator(_name)]
 Label = Annotated[Text, AfterValidator(_label)]
 Host = Annotated[Text, AfterValidator(_host)]
 Url = Annotated[Text, AfterValidator(_url)]
-Proxy = Annotated[Text, AfterValidator(_proxy)]
+Proxy = Annotated[Text, AfterValidator(proxy_url)]
 #: Shown nowhere; written out only when one process hands the configuration to another.
 Secret = Annotated[
     SecretStr, BeforeValidator(_secret), PlainSerializer(_reveal, when_used="json"), WithJsonSchema(_TEXT_SCHEMA)

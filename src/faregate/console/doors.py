@@ -51,9 +51,14 @@ _SECURITY_HEADERS: Final = (
 )
 
 
-def cookie_name(console: Console) -> str:
+def by_https(scope: Scope, console: Console) -> bool:
+    """Whether the browser speaks TLS: with us, or with a proxy whose word our listener takes (``behind_proxy``)."""
+    return console.facts.tls or scope.get("scheme") == "https"
+
+
+def cookie_name(*, https: bool) -> str:
     """The session cookie; over TLS a name that browsers accept only from this host itself."""
-    return "__Host-faregate_session" if console.facts.tls else "faregate_session"
+    return "__Host-faregate_session" if https else "faregate_session"
 
 
 def trusted(app: ASGIApp) -> ASGIApp:
@@ -114,7 +119,7 @@ class IdentityDoor:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        session_id = _cookie(scope, cookie_name(self._console))
+        session_id = _cookie(scope, cookie_name(https=by_https(scope, self._console)))
         session = await in_thread(lambda: self._session(session_id)) if session_id else None
         scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
         refusal = await in_thread(lambda: self._refusal(scope)) if _guarded(scope) else None

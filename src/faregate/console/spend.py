@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from faregate.console import health, usage
 from faregate.console.accounts import Refusal
 from faregate.console.allowances import standings
-from faregate.console.doors import SESSION, TRUSTED, cookie_name
+from faregate.console.doors import SESSION, TRUSTED, by_https, cookie_name
 from faregate.console.limits import shape as limit_shape
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
@@ -153,9 +153,8 @@ async def login(request: Request) -> Response:
         console.sessions.end(before[0])
     session_id, _ = console.sessions.begin(found["id"], console.clock.monotonic_nanos())
     answer = RedirectResponse("/", 303)
-    answer.set_cookie(
-        cookie_name(console), session_id, httponly=True, samesite="lax", secure=console.facts.tls, path="/"
-    )
+    https = by_https(request.scope, console)
+    answer.set_cookie(cookie_name(https=https), session_id, httponly=True, samesite="lax", secure=https, path="/")
     return answer
 
 
@@ -170,7 +169,8 @@ async def logout(request: Request) -> Response:
         raise ApiProblem("csrf_failed", "this form was not sent by this page")
     console.sessions.end(session[0])
     answer = RedirectResponse("/", 303)
-    answer.delete_cookie(cookie_name(console), path="/", secure=console.facts.tls, httponly=True, samesite="lax")
+    https = by_https(request.scope, console)
+    answer.delete_cookie(cookie_name(https=https), path="/", secure=https, httponly=True, samesite="lax")
     return answer
 
 

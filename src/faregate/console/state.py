@@ -99,7 +99,7 @@ class Facts:
     version: str
     data_dir: str
     gateway_url: str = ""
-    #: Whether the console's own listener speaks TLS: cookies are marked ``Secure`` then.
+    #: Whether the console's own listener speaks TLS: cookies are marked ``Secure`` then, whatever a proxy says.
     tls: bool = False
     #: Whether the configuration says that a reverse proxy stands in front: no peer is taken for local then.
     behind_proxy: bool = False

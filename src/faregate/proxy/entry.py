@@ -43,15 +43,15 @@ class Entered(NamedTuple):
     plans: dict[str, Plan]
 
 
-def admissible(gate: "Gate", request: Request) -> Problem | None:
-    """Whether the body that belongs to this head is worth being received: a known path, and a known key."""
+def admissible(gate: "Gate", request: Request) -> Key | Problem:
+    """Whose the body that belongs to this head is, if it is worth being received: a known path, and a known key."""
     operation = route(request.method, request.target)
     if isinstance(operation, Problem):
         return operation
     found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
-    if isinstance(found, Problem):
+    if isinstance(found, Problem) or not operation.metered:
         return found
-    return gate.closed_for if operation.metered else None
+    return gate.closed_for or found
 
 
 def enter(exchange: "Exchange") -> Problem | None:

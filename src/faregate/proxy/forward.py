@@ -34,7 +34,8 @@ _ANSWER: Final = {
     b"retry-after-ms": b"retry-after-ms",
     b"x-should-retry": b"x-should-retry",
     b"x-request-id": b"x-provider-request-id",
-    b"apim-request-id": b"x-provider-request-id",
+    # Azure sends both; each passes by itself, so that nobody has to look for the other.
+    b"apim-request-id": b"apim-request-id",
 }
 
 _RATE_PREFIX: Final = b"x-ratelimit-"

@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from faregate.config.settings import GateSettings
 from faregate.control import Load, Provider, Unknown
@@ -95,6 +95,8 @@ class Gate:
         self.draining = False
         self.projected = 0
         self.held_bytes = 0
+        #: Key → bytes of its large bodies that are coming in; only keys that have some.
+        self.coming: dict[str, int] = {}
         self.unknowns: dict[str, tuple[Unknown, Reservation]] = {}
         self.drains: set[Answer] = set()
         #: Answers of calls that are at providers now.
@@ -125,7 +127,8 @@ class Gate:
             ssl=_listener_tls(self.settings),
         )
         if listening is not None:
-            listening(self._server.sockets[0].getsockname()[1])
+            # uvloop gives a list where a tuple is declared, which compiled code would refuse.
+            listening(cast(Any, self._server).sockets[0].getsockname()[1])
         sweep = self.loop.call_later(SWEEP_S, self._sweep)
         try:
             await self._drained
@@ -216,6 +219,14 @@ class Gate:
     def farewell(self, client: ClientConnection) -> None:
         """A client's connection is gone."""
         self._connections.discard(client)
+
+    def count_coming(self, key: str, more: int) -> None:
+        """Count bytes of a key's large bodies while they come in; fewer again when they are whole or given up."""
+        bytes_now = self.coming.get(key, 0) + more
+        if bytes_now:
+            self.coming[key] = bytes_now
+        else:
+            self.coming.pop(key, None)
 
     @property
     def connections(self) -> int:

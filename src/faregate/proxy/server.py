@@ -26,6 +26,12 @@ LINGER_S: Final = 2.0
 
 
 _TOO_MANY_BODIES: Final = Problem("overloaded", "Too many large bodies are held now; retry later.", retry_after_s=1)
+_TOO_MANY_OF_KEY: Final = Problem(
+    "concurrency_limited",
+    "This key is sending as much in large bodies at once as one key may. Retry when one of them is through, send fewer "
+    "at once, or ask the administrator to raise gateway.key_bodies_bytes_max.",
+    retry_after_s=1,
+)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -42,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         "_lingering",
         "_parser",
         "_reading",
+        "_sender",
         "_unread",
         "exchange",
         "gone",
@@ -60,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         #: The request whose head was found worth its body, and the bytes of that body that are counted.
         self._admitted: Request | None = None
         self._body_held = 0
+        #: Id of the key in whose share these bytes are counted; empty where they are in none.
+        self._sender = ""
         #: How many bytes of the body had come at the last look at its speed.
         self._body_seen = 0
         #: Bytes of answers that wait for a client that reads slowly.
@@ -117,13 +126,20 @@ class ClientConnection(asyncio.Protocol):
             self._reading = False
             self.transport.pause_reading()
             return
-        problem = None
+        problem: Problem | None = None
         if self._admitted is not request:
-            problem = admissible(gate, request)
+            found = admissible(gate, request)
+            if isinstance(found, Problem):
+                problem, self._sender = found, ""
+            else:
+                self._sender = found.id
             self._admitted = request
         # Small ones are bounded by the number of connections, as those that come in one piece.
-        if parser.body_bytes > COUNTED_BYTES and self._over_bound(parser.body_bytes):
-            problem = problem or _TOO_MANY_BODIES
+        if parser.body_bytes > COUNTED_BYTES:
+            if self._over_bound(parser.body_bytes):
+                problem = problem or _TOO_MANY_BODIES
+            if gate.coming.get(self._sender, 0) > gate.settings.key_bodies_bytes_max:
+                problem = _TOO_MANY_OF_KEY
         if problem is not None:
             parser.refuse(problem)
             self._next()
@@ -141,9 +157,18 @@ class ClientConnection(asyncio.Protocol):
         return self._gate.held_bytes > self._gate.settings.held_bodies_bytes_max
 
     def _count_body(self, held: int) -> None:
-        """Count what is in memory of this connection's body among all that are held."""
-        self._gate.held_bytes += held - self._body_held
+        """Count what is in memory of this connection's body among all that are held, and in its key's share."""
+        more = held - self._body_held
+        self._gate.held_bytes += more
         self._body_held = held
+        if self._sender:
+            self._gate.count_coming(self._sender, more)
+
+    def _leave_share(self) -> None:
+        """Its body is whole, or given up: from here on it is one call of its key, which limits bound."""
+        if self._sender:
+            self._gate.count_coming(self._sender, -self._body_held)
+            self._sender = ""
 
     def _continue(self) -> None:
         """Let a client that waits for leave send its body; never in the middle of the answer before."""
@@ -168,10 +193,14 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, request: Request, body: bytes) -> None:
         exchange = self.exchange = Exchange(self._gate, self, request, body)
         try:
-            if len(body) > COUNTED_BYTES and self._over_bound(len(body)):
-                exchange.refuse(_TOO_MANY_BODIES)
-            else:
+            if len(body) <= COUNTED_BYTES:
                 exchange.begin()
+            else:
+                self._leave_share()
+                if self._over_bound(len(body)):
+                    exchange.refuse(_TOO_MANY_BODIES)
+                else:
+                    exchange.begin()
         except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
             exchange.mistaken(error)
 
@@ -188,6 +217,7 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         if self._body_held:
             self._admitted = None
+            self._leave_share()
             self._count_body(0)
         if self.gone:
             return

@@ -8,11 +8,12 @@ installation goes on from there. Marks of what was sent are part of the books, s
 import hashlib
 import io
 import os
+import shutil
 import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,11 @@ _BOOKS: Final = "books.sqlite3"
 #: The console writes it beside the books; here it is lines of bytes, whose chain the console proves.
 _TRAIL: Final = "audit.jsonl"
 _CHUNK: Final = 1024 * 1024
+_WHOLE: Final = "backup.tar"
+
+#: Folders that exist only while a backup or a restore runs, and all that is ever in them.
+_BACKING_UP, _RESTORING = ".backup-", ".restore-"
+_SCRATCH: Final = frozenset((_BOOKS, f"{_BOOKS}-journal", f"{_BOOKS}-wal", f"{_BOOKS}-shm", _TRAIL, _WHOLE))
 
 #: Beyond every journal position and number that a real installation reaches.
 _PLACE_MAX: Final = 2**62
@@ -71,8 +77,8 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
     if file.exists() and file.samefile(books):
         raise Unsafe(f"{file} is the books themselves", hint="name another file")
     try:
-        with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as scratch:
-            copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL, Path(scratch) / "backup.tar"
+        with tempfile.TemporaryDirectory(prefix=_BACKING_UP, dir=file.parent) as scratch:
+            copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL, Path(scratch) / _WHOLE
             _copy(books, copy, lambda: _copy_lines(books.with_name(_TRAIL), trail))
             manifest = msgspec.structs.replace(
                 _describe(copy, now), trail_bytes=trail.stat().st_size, trail_sha256=_digest(trail)
@@ -93,7 +99,7 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
 
     Raises:
         Conflict: there are books, a journal or a trail already.
-        Failed: the backup is damaged; nothing was changed.
+        Failed: the backup is damaged; nothing was changed, but for what an earlier restore that was killed left behind.
         Unsafe: a newer version wrote it.
     """
     target = data_dir / _BOOKS
@@ -102,7 +108,8 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
             f"{data_dir} holds books already", hint="restore into an empty data folder, or move the old one away"
         )
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as scratch:
+    remove_leftovers(data_dir)
+    with tempfile.TemporaryDirectory(prefix=_RESTORING, dir=data_dir) as scratch:
         copy, trail = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL
         with _unpacking(file), tarfile.open(file, "r:") as archive:
             manifest = _manifest_of(archive, file)
@@ -119,6 +126,17 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
         os.replace(copy, target)
         _sync_folder(data_dir)
     return manifest
+
+
+def remove_leftovers(data_dir: Path) -> None:
+    """Remove what backups and restores that were killed left in a data folder, for whoever alone uses it now.
+
+    A folder that holds anything which they do not make is somebody else's, and stays.
+    """
+    for left in [*data_dir.glob(f"{_BACKING_UP}*"), *data_dir.glob(f"{_RESTORING}*")]:
+        with suppress(OSError):
+            if not left.is_symlink() and _SCRATCH.issuperset(os.listdir(left)):
+                shutil.rmtree(left)
 
 
 def _expect_no_more(archive: tarfile.TarFile, file: Path) -> None:
@@ -187,12 +205,16 @@ def _digest(file: Path) -> str:
 def _describe(copy: Path, now: int) -> Manifest:
     connection = sqlite3.connect(copy)
     try:
-        position, sequence, epoch = connection.execute("SELECT position, sequence, epoch FROM meta").fetchone()
-        (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        place = connection.execute("SELECT position, sequence, epoch FROM meta").fetchone()
+        version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     finally:
         connection.close()
+    if place is None or version is None:
+        missing = "where in the journal they stand" if version else "their schema"
+        problem = f"the books are damaged: they do not say {missing}"
+        raise Failed(problem, code="books_corrupt", hint="restore a backup")
     size, digest = copy.stat().st_size, _digest(copy)
-    return Manifest("faregate", __version__, schema, now, size, digest, position, sequence, epoch)
+    return Manifest("faregate", __version__, version[0], now, size, digest, *place)
 
 
 def _pack(whole: Path, manifest: Manifest, files: Iterable[Path]) -> None:
@@ -265,8 +287,14 @@ def _unpack(archive: tarfile.TarFile, copy: Path, size: int, sha256: str, file: 
 
 def _check_stored(copy: Path, manifest: Manifest, file: Path) -> None:
     """The manifest carries no checksum of its own: what it says must be what the books say."""
-    with connect.told_plainly():
+    try:
         said = _describe(copy, manifest.created_at)
+    except (Failed, sqlite3.Error) as problem:
+        # The copy is nobody else's: whatever is wrong with it was so in the backup.
+        why = str(problem).removeprefix("the books are damaged: ")
+        raise Failed(
+            f"the books in {file} are damaged: {why}", code="backup_invalid", hint="restore another backup"
+        ) from problem
     if (said.position, said.sequence, said.epoch, said.schema) != (
         manifest.position,
         manifest.sequence,

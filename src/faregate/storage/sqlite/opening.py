@@ -1,7 +1,6 @@
 """Opens the books: makes the file, brings its schema up to date after a backup, and checks that it is sound."""
 
 import os
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -34,9 +33,8 @@ def open_books(path: Path, clock: Clock) -> SqliteBooks:
         path.chmod(_FILE_MODE)
     except OSError as problem:
         raise Unavailable(f"the books cannot be opened: {problem.strerror}: {path}") from problem
-    for leftover in path.parent.glob(".backup-*"):
-        # Of a backup that was killed: the books have one owner, so none is being made now.
-        shutil.rmtree(leftover, ignore_errors=True)
+    # The books have one owner, so no backup is being made now, and none is being restored.
+    backup.remove_leftovers(path.parent)
     version = schema_version(path)
     if version != SCHEMA_VERSION:
         if version:
