@@ -5,14 +5,15 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
+COMPILED := .venv-compiled/bin
 ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev lint format check test bench soak docs lock clean
+.PHONY: help run install install-dev wheel lint format check test test-compiled bench soak docs lock clean
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'also: install lint format check bench soak docs lock clean'
+	@sed -n 's/^#   //p' Makefile; echo 'also: install wheel lint format check test-compiled bench soak docs lock clean'
 
 run: install
 	@exec $(BIN)/faregate serve --first-run $(ARGS)
@@ -38,6 +39,20 @@ $(BIN)/.dev: $(BIN)/.run requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# The wheel for production, its request path compiled (docs/decisions/010), and an environment that it is installed in.
+# It is built from the source distribution: the compiler leaves its modules beside the sources that it was given.
+wheel: $(COMPILED)/.installed
+
+$(COMPILED)/.installed: $(BIN)/.dev requirements/compile.txt README.md $(shell find src -name '*.py' -o -name '*.html' -o -name '*.sql')
+	@command -v $${CC:-cc} >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig as s; print(s.get_path("include"))')/Python.h" || \
+		{ echo 'a C compiler or Python.h is missing: apt-get install gcc libc6-dev python3-dev' >&2; exit 2; }
+	@test -x $(COMPILED)/python || $(PYTHON) -m venv .venv-compiled
+	@for group in run dev compile; do \
+		$(BIN)/uv pip install --quiet --python $(COMPILED)/python --require-hashes -r requirements/$$group.txt || exit 1; done
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --clear --no-build-isolation --python $(COMPILED)/python --out-dir dist
+	@$(BIN)/uv pip install --quiet --python $(COMPILED)/python --no-deps --reinstall dist/*.whl
+	@touch $@
+
 lint: install-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -52,7 +67,11 @@ check: install-dev
 test: install-dev
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-bench: install-dev
+# The same tests against the compiled wheel.
+test-compiled: wheel
+	$(COMPILED)/pytest -n $(WORKERS) -o pythonpath=tests $(ARGS)
+
+bench: wheel
 	$(BIN)/python bench/run.py $(ARGS)
 
 soak: install-dev
@@ -70,6 +89,7 @@ lock: $(BIN)/uv
 	$(BIN)/$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(BIN)/$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(BIN)/$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(BIN)/$(COMPILE) requirements/compile.in -c requirements/dev.txt -o requirements/compile.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -183,6 +183,8 @@ class Faregate(Gateway):
     """Faregate as its users start it: ``faregate serve`` with a configuration file and an empty data folder."""
 
     name = "faregate"
+    #: Where it is installed: the compiled wheel, or with ``--interpreted`` the sources as they stand.
+    environment = ROOT / ".venv-compiled"
 
     def start(self) -> None:
         """Start it, make a key and the limits, and send the first call."""
@@ -247,7 +249,7 @@ class Faregate(Gateway):
             time.sleep(0.5)
 
     def _program(self) -> list[str]:
-        return [str(ROOT / ".venv/bin/faregate")]
+        return [str(self.environment / "bin/faregate")]
 
     def _ready(self) -> bool:
         try:

@@ -5,7 +5,7 @@ case goes to each gateway in turn, the others standing still (SIGSTOP); ratios a
 over the rounds is told, so that a slow minute of the machine hits both sides. The main figure is CPU time per request
 from /proc, since it does not depend on who else is on the machine. ``docs/performance.md`` explains the method.
 
-    python bench/run.py [--rounds 3] [--quick] [--only CASE,…] [--gateways nginx,faregate]
+    python bench/run.py [--rounds 3] [--quick] [--only CASE,…] [--gateways nginx,faregate] [--interpreted]
 """
 
 from __future__ import annotations
@@ -161,7 +161,11 @@ def books(gateway: gateways.Faregate, served: Mapping[str, int]) -> dict[str, An
 def journal_share(gate_us: float) -> float:
     """The journal's CPU per request as percent of the gate's, measured apart in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "journal_share.py")], capture_output=True, text=True, timeout=120, check=True
+        [str(gateways.Faregate.environment / "bin/python"), str(HERE / "journal_share.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     return float(done.stdout) * 100 / gate_us
 
@@ -265,7 +269,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of half the time: a look, not a measurement")
     parser.add_argument("--only", default="", help="comma-separated cases: " + ", ".join(case.name for case in CASES))
     parser.add_argument("--gateways", default="direct,nginx,faregate", help="which ones (default all three)")
+    parser.add_argument("--interpreted", action="store_true", help="Faregate as its sources stand, not as its wheel")
     chosen = parser.parse_args()
+    if chosen.interpreted:
+        gateways.Faregate.environment = gateways.ROOT / ".venv"
     wanted = [name for name in chosen.only.split(",") if name]
     unknown = set(wanted) - {case.name for case in CASES} | set(chosen.gateways.split(",")) - set(gateways.GATEWAYS)
     if unknown or chosen.rounds < 1:
@@ -297,7 +304,12 @@ def main() -> int:
     text = table.markdown(lines)
     OUT.mkdir(exist_ok=True)
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    machine = {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()}
+    machine = {
+        "interpreted": chosen.interpreted,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+    }
     report = {"when": when, "machine": machine, "rounds": rounds, "table": [row._asdict() for row in lines]}
     (OUT / f"{when}.json").write_text(json.dumps(report, indent=1))
     (OUT / "latest.md").write_text(text + "\n")

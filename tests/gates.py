@@ -34,6 +34,7 @@ from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
 from faregate.journal.read import FileJournalReader
+from faregate.ports import JournalWriter
 from faregate.proxy.gate import Gate
 from faregate.simulator import Simulator
 from faregate.simulator import serve as simulate
@@ -144,7 +145,7 @@ async def running_gate(
     stages: dict[str, tuple[str, ...]] | None = None,
     provider_fields: dict[str, Any] | None = None,
     opened: bool = True,
-    journal_kind: type[FileJournal] = FileJournal,
+    journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
     **settings: Any,
 ) -> AsyncIterator[RunningGate]:
     """Start a simulator and a gate that calls it; both end with the block."""
@@ -152,7 +153,7 @@ async def running_gate(
     os.makedirs(folder, exist_ok=True)
     loop = asyncio.get_running_loop()
     clock = SystemClock()
-    journal = journal_kind(folder / "journal", clock, loop.call_soon_threadsafe)
+    journal = journal_kind(FileJournal(folder / "journal", clock, loop.call_soon_threadsafe))
     answers = FileAnswerStore(folder / "answers", clock.wall_nanos())
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "data_dir": str(folder)}
     gate = Gate(

@@ -1,8 +1,8 @@
 """Admission: all allowances or none, never above a limit, and a refusal that tells the truth."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -30,8 +30,10 @@ ANN = Attribution(organization="default", team="research", user="ann", key="key_
 BOB = ANN._replace(user="bob", key="key_2", end_user="eu_2")
 
 
-#: Whoever asks keeps its standing while the limits stay the same, as the gate does.
-STANDINGS: WeakKeyDictionary[Allowances, tuple[LimitIndex, dict[Attribution, Standing]]] = WeakKeyDictionary()
+@lru_cache(maxsize=64)
+def standings_of(index: LimitIndex) -> dict[Attribution, Standing]:
+    """Whoever asks keeps its standing while the limits stay the same, as the gate does."""
+    return {}
 
 
 def limit(id: str = "lim_1", **fields: Any) -> CompiledLimit:
@@ -54,9 +56,7 @@ def ask(
 ) -> Reservation | LimitRefusal:
     """Reserve on every limit that matches, by a standing that is kept as long as the limits stay the same."""
     index = allowances._index
-    if allowances not in STANDINGS or STANDINGS[allowances][0] is not index:
-        STANDINGS[allowances] = (index, {})
-    standings = STANDINGS[allowances][1]
+    standings = standings_of(index)
     if who not in standings:
         standings[who] = Standing(who, index.matching(who))
     return allowances.reserve("req_1", standings[who], amounts, now)

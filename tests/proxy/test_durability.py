@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from fakes import JournalAround
 from faregate.control import Projected
 from faregate.core.ledger.events import Event, Intended, Refused, Settled
 from faregate.errors import StorageFull
@@ -10,7 +11,7 @@ from faregate.journal.append import FileJournal
 from gates import allowances, key, money, running_gate, scenario, secret, steered, truth
 
 
-class Brimming(FileJournal):
+class Brimming(JournalAround):
     """A real journal on a disk that is full whenever the test says so."""
 
     refuses: tuple[type, ...] = ()
@@ -117,7 +118,7 @@ async def test_an_idempotency_key_outlives_the_process(tmp_path: Path) -> None:
         assert secret("caller") not in str(list(copy.rglob("*")))
 
 
-class Broken(FileJournal):
+class Broken(JournalAround):
     """A journal with a mistake in it."""
 
     mistaken = True

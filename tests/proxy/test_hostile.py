@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes import JournalAround
 from faregate.core.ledger.events import Settled
 from faregate.journal.answers import FILE_NANOS, FileAnswerStore
-from faregate.journal.append import FileJournal
 from faregate.ports import StoredAnswer
 from faregate.proxy.http1 import PIECES_MAX, Bounds, RequestParser
 from gates import RunningGate, allowances, money, provider, running_gate, scenario, secret, steered, truth
@@ -303,7 +303,7 @@ def test_a_store_of_answers_that_cannot_open_its_next_file_writes_nowhere(tmp_pa
 # -- races with the disk and the provider -----------------------------------------------------------------------------
 
 
-class Slow(FileJournal):
+class Slow(JournalAround):
     """A real journal whose disk answers when the test says so."""
 
     waiting: list[Callable[[], None]]

@@ -367,7 +367,7 @@ class ChatEvents:
         return chunk.event(payload, text, finished)
 
 
-decode_event: Final = ChatEvents()
+decode_event: Final[ChatEvents] = ChatEvents()
 
 
 def _billed_texts(delta: dict[str, Any]) -> list[str]:

@@ -168,7 +168,7 @@ class CompletionEvents:
         return chunk.event(payload, text, finished)
 
 
-decode_event: Final = CompletionEvents()
+decode_event: Final[CompletionEvents] = CompletionEvents()
 
 
 def answer_text(body: bytes) -> str:

@@ -69,7 +69,7 @@ class NoEvents:
         return answers.odd_event(payload)
 
 
-decode_event: Final = NoEvents()
+decode_event: Final[NoEvents] = NoEvents()
 
 
 def answer_text(body: bytes) -> str:
