@@ -1,5 +1,6 @@
-"""Short slices for the gate's event loop."""
+"""Short slices for the gate's event loop, idle time for what can wait."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -29,3 +30,23 @@ def test_the_kernel_notes_the_short_slice() -> None:
     assert told[:3] == ["True", "0", "3"]
     if (major, minor) >= (6, 12):
         assert told[3] == "100000"
+
+
+#: Two threads, one of which uses idle time: (taken, its policy, the policy of the other).
+ASK_IDLE = """
+import os, threading
+from faregate.assembly.scheduling import use_idle_time
+found = []
+thread = threading.Thread(target=lambda: found.extend((use_idle_time(), os.sched_getscheduler(0))))
+thread.start()
+thread.join()
+print(*found, os.sched_getscheduler(0))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_idle_time_is_for_the_thread_that_asks() -> None:
+    """The thread that asks is run in idle time; the others of its process are not."""
+    told = subprocess.run([sys.executable, "-c", ASK_IDLE], capture_output=True, text=True, check=True).stdout.split()
+
+    assert told == ["True", str(os.SCHED_IDLE), str(os.SCHED_OTHER)]

@@ -212,3 +212,25 @@ def test_a_bug_never_ends_the_thread(tmp_path: Path) -> None:
     rig.eventually("caught_up")
     rig.end()
     assert rig.troubles == ["projection failed: ZeroDivisionError: a bug", ""]
+
+
+def test_whoever_runs_it_may_leave_when_it_falls_behind_or_has_caught_up(tmp_path: Path) -> None:
+    """Asked after each batch, with the time for which batches have been full: more and more, then none."""
+    rig = Rig(tmp_path / "journal", MemoryBooks(HeldClock()), batch_bytes=2_000, gather_s=0.01)
+    for number in range(1, 60):
+        rig.call(number)
+    told: list[float] = []
+
+    def leave(behind_s: float) -> bool:
+        told.append(behind_s)
+        return len(told) == 2 or (len(told) > 2 and behind_s == 0.0)
+
+    rig.projector.run(rig.stop, leave)
+    first = list(told)
+    assert rig.books.projected() < rig.journal.position
+    rig.projector.run(rig.stop, leave)
+
+    assert 0.0 < first[0] < first[1]
+    assert [told[-1], *(behind for behind in told[2:-1] if behind == 0.0)] == [0.0]
+    assert rig.books.projected() == rig.journal.position
+    rig.end()

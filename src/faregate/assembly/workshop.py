@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import faregate
 from faregate.assembly.compiler import CatalogueCompiler
+from faregate.assembly.scheduling import use_idle_time
 from faregate.config.folder import DataFolder
 from faregate.config.schema import Config
 from faregate.config.secrets import Secrets as KeptSecrets
@@ -43,6 +44,9 @@ MAX_REQUEST_MS_UNKNOWN = 600_000
 
 #: At a stop, for ending the batch that runs and for the batches after it, each.
 LAST_BATCHES_S = 0.75
+
+#: When projection has been behind for so long, idle time is not enough.
+BEHIND_S_MAX = 0.5
 
 #: One of the things that run as long as the console does.
 Work = Callable[[], Coroutine[None, None, None]]
@@ -175,13 +179,29 @@ class Workshop:
 
 
 class _Projection:
-    """The projector in a thread of its own."""
+    """The projector in threads of its own.
+
+    It works in idle time, so that no call waits for it: who computes beside the gate on a core may keep that until the
+    kernel's next tick, some milliseconds, however short the gate's slices are. Where idle time is not enough, a thread
+    of the ordinary kind goes on until everything is in the books.
+    """
 
     def __init__(self, projector: Projector) -> None:
         self.projector = projector
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=projector.run, args=(self._stop,), name="projector", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            idle = threading.Thread(target=self._run_in_idle_time, name="projector-idle", daemon=True)
+            idle.start()
+            idle.join()
+            self.projector.run(self._stop, lambda behind_s: behind_s == 0.0)
+
+    def _run_in_idle_time(self) -> None:
+        use_idle_time()
+        self.projector.run(self._stop, lambda behind_s: behind_s > BEHIND_S_MAX)
 
     def close(self) -> None:
         """End the thread, then book what is journalled and not yet in the books, as far as time allows."""

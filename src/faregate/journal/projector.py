@@ -124,9 +124,14 @@ class Projector:
         self._on_projected(reached)
         return reached - position
 
-    def run(self, stop: threading.Event) -> None:
-        """Project until ``stop`` is set; the body of a thread. Set ``stop`` and ``nudge`` to end it at once."""
+    def run(self, stop: threading.Event, leave: Callable[[float], bool] = lambda behind_s: False) -> None:
+        """Project until ``stop`` is set; the body of a thread. Set ``stop`` and ``nudge`` to end it at once.
+
+        ``leave`` is asked after each batch whether to return, with the seconds for which all batches have been full: 0
+        once everything is in the books.
+        """
         backoff_s = self._gather_s
+        behind_since: float | None = None
         while not stop.is_set():
             began = time.monotonic()
             try:
@@ -139,6 +144,12 @@ class Projector:
             else:
                 self._tell("")
                 backoff_s = self._gather_s
+                if not full:
+                    behind_since = None
+                elif behind_since is None:
+                    behind_since = began
+                if leave(0.0 if behind_since is None else time.monotonic() - behind_since):
+                    return
                 self._wait(min(time.monotonic() - began, REST_S_MAX) if full else self._gather_s, stop)
                 continue
             backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
