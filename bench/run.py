@@ -114,21 +114,37 @@ def settle(pids: Sequence[int]) -> None:
         before = now
 
 
-def measure(gateway: gateways.Gateway, case: Case, quick: bool) -> dict[str, Any]:
-    """Load one gateway with one case and read what it cost."""
-    seconds = max(1, case.seconds // 2) if quick else case.seconds
+def load(gateway: gateways.Gateway, case: Case, seconds: int) -> subprocess.Popen[bytes]:
+    """Start the generator on its core; its figures come as JSON."""
     command = [
         str(BUILD / "load"), "--port", str(gateway.port), "--key", gateway.key, "--model", gateways.MODEL,
         "--seconds", str(seconds), *case.options,
     ]  # fmt: skip
-    gate, tree = gateway.gate(), gateway.tree()
-    gate_before, tree_before = processes.cost(gate), processes.cost(tree)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=processes.pinned(LOAD_CORE))
-    open_kb = 0
-    if case.streams:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=processes.pinned(LOAD_CORE))
+
+
+def memory_per_stream(gateway: gateways.Gateway, case: Case) -> float:
+    """Kilobytes by which the gate grows for each open stream.
+
+    In a run of its own: to read a process's memory the kernel walks all of it, and keeps a core for milliseconds.
+    """
+    gate = gateway.gate()
+    before = processes.cost(gate).pss_kb
+    with load(gateway, case, 1) as process:
         time.sleep(STREAM_MEMORY_AFTER)
-        open_kb = processes.cost(gate).pss_kb - gate_before.pss_kb
-    figures: dict[str, Any] = json.loads(process.communicate(timeout=LOAD_SECONDS_MAX)[0])
+        grown = processes.cost(gate).pss_kb - before
+        process.communicate(timeout=LOAD_SECONDS_MAX)
+    return grown / case.streams
+
+
+def measure(gateway: gateways.Gateway, case: Case, quick: bool) -> dict[str, Any]:
+    """Load one gateway with one case and read what it cost."""
+    seconds = max(1, case.seconds // 2) if quick else case.seconds
+    gate, tree = gateway.gate(), gateway.tree()
+    stream_kb = memory_per_stream(gateway, case) if case.streams else 0.0
+    gate_before, tree_before = processes.cost(gate), processes.cost(tree)
+    with load(gateway, case, seconds) as process:
+        figures: dict[str, Any] = json.loads(process.communicate(timeout=LOAD_SECONDS_MAX)[0])
     gate_cpu = processes.cost(gate).cpu_seconds - gate_before.cpu_seconds
     if len(tree) > len(gate):
         settle(tree)
@@ -139,7 +155,7 @@ def measure(gateway: gateways.Gateway, case: Case, quick: bool) -> dict[str, Any
     if case.streams:
         figures["cpu_gate_event_us"] = gate_cpu * 1e6 / max(1, figures["events"])
         figures["cpu_tree_event_us"] = tree_cpu * 1e6 / max(1, figures["events"])
-        figures["stream_kb"] = open_kb / case.streams
+        figures["stream_kb"] = stream_kb
     return figures
 
 

@@ -48,6 +48,11 @@ CUT_S: Final = 5.0
 #: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
 SWEEP_S: Final = 0.25
 
+#: So many connections are looked at in one go, about 0.1 ms, while there are not too many of them for the parts of a
+#: round: all at once would make the calls that come meanwhile wait for milliseconds.
+SWEPT_AT_ONCE: Final = 32
+SWEEP_PARTS_MAX: Final = 50
+
 #: Refusals wait this many at most before they are journalled (they are after the reply, in batches).
 REFUSED_BATCH: Final = 256
 
@@ -102,6 +107,10 @@ class Gate:
         #: Answers of calls that are at providers now.
         self.answers_open: set[Answer] = set()
         self._connections: set[ClientConnection] = set()
+        #: Those that this round of the sweep has not come to yet, and how many it takes at once.
+        self._unswept: list[ClientConnection | Answer] = []
+        self._swept_at_once = SWEPT_AT_ONCE
+        self._sweep_s = SWEEP_S
         self._pools: dict[str, Pool] = {}
         self._refused: list[Refused] = []
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
@@ -179,22 +188,35 @@ class Gate:
 
     def _sweep(self) -> None:
         """A few times a second: deadlines, idle connections, what waits to be written."""
-        self.loop.call_later(SWEEP_S, self._sweep)
         self.now = now = self.loop.time()
-        sweeping: list[ClientConnection | Answer] = [*self._connections, *self.drains]
-        for swept in sweeping:
+        if not self._unswept:
+            self._begin_sweep(now)
+        self.loop.call_later(self._sweep_s, self._sweep)
+        at_once = self._swept_at_once
+        part, self._unswept = self._unswept[:at_once], self._unswept[at_once:]
+        for swept in part:
+            if swept not in self._connections and swept not in self.drains:
+                continue
             try:
                 swept.sweep(now)
             except Exception as error:  # One connection's mistake must not stop the deadlines of all the others.
                 swept.mistaken(error)
-        for pool in self._pools.values():
-            pool.close_idle(now)
         self.metrics.count()
         self._tell_refusals()
         self._write_unwritten()
-        self.answers.expire(self.wall_nanos())
         self.judge()
         self._check_drained()
+
+    def _begin_sweep(self, now: float) -> None:
+        """Begin a round: all that is open now, in parts that are taken a moment apart."""
+        self._unswept = [*self._connections, *self.drains]
+        count = max(1, len(self._unswept))
+        parts = min(-(-count // SWEPT_AT_ONCE), SWEEP_PARTS_MAX)
+        self._swept_at_once = -(-count // parts)
+        self._sweep_s = SWEEP_S / parts
+        for pool in self._pools.values():
+            pool.close_idle(now)
+        self.answers.expire(self.wall_nanos())
 
     def judge(self) -> None:
         """Decide whether calls are taken."""
