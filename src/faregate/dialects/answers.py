@@ -6,13 +6,14 @@ report is named rather than lost. Shared by the dialects of chat, completions an
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from faregate.core import usage as units
 from faregate.core.metering.meter import Event, Report
 from faregate.dialects.jsonbody import DECODING_ERRORS
+from faregate.dialects.shapes import Answer, Chunk, InputDetails, Named, OutputDetails, Usage
 
 _MISSING: Final = "input or output tokens are missing"
 
@@ -20,69 +21,8 @@ _MISSING: Final = "input or output tokens are missing"
 NAME_CHARACTERS_MAX: Final = 256
 
 
-class InputDetails(msgspec.Struct, gc=False):
-    """Parts of ``prompt_tokens``."""
-
-    cached_tokens: int | None = 0
-    cache_write_tokens: int | None = 0
-    audio_tokens: int | None = 0
-
-
-class OutputDetails(msgspec.Struct, gc=False):
-    """Parts of ``completion_tokens``."""
-
-    reasoning_tokens: int | None = 0
-    audio_tokens: int | None = 0
-
-
-class Usage(msgspec.Struct, gc=False):
-    """The ``usage`` object as documented; one of another shape is read by ``loose_usage``."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: InputDetails | None = None
-    completion_tokens_details: OutputDetails | None = None
-
-
-class _Answer(msgspec.Struct, gc=False):
-    usage: Usage | None = None
-    model: str | None = None
-    id: str | None = None
-
-
-StreamedChoice = TypeVar("StreamedChoice")
-
-
-class Chunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
-    """An event of a stream, in every format that has choices."""
-
-    choices: list[StreamedChoice] = msgspec.field(default_factory=list)
-    usage: Usage | None = None
-    error: msgspec.Raw | None = None
-
-    def event(self, payload: bytes, text: str, finished: int) -> Event:
-        """What the event in ``payload`` says; its billed ``text`` and the choices it ends are the format's to say."""
-        usage = leaves(self.usage, outputs=True) if self.usage is not None else None
-        model, id = name_and_id(payload)
-        return Event(text, finished, usage, not self.choices, self.error is not None, model, id)
-
-
-class PlainChunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
-    """An event that says text of the only choice and nothing else; any other does not decode as one."""
-
-    choices: tuple[StreamedChoice]
-    usage: None = None
-    error: None = None
-
-
-class _Named(msgspec.Struct, gc=False):
-    model: str | None = None
-    id: str | None = None
-
-
-_answer = msgspec.json.Decoder(_Answer).decode
-_named = msgspec.json.Decoder(_Named).decode
+_answer = msgspec.json.Decoder(Answer).decode
+_named = msgspec.json.Decoder(Named).decode
 _NO_INPUT_DETAILS: Final = InputDetails()
 _NO_OUTPUT_DETAILS: Final = OutputDetails()
 
@@ -94,6 +34,13 @@ def name_and_id(payload: bytes) -> tuple[str, str]:
     except DECODING_ERRORS:
         return "", ""
     return _name(named.model), _name(named.id)
+
+
+def event_of(chunk: Chunk[Any], payload: bytes, text: str, finished: int) -> Event:
+    """What the event in ``payload`` says; its billed ``text`` and the choices it ends are the format's to say."""
+    usage = leaves(chunk.usage, outputs=True) if chunk.usage is not None else None
+    model, id = name_and_id(payload)
+    return Event(text, finished, usage, not chunk.choices, chunk.error is not None, model, id)
 
 
 def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:

@@ -11,6 +11,7 @@ import msgspec
 
 from faregate.dialects.jsonbody import DECODING_ERRORS, Members, kind_of, members
 from faregate.dialects.quoting import echo, expected, forbidden, missing, unbounded
+from faregate.dialects.shapes import StreamOptions
 from faregate.errors import Problem
 
 NAME_CHARACTERS_MAX: Final = 256
@@ -133,11 +134,7 @@ def cap(found: Members, least: int = 1) -> Cap | Problem:
     return tokens, "max_completion_tokens"
 
 
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
-_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_stream_options = msgspec.json.Decoder(StreamOptions | None).decode
 
 
 def stream(found: Members) -> tuple[bool, bool] | Problem:

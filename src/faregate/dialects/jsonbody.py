@@ -87,8 +87,13 @@ def _colons_agree(body: bytes, found: Members, long_field: str) -> bool:
     return rest.count(b":") == len(found) + others.count(b":")
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _Pairs:
     """An object with its members as they were written, twice where they stand twice."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        self.members = members
 
 
 def _refuse_constant(name: str) -> None:
@@ -111,7 +116,7 @@ def _duplicate(body: bytes) -> Problem | None:
         pairs = _strict(text)
     except ValueError:
         return explain(body)
-    for name, times in Counter(name for name, _ in pairs).items():
+    for name, times in Counter(name for name, _ in pairs.members).items():
         if times > 1:
             shown = echo(name)
             return Problem(

@@ -13,6 +13,7 @@ from faregate.core.metering.meter import Event
 from faregate.dialects import answers, fields, urls
 from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
+from faregate.dialects.shapes import ChatChoice, Chunk, Message, Part, PlainChatChoice, PlainChunk, Tool
 from faregate.errors import Problem
 
 OPERATION: Final = "chat.completions"
@@ -61,27 +62,10 @@ _TOOL_TYPES: Final = ("function", "custom")
 _TEXT_PARTS: Final = ("text", "refusal")
 
 
-class _Part(msgspec.Struct, gc=False):
-    type: Any = None
-    image_url: Any = None
-    input_audio: Any = None
-    file: Any = None
-    video_url: Any = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: str | list[_Part] | None = None
-    audio: Any = None
-
-
-class _Tool(msgspec.Struct, gc=False):
-    type: Any = None
-
-
-_message = msgspec.json.Decoder(_Message).decode
+_message = msgspec.json.Decoder(Message).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_messages = msgspec.json.Decoder(list[_Message]).decode
-_tools = msgspec.json.Decoder(list[_Tool]).decode
+_messages = msgspec.json.Decoder(list[Message]).decode
+_tools = msgspec.json.Decoder(list[Tool]).decode
 _text_list = msgspec.json.Decoder(list[Any]).decode
 
 
@@ -213,7 +197,7 @@ def _bad_messages(raw: bytes, error: Exception) -> Problem:
     return expected("field_type", "messages", "a list of messages", "something else")
 
 
-def _parts_tokens(parts: list[_Part], path: str, forbid_private_urls: bool) -> int | Problem:
+def _parts_tokens(parts: list[Part], path: str, forbid_private_urls: bool) -> int | Problem:
     tokens = 0
     for index, part in enumerate(parts):
         if part.image_url is part.input_audio is part.file is part.video_url is None and part.type in _TEXT_PARTS:
@@ -317,22 +301,8 @@ _BILLED: Final = ("content", "refusal", "tool_calls", "function_call")
 _REASONING: Final = ("reasoning_content", "reasoning")
 
 
-class _Choice(msgspec.Struct, gc=False):
-    delta: dict[str, Any] | None = None
-    finish_reason: str | None = None
-
-
-class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    content: str
-
-
-class _PlainChoice(msgspec.Struct, gc=False):
-    delta: _PlainDelta
-    finish_reason: None = None
-
-
-_chunk = msgspec.json.Decoder(answers.Chunk[_Choice]).decode
-_plain_chunk = msgspec.json.Decoder(answers.PlainChunk[_PlainChoice]).decode
+_chunk = msgspec.json.Decoder(Chunk[ChatChoice]).decode
+_plain_chunk = msgspec.json.Decoder(PlainChunk[PlainChatChoice]).decode
 
 
 class ChatEvents:
@@ -364,7 +334,7 @@ class ChatEvents:
         text = "".join(texts)
         if chunk.choices and not finished and not named and chunk.usage is None and chunk.error is None:
             return text
-        return chunk.event(payload, text, finished)
+        return answers.event_of(chunk, payload, text, finished)
 
 
 decode_event: Final[ChatEvents] = ChatEvents()

@@ -9,6 +9,7 @@ from faregate.core.metering.meter import Event
 from faregate.dialects import answers, fields
 from faregate.dialects.jsonbody import DECODING_ERRORS, Members, kind_of, members
 from faregate.dialects.quoting import expected
+from faregate.dialects.shapes import Chunk, CompletionChoice, PlainChunk, PlainCompletionChoice
 from faregate.errors import Problem
 
 OPERATION: Final = "completions"
@@ -128,18 +129,8 @@ def tokens_in(value: Any) -> int:
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 
-class _Choice(msgspec.Struct, gc=False):
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _PlainChoice(msgspec.Struct, gc=False):
-    text: str
-    finish_reason: None = None
-
-
-_chunk = msgspec.json.Decoder(answers.Chunk[_Choice]).decode
-_plain_chunk = msgspec.json.Decoder(answers.PlainChunk[_PlainChoice]).decode
+_chunk = msgspec.json.Decoder(Chunk[CompletionChoice]).decode
+_plain_chunk = msgspec.json.Decoder(PlainChunk[PlainCompletionChoice]).decode
 
 
 class CompletionEvents:
@@ -165,7 +156,7 @@ class CompletionEvents:
         text = "".join(choice.text for choice in choices if choice.text)
         if choices and not finished and chunk.usage is None and chunk.error is None:
             return text
-        return chunk.event(payload, text, finished)
+        return answers.event_of(chunk, payload, text, finished)
 
 
 decode_event: Final[CompletionEvents] = CompletionEvents()
