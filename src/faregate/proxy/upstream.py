@@ -46,6 +46,10 @@ class Listener(Protocol):
         ...
 
 
+#: Bodies up to this size are copied behind their heads, which costs less than a second buffer.
+JOINED_BYTES_MAX: Final = 4 * 1024
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider."""
 
@@ -104,8 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, listener: Listener, head: bytes, body: bytes) -> None:
         """Send one request; ``listener`` hears of its answer."""
         self.listener = listener
-        # One write for small bodies; a large one is not copied only to be joined with its head.
-        if len(body) <= 65536:
+        # A small body is joined with its head; a larger one is not copied for that: both go out in one system call.
+        if len(body) <= JOINED_BYTES_MAX:
             self.write(head + body)
         else:
             self.write(head)
