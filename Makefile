@@ -43,7 +43,7 @@ $(BIN)/.dev: $(BIN)/.run requirements/dev.txt
 # It is built from the source distribution: the compiler leaves its modules beside the sources that it was given.
 wheel: $(COMPILED)/.installed
 
-$(COMPILED)/.installed: $(BIN)/.dev requirements/compile.txt README.md $(shell find src -name '*.py' -o -name '*.html' -o -name '*.sql')
+$(COMPILED)/.installed: $(BIN)/.dev requirements/compile.txt README.md $(shell find src \( -type f -o -type d \) ! -path '*__pycache__*')
 	@command -v $${CC:-cc} >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig as s; print(s.get_path("include"))')/Python.h" || \
 		{ echo 'a C compiler or Python.h is missing: apt-get install gcc libc6-dev python3-dev' >&2; exit 2; }
 	@test -x $(COMPILED)/python || $(PYTHON) -m venv .venv-compiled

@@ -2,8 +2,9 @@
 
 The gateway's whole process tree runs on core 0, the mock provider and the load generator on core 1. In every round each
 case goes to each gateway in turn, the others standing still (SIGSTOP); ratios are taken inside a round and their median
-over the rounds is told, so that a slow minute of the machine hits both sides. The main figure is CPU time per request
-from /proc, since it does not depend on who else is on the machine. ``docs/performance.md`` explains the method.
+over the rounds is told, so that a slow minute of the machine hits both sides; of 99th percentiles the best is. The main
+figure is CPU time per request from /proc, since it does not depend on who else is on the machine.
+``docs/performance.md`` explains the method.
 
     python bench/run.py [--rounds 3] [--quick] [--only CASE,…] [--gateways nginx,faregate] [--interpreted]
 """

@@ -5,14 +5,18 @@ the table in a commit of its own, with the reason.
 """
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
 import pytest
+
+import faregate
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "faregate"
@@ -284,3 +288,13 @@ def test_tests_patch_nothing() -> None:
     ]
 
     assert patches == []
+
+
+def test_the_wheel_is_compiled_where_it_says_so() -> None:
+    """Each module that pyproject.toml lists for the compiler is there, and a module of machine code once installed."""
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    listed = [Path(path).relative_to("src").with_suffix("") for path in hook["mypyc"]["include"]]
+    installed = not Path(faregate.__file__).is_relative_to(ROOT / "src")
+    found = {path: Path(importlib.import_module(".".join(path.parts)).__file__ or "").suffix for path in listed}
+
+    assert found == dict.fromkeys(listed, ".so" if installed else ".py")

@@ -206,7 +206,9 @@ async def test_a_body_leaves_its_keys_share_when_it_is_whole(tmp_path: Path) -> 
             clients.append((reader, writer))
         _, small = await dial(running)
         small.write(head(60_000) + b"x" * 10_000)
+        await running.until(lambda: any(client._parser.body_bytes == 10_000 for client in running.gate._connections))
 
+        assert running.gate.coming == {}
         assert running.gate.held_bytes == 3 * len(whole)
         release.set()
         assert [await status(reader) for reader, _ in clients] == [500, 500, 500]
@@ -247,7 +249,7 @@ async def test_every_end_of_a_body_gives_its_share_back(tmp_path: Path) -> None:
 
 @scenario
 async def test_each_body_of_a_connection_is_in_the_share_of_its_own_key(tmp_path: Path) -> None:
-    """A connection that several keys share, or a stranger uses after one, moves nothing into another's share."""
+    """A connection that several keys use, one after the other, moves nothing into another's share."""
     async with running_gate(tmp_path, keys=(key(), key("other")), body_grace_ms=60_000) as running:
         reader, writer = await dial(running)
         whole = body("x" * 2_000)

@@ -197,7 +197,7 @@ def test_recovery_with_many_open_holds(path: Path) -> None:
     assert took < 15
 
 
-@pytest.mark.parametrize("name", [".backup-x1y2", ".restore-x1y2"])
+@pytest.mark.parametrize("name", [".backup-x1y2z3w4", ".restore-_1y2z3w4"])
 def test_what_a_killed_backup_or_restore_left_is_removed(tmp_path: Path, name: str) -> None:
     """Copies of the books in the folder of one that never ended do not stay; finished backups do."""
     half = tmp_path / name
@@ -213,17 +213,18 @@ def test_what_a_killed_backup_or_restore_left_is_removed(tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", [".backup-", ".restore-"])
 def test_what_only_looks_like_a_leftover_stays(tmp_path: Path, name: str) -> None:
-    """A folder with something else in it, a link and a file are somebody else's, whatever they are called."""
-    theirs, elsewhere = tmp_path / f"{name}theirs", tmp_path / "elsewhere"
-    for folder in (theirs, elsewhere):
+    """A folder with something else in it or a name of its own, a link and a file are somebody else's."""
+    theirs, copy, elsewhere = tmp_path / f"{name}of-them1", tmp_path / f"{name}2026-11", tmp_path / "elsewhere"
+    for folder in (theirs, copy, elsewhere):
         folder.mkdir()
         (folder / "books.sqlite3").write_bytes(b"precious")
     (theirs / "notes").write_text("mine")
-    (tmp_path / f"{name}link").symlink_to(elsewhere)
-    (tmp_path / f"{name}file").write_text("mine")
+    (tmp_path / f"{name}link1234").symlink_to(elsewhere)
+    (tmp_path / f"{name}file1234").write_text("mine")
     open_books(tmp_path / "books.sqlite3", HeldClock()).close()
 
     assert sorted(each.name for each in theirs.iterdir()) == ["books.sqlite3", "notes"]
+    assert (copy / "books.sqlite3").read_bytes() == b"precious"
     assert (elsewhere / "books.sqlite3").read_bytes() == b"precious"
-    assert (tmp_path / f"{name}link").is_symlink()
-    assert (tmp_path / f"{name}file").read_text() == "mine"
+    assert (tmp_path / f"{name}link1234").is_symlink()
+    assert (tmp_path / f"{name}file1234").read_text() == "mine"

@@ -40,7 +40,7 @@ def prefer_short_slices() -> bool:
 def use_idle_time() -> bool:
     """Run the calling thread only while nothing else wants its core; false where the system does not take it.
 
-    There is no way back without privileges (``sched(7)``): what must go on whatever else runs is for another thread.
+    In general there is no way back without privileges (``sched(7)``): what must go on is for another thread.
     """
     if sys.platform == "linux":
         with suppress(OSError):

@@ -45,8 +45,10 @@ MAX_REQUEST_MS_UNKNOWN = 600_000
 #: At a stop, for ending the batch that runs and for the batches after it, each.
 LAST_BATCHES_S = 0.75
 
-#: When projection has been behind for so long, idle time is not enough.
+#: When projection has been behind for so long, idle time is not enough; then an ordinary thread goes on for at least
+#: ``ORDINARY_S``, for a batch that waits for idle time keeps what it holds.
 BEHIND_S_MAX = 0.5
+ORDINARY_S = 60.0
 
 #: One of the things that run as long as the console does.
 Work = Callable[[], Coroutine[None, None, None]]
@@ -88,7 +90,7 @@ class Workshop:
             raise
         if lost:
             logger.warning("keys_without_pepper", extra={"keys": lost, "advice": "add the old pepper to secrets.json"})
-        self._projection: _Projection | None = None
+        self._projection: Projection | None = None
 
     def still(self) -> Console:
         """The console of an installation that does not run, for one command; everything journalled is booked first."""
@@ -99,7 +101,7 @@ class Workshop:
 
     def live(self, gateway_url: str, *, tls: bool, randomly: Callable[[], float]) -> tuple[Console, Sequence[Work]]:
         """The console of a running installation, and what has to run beside it until it ends."""
-        projection = self._projection = _Projection(
+        projection = self._projection = Projection(
             Projector(FileJournalReader(self.folder.journal), self.books, _tell_nobody, _log_trouble)
         )
         link = GateLink(
@@ -178,7 +180,7 @@ class Workshop:
         self.books.close()
 
 
-class _Projection:
+class Projection:
     """The projector in threads of its own.
 
     It works in idle time, so that no call waits for it: who computes beside the gate on a core may keep that until the
@@ -186,8 +188,13 @@ class _Projection:
     of the ordinary kind goes on until everything is in the books.
     """
 
-    def __init__(self, projector: Projector) -> None:
+    def __init__(
+        self, projector: Projector, *, behind_s_max: float = BEHIND_S_MAX, ordinary_s: float = ORDINARY_S
+    ) -> None:
         self.projector = projector
+        self._behind_s_max = behind_s_max
+        self._ordinary_s = ordinary_s
+        self._ordinary_until = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
         self._thread.start()
@@ -195,13 +202,22 @@ class _Projection:
     def _run(self) -> None:
         while not self._stop.is_set():
             idle = threading.Thread(target=self._run_in_idle_time, name="projector-idle", daemon=True)
-            idle.start()
-            idle.join()
-            self.projector.run(self._stop, lambda behind_s: behind_s == 0.0)
+            try:
+                idle.start()
+            except RuntimeError:
+                # The system has no thread to give; this one does its work meanwhile.
+                logger.warning("projection_without_idle_time")
+            else:
+                idle.join()
+            self._ordinary_until = time.monotonic() + self._ordinary_s
+            self.projector.run(self._stop, self._may_rest)
+
+    def _may_rest(self, behind_s: float) -> bool:
+        return behind_s <= self._behind_s_max and time.monotonic() >= self._ordinary_until
 
     def _run_in_idle_time(self) -> None:
         use_idle_time()
-        self.projector.run(self._stop, lambda behind_s: behind_s > BEHIND_S_MAX)
+        self.projector.run(self._stop, lambda behind_s: behind_s > self._behind_s_max)
 
     def close(self) -> None:
         """End the thread, then book what is journalled and not yet in the books, as far as time allows."""

@@ -111,7 +111,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
         return missing("messages", "a list of messages")
     # The JSON around a message is longer than the tokens that the provider adds for it.
     bound = len(body)
-    if "audio" in name or not _is_prose(body, messages):
+    if "audio" in name or not _holds_no_list(body, messages):
         media = _media(messages, "audio" in name, forbid_private_urls)
         if isinstance(media, Problem):
             return media
@@ -153,10 +153,10 @@ def _look_closer(found: Members) -> Problem | None:
     return None
 
 
-def _is_prose(body: bytes, messages: msgspec.Raw) -> bool:
-    """Whether the messages are surely a list, not empty, of nothing but text: the only bracket of the body opens them.
+def _holds_no_list(body: bytes, messages: msgspec.Raw) -> bool:
+    """Whether no content of a message can be a list: the only bracket of the whole body is the one that opens them.
 
-    Content that is a list needs a bracket. Nothing is copied, and finding none costs next to nothing.
+    Prose has none, and finding none costs next to nothing: nothing is copied.
     """
     return len(messages) >= 16 and memoryview(messages)[0] == 0x5B and body.find(b"[", body.find(b"[") + 1) < 0
 
@@ -168,7 +168,7 @@ def _media(messages: msgspec.Raw, may_hear: bool, forbid_private_urls: bool) -> 
         return expected("field_type", "messages", "a list of messages", kind_of(messages))
     if len(raw) < 16 and not raw[1:-1].strip():
         return expected("field_range", "messages", "at least one message", "an empty list")
-    # Content that is a list needs a bracket. Prose has none, and finding none costs next to nothing.
+    # Other members of the body had brackets, not these.
     if not may_hear and raw.find(b"[", 1) < 0:
         return 0
     deep = too_deep(raw)

@@ -127,8 +127,8 @@ class Projector:
     def run(self, stop: threading.Event, leave: Callable[[float], bool] = lambda behind_s: False) -> None:
         """Project until ``stop`` is set; the body of a thread. Set ``stop`` and ``nudge`` to end it at once.
 
-        ``leave`` is asked after each batch whether to return, with the seconds for which all batches have been full: 0
-        once everything is in the books.
+        ``leave`` is asked after each batch whether to return, with the seconds for which it has been behind: since the
+        first of the full batches began, or since this one did where it is not full.
         """
         backoff_s = self._gather_s
         behind_since: float | None = None
@@ -144,11 +144,9 @@ class Projector:
             else:
                 self._tell("")
                 backoff_s = self._gather_s
-                if not full:
-                    behind_since = None
-                elif behind_since is None:
-                    behind_since = began
-                if leave(0.0 if behind_since is None else time.monotonic() - behind_since):
+                since = began if behind_since is None else behind_since
+                behind_since = since if full else None
+                if leave(time.monotonic() - (since if full else began)):
                     return
                 self._wait(min(time.monotonic() - began, REST_S_MAX) if full else self._gather_s, stop)
                 continue

@@ -189,8 +189,10 @@ class Gate:
     def _sweep(self) -> None:
         """A few times a second: deadlines, idle connections, what waits to be written."""
         self.now = now = self.loop.time()
-        if not self._unswept:
-            self._begin_sweep(now)
+        begins = not self._unswept
+        if begins:
+            self._begin_round()
+        # Whatever goes wrong below, the next part has its turn.
         self.loop.call_later(self._sweep_s, self._sweep)
         at_once = self._swept_at_once
         part, self._unswept = self._unswept[:at_once], self._unswept[at_once:]
@@ -201,22 +203,23 @@ class Gate:
                 swept.sweep(now)
             except Exception as error:  # One connection's mistake must not stop the deadlines of all the others.
                 swept.mistaken(error)
-        self.metrics.count()
-        self._tell_refusals()
-        self._write_unwritten()
-        self.judge()
-        self._check_drained()
+        if begins:
+            for pool in self._pools.values():
+                pool.close_idle(now)
+            self.metrics.count()
+            self._tell_refusals()
+            self._write_unwritten()
+            self.judge()
+            self._check_drained()
+            self.answers.expire(self.wall_nanos())
 
-    def _begin_sweep(self, now: float) -> None:
-        """Begin a round: all that is open now, in parts that are taken a moment apart."""
+    def _begin_round(self) -> None:
+        """Take all that is open now, to be looked at in parts a moment apart."""
         self._unswept = [*self._connections, *self.drains]
         count = max(1, len(self._unswept))
         parts = min(-(-count // SWEPT_AT_ONCE), SWEEP_PARTS_MAX)
         self._swept_at_once = -(-count // parts)
         self._sweep_s = SWEEP_S / parts
-        for pool in self._pools.values():
-            pool.close_idle(now)
-        self.answers.expire(self.wall_nanos())
 
     def judge(self) -> None:
         """Decide whether calls are taken."""

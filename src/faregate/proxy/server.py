@@ -165,7 +165,7 @@ class ClientConnection(asyncio.Protocol):
             self._gate.count_coming(self._sender, more)
 
     def _leave_share(self) -> None:
-        """Its body is whole, or given up: from here on it is one call of its key, which limits bound."""
+        """Its call begins, or its body is given up: from here on it is one call of its key, which limits bound."""
         if self._sender:
             self._gate.count_coming(self._sender, -self._body_held)
             self._sender = ""

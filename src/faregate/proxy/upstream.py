@@ -108,12 +108,11 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, listener: Listener, head: bytes, body: bytes) -> None:
         """Send one request; ``listener`` hears of its answer."""
         self.listener = listener
-        # A small body is joined with its head; a larger one is not copied for that: both go out in one system call.
+        # A small body is joined with its head; a larger one is not copied for that. Both go out in one system call.
         if len(body) <= JOINED_BYTES_MAX:
             self.write(head + body)
         else:
-            self.write(head)
-            self.write(body)
+            self.transport.writelines((head, body))
 
     def data_received(self, data: bytes) -> None:
         """Parse what came and hand it on in one call."""

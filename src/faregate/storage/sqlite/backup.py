@@ -33,6 +33,7 @@ _WHOLE: Final = "backup.tar"
 
 #: Folders that exist only while a backup or a restore runs, and all that is ever in them.
 _BACKING_UP, _RESTORING = ".backup-", ".restore-"
+_RANDOM = "?" * 8
 _SCRATCH: Final = frozenset((_BOOKS, f"{_BOOKS}-journal", f"{_BOOKS}-wal", f"{_BOOKS}-shm", _TRAIL, _WHOLE))
 
 #: Beyond every journal position and number that a real installation reaches.
@@ -131,9 +132,10 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
 def remove_leftovers(data_dir: Path) -> None:
     """Remove what backups and restores that were killed left in a data folder, for whoever alone uses it now.
 
-    A folder that holds anything which they do not make is somebody else's, and stays.
+    A folder that holds anything which they do not make, or has not such a name as ``tempfile`` makes, is somebody
+    else's, and stays.
     """
-    for left in [*data_dir.glob(f"{_BACKING_UP}*"), *data_dir.glob(f"{_RESTORING}*")]:
+    for left in [*data_dir.glob(f"{_BACKING_UP}{_RANDOM}"), *data_dir.glob(f"{_RESTORING}{_RANDOM}")]:
         with suppress(OSError):
             if not left.is_symlink() and _SCRATCH.issuperset(os.listdir(left)):
                 shutil.rmtree(left)
