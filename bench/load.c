@@ -9,13 +9,21 @@
  * What is measured starts after --warm-s and lasts --seconds; then running requests may finish, so that every call that
  * was sent has ended when the books are compared. Figures "_us" are microseconds.
  *
+ * Every percentile is told twice: over all, and as "undisturbed_…" over what was due in no run of the kernel threads of
+ * --watch (reclaim.h), nor in the --drain-ms after one; "left_out_…" is the part that was, in per cent. A percentile of
+ * fewer than 100 is null.
+ *
  * Usage: load --port P [--path /v1/chat/completions] [--key K] [--model M] [--connections 32] [--seconds 3]
  *             [--warm-ms 500] [--body 1024] [--rate R | --stream [--ramp-ms 900] [--no-usage]]
+ *             [--watch TID,… [--drain-ms 10]]
  */
+#include "reclaim.h"
 #include "wire.h"
 
 #define HEAD_MAX 16384
 #define EVENTS_PER_WAIT 512
+#define CALM_MIN 100
+#define WAIT_MILLIS_MAX 2 /* so that looks at the reclaim are never far apart */
 #define FINISH_NANOS (10 * NANOS_PER_SECOND)
 
 enum phase { IDLE, CONNECTING, HEAD, BODY, CHUNK_SIZE, CHUNK_SKIP_LINE, CHUNK_DATA, CHUNK_END, LAST_LINE };
@@ -40,8 +48,12 @@ struct connection {
     size_t tail_bytes;
 };
 
+struct sample {
+    int64_t from, took;
+};
+
 struct samples {
-    int64_t *value;
+    struct sample *all;
     size_t n, room;
 };
 
@@ -60,18 +72,18 @@ static long ok, non200, errors, incomplete, events, reconnects, measured_ok, mea
 static long running;
 static int first_bad_status;
 
-static void keep(struct samples *s, int64_t value)
+static void keep(struct samples *s, int64_t from, int64_t to)
 {
     if (s->n == s->room) {
         s->room = s->room ? s->room * 2 : 65536;
-        s->value = realloc(s->value, s->room * sizeof *s->value);
+        s->all = realloc(s->all, s->room * sizeof *s->all);
     }
-    s->value[s->n++] = value;
+    s->all[s->n++] = (struct sample){from, to - from};
 }
 
-static int by_value(const void *a, const void *b)
+static int by_time_taken(const void *a, const void *b)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    int64_t x = ((const struct sample *)a)->took, y = ((const struct sample *)b)->took;
     return (x > y) - (x < y);
 }
 
@@ -81,7 +93,7 @@ static double percentile(const struct samples *s, double p)
     if (s->n == 0)
         return 0;
     size_t i = (size_t)(p * (double)s->n);
-    return (double)s->value[i < s->n ? i : s->n - 1] / 1000.0;
+    return (double)s->all[i < s->n ? i : s->n - 1].took / 1000.0;
 }
 
 static bool measured(int64_t at)
@@ -149,11 +161,11 @@ static void finish(struct connection *c, bool well)
         if (measured(now)) {
             measured_ok++;
             if (!streams || measured(c->due))
-                keep(&latency, now - c->due);
+                keep(&latency, c->due, now);
         }
     }
     if (streams && c->first_event && measured(c->due))
-        keep(&first_event, c->first_event - c->due);
+        keep(&first_event, c->due, c->first_event);
     c->phase = IDLE;
     if (!well || c->closing)
         reconnect(c);
@@ -240,7 +252,7 @@ static void see_delays(const char *bytes, size_t n, int64_t now)
         p += sizeof NAME - 1;
         if (end - p < 20)
             return;
-        keep(&event_delay, now - strtoll(p, NULL, 10));
+        keep(&event_delay, strtoll(p, NULL, 10), now);
     }
 }
 
@@ -419,7 +431,8 @@ static void run(void)
         int64_t now = now_nanos();
         if (now >= measure_to && (running == 0 || now >= measure_to + FINISH_NANOS))
             break;
-        int n = wait_awake(loop, ready, EVENTS_PER_WAIT, 20);
+        reclaim_look(now);
+        int n = wait_awake(loop, ready, EVENTS_PER_WAIT, WAIT_MILLIS_MAX);
         bool due = false;
         for (int i = 0; i < n; i++) {
             if (ready[i].data.ptr == &timer) {
@@ -434,21 +447,38 @@ static void run(void)
     errors += running;
 }
 
-static void print_result(double seconds, int64_t began)
+/* The percentiles of `s`, over all and over what was not disturbed; it ends with a comma. */
+static void print_percentiles(const char *name, struct samples *s, int64_t drain)
 {
-    qsort(latency.value, latency.n, sizeof *latency.value, by_value);
-    qsort(first_event.value, first_event.n, sizeof *first_event.value, by_value);
-    qsort(event_delay.value, event_delay.n, sizeof *event_delay.value, by_value);
+    static const struct {
+        const char *name;
+        double p;
+    } TOLD[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1.0}};
+    struct samples calm = {.n = 0};
+    if (s->n)
+        qsort(s->all, s->n, sizeof *s->all, by_time_taken);
+    for (size_t i = 0; i < s->n; i++)
+        if (!reclaim_met(s->all[i].from, drain))
+            keep(&calm, s->all[i].from, s->all[i].from + s->all[i].took);
+    for (size_t i = 0; i < sizeof TOLD / sizeof *TOLD; i++)
+        printf(calm.n < CALM_MIN ? "\"%s%s_us\":%.1f,\"undisturbed_%s%s_us\":null,"
+                                 : "\"%s%s_us\":%.1f,\"undisturbed_%s%s_us\":%.1f,",
+               name, TOLD[i].name, percentile(s, TOLD[i].p), name, TOLD[i].name, percentile(&calm, TOLD[i].p));
+    printf("\"left_out_%spercent\":%.2f,", name, s->n ? 100.0 * (double)(s->n - calm.n) / (double)s->n : 0.0);
+    free(calm.all);
+}
+
+static void print_result(double seconds, int64_t began, int64_t drain)
+{
     printf("{\"seconds\":%.3f,\"ok\":%ld,\"non200\":%ld,\"first_bad_status\":%d,\"errors\":%ld,\"incomplete\":%ld,"
-           "\"reconnects\":%ld,\"late_max\":%ld,\"elapsed_s\":%.3f,"
-           "\"rps\":%.1f,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f,"
-           "\"events\":%ld,\"events_per_s\":%.1f,\"ttft_p50_us\":%.1f,\"ttft_p99_us\":%.1f,"
-           "\"event_p50_us\":%.1f,\"event_p99_us\":%.1f}\n",
+           "\"reconnects\":%ld,\"late_max\":%ld,\"elapsed_s\":%.3f,\"rps\":%.1f,",
            seconds, ok, non200, first_bad_status, errors, incomplete, reconnects, late_max,
-           (double)(now_nanos() - began) / 1e9, (double)measured_ok / seconds, percentile(&latency, 0.5),
-           percentile(&latency, 0.9), percentile(&latency, 0.99), percentile(&latency, 0.999), percentile(&latency, 1.0),
-           events, (double)measured_events / seconds, percentile(&first_event, 0.5), percentile(&first_event, 0.99),
-           percentile(&event_delay, 0.5), percentile(&event_delay, 0.99));
+           (double)(now_nanos() - began) / 1e9, (double)measured_ok / seconds);
+    print_percentiles("", &latency, drain);
+    print_percentiles("ttft_", &first_event, drain);
+    print_percentiles("event_", &event_delay, drain);
+    printf("\"reclaim_ms\":%.3f,\"events\":%ld,\"events_per_s\":%.1f}\n", (double)reclaim_ran / NANOS_PER_MILLI, events,
+           (double)measured_events / seconds);
 }
 
 int main(int argc, char **argv)
@@ -479,6 +509,7 @@ int main(int argc, char **argv)
         if (rate)
             idle[idle_n++] = &connections[i];
     }
+    reclaim_watch(option(argc, argv, "--watch", ""));
     int64_t began = now_nanos();
     start_at = began + 20 * NANOS_PER_MILLI; /* connections are made by then */
     spacing = rate     ? (double)NANOS_PER_SECOND / (double)rate
@@ -488,6 +519,6 @@ int main(int argc, char **argv)
     measure_to = measure_from + seconds * NANOS_PER_SECOND;
     alarm((unsigned)(seconds + warm_ms / 1000 + 30));
     run();
-    print_result((double)seconds, began);
+    print_result((double)seconds, began, option_number(argc, argv, "--drain-ms", 10) * NANOS_PER_MILLI);
     return 0;
 }

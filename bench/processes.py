@@ -78,6 +78,33 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def kernel_threads(names: Sequence[str]) -> list[int]:
+    """The kernel's own threads (children of kthreadd, which is 2) whose name begins with one of these."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                name = Path(f"/proc/{entry}/comm").read_text()
+                if name.startswith(tuple(names)) and _stat(int(entry))[1] == "2":
+                    found.append(int(entry))
+            except OSError:
+                continue
+    return sorted(found)
+
+
+def threads(names: Sequence[str]) -> list[int]:
+    """The threads of the processes whose name is one of these."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if Path(f"/proc/{entry}/comm").read_text().rstrip("\n") in names:
+                    found += [int(thread) for thread in os.listdir(f"/proc/{entry}/task")]
+            except OSError:
+                continue
+    return sorted(found)
+
+
 def command_line(pid: int) -> list[str]:
     """The arguments a process was started with; empty when it is gone."""
     try:
@@ -100,6 +127,14 @@ def cost(pids: Sequence[int]) -> Cost:
         except OSError:
             continue
     return Cost(ticks / TICKS_PER_SECOND, pss)
+
+
+def stolen_seconds(core: int) -> float:
+    """How long the hypervisor has kept this core from the machine, while there was work for it."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith(f"cpu{core} "):
+            return int(line.split()[8]) / TICKS_PER_SECOND
+    return 0.0
 
 
 def free_port() -> int:
