@@ -19,6 +19,8 @@ import msgspec
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.pricing.card import RateCard
+from faregate.core.pricing.charging import ChargeRule
+from faregate.core.usage import Usage
 
 #: A full load of 100,000 keys stays below it; longer lines end the connection.
 LINE_BYTES_MAX = 256 * 1024 * 1024
@@ -132,6 +134,8 @@ class Catalogue(msgspec.Struct, frozen=True):
     stages: dict[str, tuple[str, ...]] = {}
     projects: tuple[str, ...] = ()
     require_limit: bool = False
+    #: What payers are charged, where that is not the cost: the first rule that matches a call.
+    charges: tuple[ChargeRule, ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -176,6 +180,8 @@ class Unknown(msgspec.Struct, frozen=True, array_like=True):
     deployment: str = ""
     output_tokens_seen: int = 0
     input_tokens_bound: int = 0
+    #: As its intent was journalled with.
+    charge_rule: str = ""
 
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):
@@ -205,12 +211,12 @@ class AskAllowances(msgspec.Struct, frozen=True, tag="ask_allowances"):
 
 
 class Resolve(msgspec.Struct, frozen=True, tag="resolve"):
-    """End an unknown exchange. ``usage`` is in the order of ``Usage``; the gate journals it as ``Settled``."""
+    """End an unknown exchange: the gate journals it as ``Settled``."""
 
     id: str
     status: str
     resolution: str
-    usage: tuple[int, ...]
+    usage: Usage
     usage_source: str
     cost: int
     charge: int

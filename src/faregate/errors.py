@@ -140,6 +140,7 @@ CODES: Mapping[str, CodeRule] = {
     "json_depth": CodeRule(400, _INVALID),
     "json_dup_key": CodeRule(400, _INVALID),
     "json_number": CodeRule(400, _INVALID),
+    "form_invalid": CodeRule(400, _INVALID),
     "field_missing": CodeRule(400, _INVALID),
     "field_type": CodeRule(400, _INVALID),
     "field_range": CodeRule(400, _INVALID),

@@ -5,10 +5,11 @@ that is
 switched off fails loudly rather than answering something made up.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from faregate.core.ledger.events import Event
+from faregate.errors import Problem
 
 
 class Clock(Protocol):
@@ -94,6 +95,35 @@ class TokenCounter(Protocol):
         ...
 
 
+class PromptCount(NamedTuple):
+    """Input tokens of a chat's messages and tools. ``exact`` where the provider is known to count just so."""
+
+    tokens: int
+    exact: bool
+    #: Tokens of each message with its framing, in order; what tools and the start of the answer add is not in them.
+    messages: tuple[int, ...] = ()
+
+
+class Tokenizer(TokenCounter, Protocol):
+    """The tokenizer service: what a text's tokens are, and which encoding a model has. Slow on its first call."""
+
+    def encoding_of(self, model: str) -> str:
+        """The encoding of a model by its name, empty where none is known."""
+        ...
+
+    def prompt(self, messages: Sequence[Any], tools: Sequence[Any], model: str) -> PromptCount:
+        """Input tokens of a chat with ``model``; by another encoding, and never exact, where it is not known."""
+        ...
+
+    def answer(self, asked: Mapping[str, Any], model_of: Callable[[str], str]) -> dict[str, Any] | Problem:
+        """The answer to a question of ``/api/tokenize``; ``model_of`` says which model a configured name means."""
+        ...
+
+    def encodings(self) -> dict[str, Any]:
+        """The answer of ``/api/encodings``: every encoding, and the models that have it."""
+        ...
+
+
 Row = dict[str, Any]
 
 
@@ -118,8 +148,12 @@ class Books(Protocol):
     def put(self, kind: str, row: Row) -> int:
         """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
 
-        Kinds: ``organization team project user product stage key limit price``.
+        Kinds: ``organization team project user product stage key limit price price_list capacity``.
         """
+        ...
+
+    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+        """Insert or replace rows of a kind, all of them or none."""
         ...
 
     def get(self, kind: str, id: str) -> Row | None:
@@ -162,7 +196,7 @@ class Books(Protocol):
         ...
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
-        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
         ...
 
     def rate_card(self, version: str) -> Row | None:
@@ -171,6 +205,42 @@ class Books(Protocol):
 
     def keep_rate_cards(self, rows: Iterable[Row]) -> None:
         """Remember rate cards by version; known versions are left as they are."""
+        ...
+
+    def rate_card_versions(self, containing: str) -> list[str]:
+        """Versions of kept rate cards whose name contains a text."""
+        ...
+
+    # -- corrections -------------------------------------------------------------------------------------------------
+    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+        """Book a correcting run in one transaction; false where one of its id is booked already.
+
+        ``lines`` say by how much each record is corrected, ``moved`` are ``(debited, credited, amount)``.
+        """
+        ...
+
+    def adjustment(self, id: str) -> Row | None:
+        """One correcting run."""
+        ...
+
+    def adjustments(self, *, after: str = "", limit: int = 100) -> list[Row]:
+        """Correcting runs, newest first by their ids."""
+        ...
+
+    def adjustment_lines(self, run: str, *, after: str = "", limit: int = 10_000) -> list[Row]:
+        """By how much a run corrected each record, in the order of their ids."""
+        ...
+
+    def corrections(self, ids: Sequence[str]) -> list[Row]:
+        """What runs corrected of some records, oldest first, each with the run's ``reason``, ``kind`` and ``at``."""
+        ...
+
+    def adjusted_accounts(self) -> dict[str, int]:
+        """Account → the sum of its postings that correct; they are part of all its postings."""
+        ...
+
+    def adjusted_runs(self) -> dict[str, tuple[int, int]]:
+        """Run → what its transfers debited payers, and what they credited providers."""
         ...
 
     # -- proof and care ----------------------------------------------------------------------------------------------

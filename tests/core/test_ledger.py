@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from faregate.core.amounts import Amounts, held_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import (
+    MARGIN,
     OPERATOR,
     account_name,
     payer_account,
@@ -18,9 +19,15 @@ from faregate.core.ledger.accounts import (
 )
 from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.oracle import SLOT_NANOS, Oracle, Rollup
-from faregate.core.ledger.postings import charge_postings, late_postings, resolve_postings, suspense_postings
+from faregate.core.ledger.postings import (
+    charge_postings,
+    end_transactions,
+    late_postings,
+    resolve_postings,
+    suspense_postings,
+)
 from faregate.core.ledger.reservations import State
-from faregate.core.usage import Usage
+from faregate.core.usage import Usage, added
 
 WHO = Attribution(organization="default", team="research", project="search", user="ann", key="key_1", provider="openai")
 PAYER = "payer:default:research:search:ann:key_1"
@@ -32,9 +39,11 @@ def intended(id: str = "req_1", held: int = 100, at: int = 10, who: Attribution 
     return Intended(id, at, at, who, held_amounts(held, 20, 30), "v1", False)
 
 
-def settled(id: str = "req_1", charge: int = 40, resolution: str = "", **fields: Any) -> Settled:
-    """An end with a cost of a tenth less than the charge."""
-    cost = charge - charge // 10
+def settled(
+    id: str = "req_1", charge: int = 40, resolution: str = "", cost: int | None = None, **fields: Any
+) -> Settled:
+    """An end that is charged what it cost, unless another cost is named."""
+    cost = charge if cost is None else cost
     end = Settled(id, 20, "ok", 200, "", USAGE, "provider", cost, charge, "v1", 9, 5, resolution=resolution)
     return end._replace(**fields)
 
@@ -102,9 +111,9 @@ def test_an_ordinary_call_is_held_then_charged() -> None:
         "unknown": 0,
         "sum": 0,
         "open": 0,
-        "request_cost": 36,
-        "rollup_cost": 36,
-        "posted": 40,
+        "request_cost": 40,
+        "rollup_cost": 40,
+        "credited": 40,
     }
 
 
@@ -140,12 +149,58 @@ def test_an_unknown_is_resolved(resolution: str, charge: int, payer: int, operat
     assert (oracle.totals().open, oracle.totals().requests, oracle.alarms) == (0, 1, [])
 
 
+@pytest.mark.parametrize(
+    ("charge", "cost", "margin"), [(40, 40, 0), (45, 40, 5), (30, 40, -10), (0, 40, -40), (2, 0, 2), (0, 0, 0)]
+)
+@pytest.mark.parametrize("resolution", ["", "provider_said"])
+def test_what_is_between_charge_and_cost_is_the_margin(charge: int, cost: int, margin: int, resolution: str) -> None:
+    """The payer is debited the charge, the provider credited the cost, and the house gains or bears the rest."""
+    lost: list[Event] = [Lost("req_1", 15, 0, "upstream_truncated", 5)] if resolution else []
+    oracle = Oracle([Started(1, 0), intended(), *lost, settled(charge=charge, cost=cost, resolution=resolution)])
+    wanted = {PAYER: charge, "provider:openai": -cost, MARGIN: -margin}
+    assert {name: amount for name, amount in oracle.balances.items() if amount} == {
+        name: amount for name, amount in wanted.items() if amount
+    }
+    totals = oracle.totals()
+    assert (totals.sum, totals.request_cost, totals.rollup_cost, totals.credited) == (0, cost, cost, cost)
+    assert oracle.posted({}, (), "usd", 0, 100) == {(): charge}
+
+
+def test_no_posting_of_an_end_is_a_refund() -> None:
+    """A payer is only ever debited and a provider only credited, so that either's postings can be read as a bill."""
+    for charge, cost in ((45, 40), (30, 40), (0, 40)):
+        found = [
+            posting for each in end_transactions("r", WHO, settled(charge=charge, cost=cost)) for posting in each[1]
+        ]
+        assert all(posting.amount > 0 for posting in found if posting.account == PAYER)
+        assert all(posting.amount < 0 for posting in found if posting.account == "provider:openai")
+
+
+def test_the_operator_bears_the_cost_and_no_margin() -> None:
+    """Where the house pays for an unknown there is nobody to charge more or less than the cost."""
+    oracle = Oracle([intended(), Started(1, 15), settled(charge=50, cost=40, resolution="operator_pays")])
+    assert {name: amount for name, amount in oracle.balances.items() if amount} == {
+        OPERATOR: 40,
+        "provider:openai": -40,
+    }
+
+
+def test_late_evidence_is_about_the_cost() -> None:
+    """What a provider turns out to have billed is compared with the cost; charge and margin stand."""
+    events: list[Event] = [intended(), settled(charge=60, cost=40)]
+    oracle = Oracle([*events, settled(charge=0, cost=40, resolution="late_evidence")])
+    assert (oracle.alarms, oracle.balances[OPERATOR]) == ([], 0)
+    oracle = Oracle([*events, settled(charge=60, cost=55, resolution="late_evidence")])
+    assert (oracle.alarms, oracle.balances[OPERATOR]) == (["req_1"], 15)
+    assert (oracle.balances[PAYER], oracle.balances[MARGIN], oracle.balances["provider:openai"]) == (60, -20, -55)
+
+
 def test_nobody_s_limit_counts_what_the_operator_pays() -> None:
     """Spending and roll-ups of the payer leave the charge out, the cost stays."""
     oracle = Oracle([intended(), Started(1, 15), settled(charge=50, resolution="operator_pays")])
     assert oracle.posted({}, (), "usd", 0, 100) == {(): 0}
     assert oracle.posted({}, (), "tokens", 0, 100) == {(): 14}
-    assert list(oracle.rollups.values()) == [Rollup(1, USAGE, 45, 0)]
+    assert list(oracle.rollups.values()) == [Rollup(1, USAGE, 50, 0)]
 
 
 def test_an_order_about_a_running_exchange_changes_nothing() -> None:
@@ -198,8 +253,8 @@ def test_roll_ups_are_by_time_of_admission_without_runs_and_tags() -> None:
             *[settled(f"req_{n}") for n in (1, 2, 3)],
         ]
     )
-    double = Usage(*(2 * leaf for leaf in USAGE))
-    assert oracle.rollups == {(0, WHO): Rollup(2, double, 72, 80), (SLOT_NANOS, WHO): Rollup(1, USAGE, 36, 40)}
+    double = added(USAGE, USAGE)
+    assert oracle.rollups == {(0, WHO): Rollup(2, double, 80, 80), (SLOT_NANOS, WHO): Rollup(1, USAGE, 40, 40)}
 
 
 def test_what_limits_count_is_told_by_subject_and_window() -> None:
@@ -225,6 +280,7 @@ events = st.one_of(
         settled,
         ids,
         charge=charges,
+        cost=st.one_of(st.none(), charges),
         resolution=st.sampled_from(("", "", "", "provider_said", "not_served", "operator_pays", "late_evidence")),
     ),
     st.builds(Refused, ids, st.just(5), st.just(WHO), st.just(False), st.just(429), st.just("rate_limited")),
@@ -234,7 +290,7 @@ journals = st.lists(events, max_size=40)
 
 def picture(oracle: Oracle) -> tuple[Any, ...]:
     """Everything that an oracle tells, to be compared."""
-    states = {id: (exchange.state, exchange.charged) for id, exchange in oracle.exchanges.items()}
+    states = {id: (exchange.state, exchange.credited) for id, exchange in oracle.exchanges.items()}
     return states, dict(oracle.balances), oracle.totals(), dict(oracle.rollups), list(oracle.alarms)
 
 
@@ -291,7 +347,7 @@ def test_the_ledger_always_balances(journal: list[Event]) -> None:
         assert dict(oracle.balances) == fold
         assert totals.sum == 0
         assert sum(amount for account, amount in fold.items() if account.startswith("suspense:")) == totals.unknown
-        assert -sum(amount for account, amount in fold.items() if account.startswith("provider:")) == totals.posted
+        assert -sum(amount for account, amount in fold.items() if account.startswith("provider:")) == totals.credited
         assert totals.request_cost == totals.rollup_cost
         assert totals.held == sum(
             exchange.intended.held.usd

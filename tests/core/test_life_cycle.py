@@ -21,13 +21,14 @@ from hypothesis.stateful import (
 
 from faregate.core.amounts import Amounts, held_amounts, posted_amounts
 from faregate.core.attribution import Attribution, dimension
-from faregate.core.ledger.accounts import OPERATOR
+from faregate.core.ledger.accounts import MARGIN, OPERATOR
 from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Settled, Started
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
 from faregate.core.limits.admit import Allowances, CompiledLimit, LimitIndex, LimitRefusal, Reservation, Standing
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
+from faregate.core.pricing.charging import AT_COST, ChargeRule, charge, charge_bound, rule_for, text_of
 from faregate.core.usage import Usage
 
 NOON = 1_789_387_200 * SECOND
@@ -49,9 +50,21 @@ CALLERS = tuple(
     for user, end_user in (("ann", "x"), ("bob", "y"))
 )
 
+#: What callers are charged: sales pay more than the cost, one of research nothing, the other a little less than it.
+CHARGES = (
+    ChargeRule((("team", "sales"),), markup_ppm=333_333, fee=2),
+    ChargeRule((("key", "ann"), ("team", "research")), free=True),
+    ChargeRule((("team", "research"),), discount_ppm=125_000),
+)
+
 costs = st.integers(0, 40)
 tokens = st.integers(0, 20)
 picks = st.integers(0, 1000)
+
+
+def charging(who: Attribution) -> ChargeRule:
+    """The terms for a caller."""
+    return rule_for(CHARGES, who) or AT_COST
 
 
 def compiled(number: int, amount: int | None, version: int = 0) -> CompiledLimit:
@@ -82,9 +95,11 @@ class LifeCycle(RuleBasedStateMachine):
         self.dispatched: dict[str, Reservation] = {}
         self.unknown: dict[str, Reservation] = {}
         self.ended_reservations: list[Reservation] = []
-        #: The truth: id → charge to its payer, and what the operator bears.
+        #: The truth: id → charge to its payer, and what the operator bears, the margin gains, providers are owed.
         self.charged: dict[str, int] = {}
         self.operator = 0
+        self.margin = 0
+        self.owed = 0
         self.evidence: set[str] = set()
         #: Ids of limits that wait for their balance → length of the journal and the time when they began to wait.
         self.waiting: dict[str, tuple[int, int]] = {}
@@ -125,7 +140,7 @@ class LifeCycle(RuleBasedStateMachine):
         """A call asks for a hold: it is taken exactly when it fits every limit in force."""
         self.made += 1
         id = f"req_{self.made:04}"
-        amounts = held_amounts(usd, incoming, outgoing)
+        amounts = held_amounts(charge_bound(charging(caller), usd), incoming, outgoing)
         index = LimitIndex(self.limits.values())
         outcome = self.allowances.reserve(id, Standing(caller, index.matching(caller)), amounts, self.wall())
         binding = {limit.id for limit in self.limits.values() if self.binds(limit, caller, amounts)}
@@ -155,7 +170,8 @@ class LifeCycle(RuleBasedStateMachine):
         del self.reserved[id]
         self.dispatched[id] = reservation
         at = reservation.admitted_at
-        self.write(Intended(id, at, at, reservation.who, reservation.amounts, "v1", False))
+        rule = text_of(charging(reservation.who))
+        self.write(Intended(id, at, at, reservation.who, reservation.amounts, "v1", False, charge_rule=rule))
 
     @precondition(lambda self: self.reserved)
     @rule(pick=picks)
@@ -183,17 +199,25 @@ class LifeCycle(RuleBasedStateMachine):
 
     def end(self, id: str, reservation: Reservation, usd: int, outgoing: int, resolution: str) -> None:
         """Journal an end, then post it."""
-        end = self.settlement(id, usd, outgoing, resolution)
+        end = self.settlement(id, usd, outgoing, resolution, charging(reservation.who))
         self.write(end)
         self.charged[id] = payer_charge(end)
-        self.operator += end.charge - payer_charge(end)
+        self.owed += usd
+        if resolution == "operator_pays":
+            self.operator += usd
+        else:
+            self.margin += end.charge - usd
         assert self.allowances.settle(reservation, posted_amounts(payer_charge(end), end.usage))
         self.ended_reservations.append(reservation)
 
-    def settlement(self, id: str, usd: int, outgoing: int, resolution: str) -> Settled:
+    def settlement(self, id: str, usd: int, outgoing: int, resolution: str, rule: ChargeRule = AT_COST) -> Settled:
         """An end of an exchange."""
         usage = Usage(input_text=3, output_text=outgoing)
-        return Settled(id, self.now, "ok", 200, "", usage, "provider", usd, usd, "v1", 9, 5, resolution=resolution)
+        due = charge(rule, usd)
+        return Settled(
+            id, self.now, "ok", 200, "", usage, "provider", usd, due, "v1", 9, 5,
+            resolution=resolution, charge_rule=text_of(rule),
+        )  # fmt: skip
 
     @precondition(lambda self: self.dispatched)
     @rule(pick=picks)
@@ -279,12 +303,13 @@ class LifeCycle(RuleBasedStateMachine):
     @precondition(lambda self: self.charged)
     @rule(pick=picks, usd=costs)
     def prove_late(self, pick: int, usd: int) -> None:
-        """Proof of another charge comes after the end: the operator bears the difference, once, the payer none."""
+        """Proof of another cost comes after the end: the operator bears the difference, once, the payer none."""
         id = sorted(self.charged)[pick % len(self.charged)]
-        before = self.oracle.exchanges[id].charged
+        before = self.oracle.exchanges[id].credited
         self.write(self.settlement(id, usd, 5, "late_evidence"))
         if id not in self.evidence:
             self.operator += usd - before
+            self.owed += usd - before
             self.evidence.add(id)
 
     # -- limits and time ---------------------------------------------------------------------------------------------
@@ -372,7 +397,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_balances_and_nobody_pays_twice(self) -> None:
-        """Postings sum to zero; payers owe their charges, the operator the rest, suspense the unknown."""
+        """Postings sum to zero; payers owe their charges, providers get the costs, the margin has what is between."""
         totals, balances = self.oracle.totals(), self.oracle.balances
         assert totals.sum == 0
         assert totals.requests == len(self.charged)
@@ -380,7 +405,8 @@ class LifeCycle(RuleBasedStateMachine):
         owed = sum(amount for account, amount in balances.items() if account.startswith("payer:"))
         assert owed == sum(self.charged.values())
         assert balances[OPERATOR] == self.operator
-        assert -balances["provider:sim"] == owed + self.operator
+        assert -balances[MARGIN] == self.margin
+        assert -balances["provider:sim"] == self.owed == owed + self.operator - self.margin == totals.credited
         assert balances["suspense:default"] == -balances["unresolved:sim"] == totals.unknown
 
     def teardown(self) -> None:

@@ -5,7 +5,7 @@ A limit counts exactly one unit; a request carries an amount in each of them, so
 
 from typing import NamedTuple
 
-from faregate.core.usage import Usage
+from faregate.core.usage import Measure, Usage
 
 #: Units in the order of the fields of ``Amounts``.
 UNITS = (
@@ -38,14 +38,37 @@ class Amounts(NamedTuple):
 NOTHING = Amounts()
 
 
-def held_amounts(usd: int, input_tokens: int, output_tokens: int) -> Amounts:
+def held_amounts(usd: int, input_tokens: int, output_tokens: int, at_most: tuple[Measure, ...] = ()) -> Amounts:
     """The amounts one call holds: its bounds, one request and one concurrency slot."""
+    images = seconds = characters = 0
+    if at_most:
+        images, seconds, characters = counted(at_most)
     # Twice per request: a named tuple's own constructor costs three times as much as the tuple's.
-    return tuple.__new__(Amounts, (usd, input_tokens + output_tokens, input_tokens, output_tokens, 1, 1, 0, 0, 0))
+    return tuple.__new__(
+        Amounts,
+        (usd, input_tokens + output_tokens, input_tokens, output_tokens, 1, 1, images, seconds, characters),
+    )
 
 
 def posted_amounts(charge: int, usage: Usage) -> Amounts:
     """The amounts one ended call posts: what it really used; its concurrency slot comes back."""
-    text, cached, write, audio, out, reasoning, out_audio = usage
+    text, cached, write, audio, out, reasoning, out_audio, other = usage
     incoming, outgoing = text + cached + write + audio, out + reasoning + out_audio
-    return tuple.__new__(Amounts, (charge, incoming + outgoing, incoming, outgoing, 1, 0, 0, 0, 0))
+    images = seconds = characters = 0
+    if other:
+        incoming, outgoing = usage.input_tokens, usage.output_tokens
+        images, seconds, characters = counted(other)
+    return tuple.__new__(Amounts, (charge, incoming + outgoing, incoming, outgoing, 1, 0, images, seconds, characters))
+
+
+def counted(found: tuple[Measure, ...]) -> tuple[int, int, int]:
+    """Images, seconds and characters among what was measured."""
+    images = seconds = characters = 0
+    for unit, _, quantity in found:
+        if unit == "images":
+            images += quantity
+        elif unit == "seconds":
+            seconds += quantity
+        elif unit == "characters":
+            characters += quantity
+    return images, seconds, characters

@@ -1,6 +1,16 @@
 """What a caller asks, free of any provider's wire format."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from faregate.core.usage import Measure
+
+#: Kinds of tokens that a call may use besides text, as bits of ``Call.media``: each may be dearer than text, so the
+#: bound of a call counts those it can use and no others.
+AUDIO_IN: Final = 1
+IMAGE_IN: Final = 2
+AUDIO_OUT: Final = 4
+IMAGE_OUT: Final = 8
+CACHE_WRITE_1H: Final = 16
 
 
 class Call(NamedTuple):
@@ -28,3 +38,23 @@ class Call(NamedTuple):
     end_user: str = ""
     #: Names of the body's top-level members, so that an edit knows what is there without looking.
     members: tuple[str, ...] = ()
+    #: Bits of the token kinds above.
+    media: int = 0
+    #: The most that the call may use of other units; held, and billed only as far as the answer reports them.
+    at_most: tuple[Measure, ...] = ()
+    #: What a good answer is billed where it does not say itself: known from the request alone (images, characters).
+    declared: tuple[Measure, ...] = ()
+    #: What the model reads is not all in the body (stored files, conversations, fetched pages): its context window,
+    #: once for each of ``turns``, bounds the input.
+    whole_context: bool = False
+    turns: int = 1
+    #: The service tier asked for; empty is the provider's standard one.
+    service_tier: str = ""
+    #: The answer only accepts the work: what it costs is learnt later, and stays held until then.
+    job: bool = False
+    #: Ids of objects kept by the provider that the call names; they must be the caller's own.
+    objects: tuple[str, ...] = ()
+    #: Nothing in the body can be changed (a form, an uploaded file): an output cap cannot be injected.
+    sealed: bool = False
+    #: Names the member that caps tool calls, and the cap to put there, where the caller sent none.
+    tool_cap: tuple[str, int] | None = None

@@ -10,6 +10,9 @@ from faregate.core.attribution import Attribution
 #: What the house pays itself: unknowns that nobody else is charged for, and evidence that came too late.
 OPERATOR = "operator"
 
+#: What payers are charged beyond the cost, less what they are spared of it.
+MARGIN = "margin"
+
 
 def payer_account(who: Attribution) -> str:
     """The account that is debited for the calls of ``who``."""
@@ -17,7 +20,7 @@ def payer_account(who: Attribution) -> str:
 
 
 def provider_account(provider: str) -> str:
-    """The account of what calls at a provider were charged."""
+    """The account of what a provider is owed for calls."""
     return account_name("provider", provider)
 
 

@@ -59,6 +59,8 @@ class Intended(NamedTuple):
     idempotency_key: str = ""
     #: The largest output cap that was injected or lowered by the gate, 0 where the caller's own stands.
     clamped_to: int = 0
+    #: How the charge will follow from the cost, as ``core.pricing.charging`` writes it; empty where it is the cost.
+    charge_rule: str = ""
 
 
 class Progressed(NamedTuple):
@@ -87,7 +89,7 @@ class Lost(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """A dispatched exchange ended; the hold is resolved and ``charge`` is posted."""
+    """A dispatched exchange ended; the hold is resolved, the payer debited and the provider credited."""
 
     id: str
     at: int
@@ -96,7 +98,9 @@ class Settled(NamedTuple):
     code: str
     usage: Usage
     usage_source: str
+    #: What the provider is owed.
     cost: int
+    #: What the payer is debited.
     charge: int
     price_version: str
     latency_us: int
@@ -105,9 +109,11 @@ class Settled(NamedTuple):
     attempts: tuple[Attempt, ...] = ()
     answered_model: str = ""
     provider_request_id: str = ""
-    #: Nano-dollars by which the provider billed more than the hold, 0 otherwise.
+    #: Nano-dollars by which the charge is more than the hold, 0 otherwise.
     overrun: int = 0
     resolution: str = ""
+    #: How the charge followed from the cost, as ``core.pricing.charging`` writes it; empty where it is the cost.
+    charge_rule: str = ""
 
 
 class Refused(NamedTuple):

@@ -14,7 +14,7 @@ from faregate.core.attribution import Attribution, dimension
 from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import OPEN, Action, Happening, State, Step, happening_of, step_of
-from faregate.core.usage import NO_USAGE, Usage
+from faregate.core.usage import NO_USAGE, Usage, added
 
 #: Roll-ups are per quarter of an hour of admission.
 SLOT_NANOS = 900 * 1_000_000_000
@@ -25,14 +25,14 @@ _NOBODY = Attribution()
 class Exchange:
     """What is known of one exchange."""
 
-    __slots__ = ("charged", "intended", "output_tokens_seen", "provider", "settled", "state")
+    __slots__ = ("credited", "intended", "output_tokens_seen", "provider", "settled", "state")
 
     def __init__(self) -> None:
         self.state = State.ABSENT
         self.intended: Intended | None = None
         self.settled: Settled | None = None
-        #: Nano-dollars posted for it, to whomever.
-        self.charged = 0
+        #: Nano-dollars that its provider was credited, whoever bore them.
+        self.credited = 0
         self.provider = ""
         self.output_tokens_seen = 0
 
@@ -68,8 +68,8 @@ class Totals(NamedTuple):
     open: int
     request_cost: int
     rollup_cost: int
-    #: Charges posted, whoever bears them.
-    posted: int
+    #: What providers were credited, whoever bears it.
+    credited: int
 
 
 class Oracle:
@@ -88,7 +88,7 @@ class Oracle:
         self.transactions = 0
         self._postings = 0
         self._settled = 0
-        self._posted = 0
+        self._credited = 0
         self._cost = 0
         self._open: dict[str, Exchange] = {}
         for event in events:
@@ -124,7 +124,7 @@ class Oracle:
         """Carry out one step of the table."""
         if not step.changes:
             return []
-        if step.action is Action.CHARGE_OPERATOR and isinstance(event, Settled) and event.charge == exchange.charged:
+        if step.action is Action.CHARGE_OPERATOR and isinstance(event, Settled) and event.cost == exchange.credited:
             # Evidence that only confirms what was booked uses up nobody's chance to correct it.
             return []
         self.exchanges[id] = exchange
@@ -139,12 +139,12 @@ class Oracle:
         else:
             self._open.pop(id, None)
         settled = event if isinstance(event, Settled) else None
-        if step.alarm and settled is not None and settled.charge != exchange.charged:
+        if step.alarm and settled is not None and settled.cost != exchange.credited:
             self.alarms.append(id)
         intended = exchange.intended
         who = intended.who if intended else _NOBODY._replace(provider=exchange.provider)
         held = intended.held.usd if intended else 0
-        posted = transactions(step, id, who, held, exchange.charged, settled)
+        posted = transactions(step, id, who, held, exchange.credited, settled)
         self._post(posted)
         if settled is not None:
             self._end(exchange, step, settled)
@@ -152,8 +152,8 @@ class Oracle:
 
     def _end(self, exchange: Exchange, step: Step, settled: Settled) -> None:
         """Count the end of an exchange: once in requests and roll-ups, whatever evidence comes after it."""
-        self._posted += settled.charge - exchange.charged
-        exchange.charged = settled.charge
+        self._credited += settled.cost - exchange.credited
+        exchange.credited = settled.cost
         if step.action is Action.CHARGE_OPERATOR:
             return
         assert exchange.intended is not None, "only evidence ends an exchange that was never begun"
@@ -164,7 +164,7 @@ class Oracle:
         slot = exchange.intended.admitted_at - exchange.intended.admitted_at % SLOT_NANOS
         key = slot, who._replace(run="", tags=(), identity_source="")
         old = self.rollups.get(key, Rollup())
-        usage = Usage(*(before + more for before, more in zip(old.usage, settled.usage, strict=True)))
+        usage = added(old.usage, settled.usage)
         self.rollups[key] = Rollup(old.requests + 1, usage, old.cost + settled.cost, old.charge + payer_charge(settled))
         if self._forget_ended:
             exchange.intended = exchange.settled = None
@@ -223,7 +223,7 @@ class Oracle:
             open=len(self._open),
             request_cost=self._cost,
             rollup_cost=sum(rollup.cost for rollup in self.rollups.values()),
-            posted=self._posted,
+            credited=self._credited,
         )
 
     def _ended(self) -> Iterator[tuple[Intended, Settled]]:

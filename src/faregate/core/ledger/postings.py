@@ -4,12 +4,16 @@ Owns which accounts move and by how much. Decides nothing about states (``reserv
 function returns either nothing or whole transactions; the amounts of one transaction add up to zero. A debit is
 positive: what a payer owes grows, what a provider earned goes the other way. Nothing is ever posted for a hold, only
 for a charge and for money in suspense.
+
+A charge is one transaction where it equals the cost. Otherwise as much as both have in common goes from the payer to
+the provider, and the rest in a second one from the payer to the margin, or from the margin to the provider.
 """
 
 from typing import NamedTuple
 
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import (
+    MARGIN,
     OPERATOR,
     payer_account,
     provider_account,
@@ -42,10 +46,29 @@ def payer_charge(settled: Settled) -> int:
     return 0 if settled.resolution == "operator_pays" else settled.charge
 
 
-def charge_postings(who: Attribution, charge: int, resolution: str = "") -> tuple[Posting, ...]:
-    """Debit the payer, or the operator where it pays, and credit the provider; nothing for a charge of zero."""
+def charge_postings(who: Attribution, amount: int, resolution: str = "") -> tuple[Posting, ...]:
+    """Debit the payer, or the operator where it pays, and credit the provider; nothing for an amount of zero."""
     payer = OPERATOR if resolution == "operator_pays" else payer_account(who)
-    return _pair(payer, provider_account(who.provider), charge)
+    return _pair(payer, provider_account(who.provider), amount)
+
+
+def margin_postings(who: Attribution, charge: int, cost: int) -> tuple[Posting, ...]:
+    """What the payer pays beyond the cost, to the margin, or what it is spared, from the margin to the provider."""
+    if charge >= cost:
+        return _pair(payer_account(who), MARGIN, charge - cost)
+    return _pair(MARGIN, provider_account(who.provider), cost - charge)
+
+
+def end_transactions(id: str, who: Attribution, settled: Settled) -> list[Transaction]:
+    """Debit the charge and credit the cost of an exchange that ends; the operator bears the cost where it pays."""
+    if settled.resolution == "operator_pays":
+        found = [Transaction(f"{id}:charge", charge_postings(who, settled.cost, settled.resolution))]
+    else:
+        found = [
+            Transaction(f"{id}:charge", charge_postings(who, min(settled.charge, settled.cost))),
+            Transaction(f"{id}:margin", margin_postings(who, settled.charge, settled.cost)),
+        ]
+    return [transaction for transaction in found if transaction.postings]
 
 
 def suspense_postings(who: Attribution, held: int) -> tuple[Posting, ...]:
@@ -59,21 +82,21 @@ def resolve_postings(who: Attribution, held: int) -> tuple[Posting, ...]:
 
 
 def late_postings(provider: str, excess: int) -> tuple[Posting, ...]:
-    """What a provider turned out to have billed beyond a charge that stands, borne by the operator.
+    """What a provider turned out to have billed beyond a cost that is booked, borne by the operator.
 
-    ``excess`` is negative where the payer was charged more than was billed: ended records never change, so the
-    difference is the operator's either way.
+    ``excess`` is negative where it billed less: ended records never change, so the difference is the operator's either
+    way.
     """
     return _pair(OPERATOR, provider_account(provider), excess)
 
 
 def transactions(
-    step: Step, id: str, who: Attribution, held: int, charged: int, settled: Settled | None
+    step: Step, id: str, who: Attribution, held: int, credited: int, settled: Settled | None
 ) -> list[Transaction]:
     """The transactions of one step in the life of exchange ``id``.
 
-    ``held`` is its hold and ``charged`` what was posted for it before, in nano-dollars; ``settled`` is the event where
-    the step has one.
+    ``held`` is its hold and ``credited`` what the provider was credited for it before, in nano-dollars; ``settled`` is
+    the event where the step has one.
     """
     posted: list[Transaction] = []
 
@@ -87,9 +110,9 @@ def transactions(
         if step.action is Action.RESOLVE:
             post("resolve", resolve_postings(who, held))
         if step.action in (Action.CHARGE, Action.RESOLVE):
-            post("charge", charge_postings(who, settled.charge, settled.resolution))
+            posted += end_transactions(id, who, settled)
         elif step.action is Action.CHARGE_OPERATOR:
-            post("late", late_postings(who.provider, settled.charge - charged))
+            post("late", late_postings(who.provider, settled.cost - credited))
     return posted
 
 

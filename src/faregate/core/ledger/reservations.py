@@ -60,7 +60,7 @@ class Action(Enum):
     CHARGE = 4
     #: Take the hold out of suspense and post the charge.
     RESOLVE = 5
-    #: Post what differs from the charge that stands to the operator, and raise an alarm.
+    #: Post what differs from the cost that is booked to the operator, and raise an alarm.
     CHARGE_OPERATOR = 6
 
 

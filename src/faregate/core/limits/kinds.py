@@ -42,8 +42,6 @@ class Kind(NamedTuple):
     amount_max: int
     #: What is held comes back at the end and nothing is posted; such a limit has no window.
     returned: bool = False
-    #: Exchanges of this version carry an amount in the unit; a limit on another would never bind.
-    metered: bool = True
 
 
 KINDS: Mapping[str, Kind] = {
@@ -55,15 +53,11 @@ KINDS: Mapping[str, Kind] = {
         Kind("output_tokens", UNITS.index("output_tokens"), "output cap", "output tokens used", COUNT_MAX),
         Kind("requests", UNITS.index("requests"), "1", "1", COUNT_MAX),
         Kind("concurrency", UNITS.index("concurrency"), "1", "nothing", COUNT_MAX, returned=True),
-        Kind("images", UNITS.index("images"), "images asked for", "images made", COUNT_MAX, metered=False),
-        Kind("seconds", UNITS.index("seconds"), "longest duration", "seconds used", COUNT_MAX, metered=False),
-        Kind("characters", UNITS.index("characters"), "characters sent", "characters used", COUNT_MAX, metered=False),
+        Kind("images", UNITS.index("images"), "images asked for", "images made", COUNT_MAX),
+        Kind("seconds", UNITS.index("seconds"), "longest duration", "seconds used", COUNT_MAX),
+        Kind("characters", UNITS.index("characters"), "characters sent", "characters used", COUNT_MAX),
     )
 }
-
-
-#: What a limit may be set on in this version, in the order of ``KINDS``.
-ACCEPTED_UNITS = tuple(kind.unit for kind in KINDS.values() if kind.metered)
 
 
 class Fault(NamedTuple):
@@ -109,10 +103,7 @@ def check_limit(
     faults = _check_who(selector, each)
     kind = KINDS.get(unit)
     if kind is None:
-        faults.append(Fault("unit", "field_enum", f"unknown unit; expected one of {', '.join(ACCEPTED_UNITS)}"))
-    elif not kind.metered:
-        rule = f"nothing is metered in {unit} yet, so the limit would never bind; expected one of "
-        faults.append(Fault("unit", "field_enum", rule + ", ".join(ACCEPTED_UNITS)))
+        faults.append(Fault("unit", "field_enum", f"unknown unit; expected one of {', '.join(KINDS)}"))
     if kind is not None:
         faults += _check_amount(kind, amount)
         faults += _check_window(kind, window)

@@ -7,7 +7,7 @@ figure can be trusted. Owns no tokenizer and no price.
 from typing import NamedTuple, Protocol
 
 from faregate.core.metering.meter import Metered
-from faregate.core.usage import Usage
+from faregate.core.usage import OTHER_OUTPUT_UNITS, Usage
 
 
 class Counter(Protocol):
@@ -59,7 +59,6 @@ def estimate(
     reported = metered.report.usage
     if reported is not None:
         outgoing = max(outgoing, reported.output_tokens)
-        input_tokens = reported.input_tokens
     if metered.report.invalid:
         source = "provider_invalid"
         outgoing = max(outgoing, 1)
@@ -67,4 +66,10 @@ def estimate(
         source = "counted"
     else:
         source = "estimate"
-    return Estimate(Usage(input_text=input_tokens, output_text=min(outgoing, output_tokens_max)), source)
+    outgoing = min(outgoing, output_tokens_max)
+    if reported is None:
+        return Estimate(Usage(input_text=input_tokens, output_text=outgoing), source)
+    # What was read is known by its kinds: a cached prompt stays a cached one.
+    other = tuple(measure for measure in reported.other if measure.unit not in OTHER_OUTPUT_UNITS)
+    usage = reported._replace(output_text=outgoing, output_reasoning=0, output_audio=0, other=other)
+    return Estimate(usage, source)

@@ -10,6 +10,7 @@ bytes for good.
 from typing import Final, Literal, NamedTuple, Protocol
 
 from faregate.core.metering import sse
+from faregate.core.metering.tail import TAIL_BYTES, usage_at_end
 from faregate.core.usage import Contradiction, Usage
 
 #: How an exchange's answer ended, as far as bytes tell.
@@ -36,6 +37,12 @@ class Report(NamedTuple):
     invalid: str = ""
     model: str = ""
     id: str = ""
+    #: The service tier that answered, as the provider calls it; empty where it does not say.
+    service_tier: str = ""
+    #: Members of the usage report that nobody here knows: they may be billed, so an alarm counts them.
+    unknown: int = 0
+    #: The work was accepted and is not done: its cost is learnt later.
+    pending: bool = False
 
 
 class Event(NamedTuple):
@@ -52,6 +59,10 @@ class Event(NamedTuple):
     model: str = ""
     id: str = ""
     malformed: bool = False
+    service_tier: str = ""
+    unknown: int = 0
+    #: A client may stop reading after it; ``[DONE]`` needs no telling.
+    last: bool = False
 
 
 class EventDecoder(Protocol):
@@ -105,7 +116,7 @@ class StreamMeter:
 
     ``decode_event`` says what an event's data means.
     ``hide_usage`` takes the event that only reports usage out of what is forwarded. ``choices`` is how many answers the
-    call has.
+    call has, ``last_mark`` the bytes that every event has after which a client may stop reading (beside ``[DONE]``).
     """
 
     __slots__ = (
@@ -120,6 +131,7 @@ class StreamMeter:
         "_id",
         "_invalid",
         "_kept",
+        "_last_mark",
         "_malformed",
         "_model",
         "_plain",
@@ -127,17 +139,20 @@ class StreamMeter:
         "_ready_bytes",
         "_rest",
         "_sent",
+        "_service_tier",
         "_skipping",
         "_swallow",
         "_text",
+        "_unknown",
         "_usage",
         "_usage_at",
         "done",
         "first_token",
     )
 
-    def __init__(self, decode_event: EventDecoder, hide_usage: bool, choices: int = 1) -> None:
+    def __init__(self, decode_event: EventDecoder, hide_usage: bool, choices: int = 1, last_mark: bytes = b"") -> None:
         self._decode = decode_event
+        self._last_mark = last_mark
         self._hide = hide_usage
         self._choices = choices
         #: ``[DONE]`` lies in what ``feed`` returned last, or did before.
@@ -167,6 +182,8 @@ class StreamMeter:
         self._invalid = ""
         self._model = ""
         self._id = ""
+        self._service_tier = ""
+        self._unknown = 0
         self._finished = 0
         self._malformed = False
         self._error = False
@@ -180,7 +197,7 @@ class StreamMeter:
         if self._plain and data[-3:] == b"}\n\n" and not (self._hide and _USAGE_MARK in data):
             self._ready.append(data)
             self._ready_bytes += len(data)
-            if self._ready_bytes >= BATCH_BYTES:
+            if self._ready_bytes >= BATCH_BYTES or (self._last_mark and self._last_mark in data):
                 self._drain()
             return data
         return self._feed_closely(data)
@@ -212,12 +229,14 @@ class StreamMeter:
                 self.done = sse.has_done(whole if self._hide else buffer, old)
             self._rest = bytearray(buffer[end:])
             forwarded = self._pass_whole(whole)
+            if self._last_mark and self._last_mark in whole:
+                self._drain()
             self._sent = 0 if self._hide else len(self._rest)
             # An incomplete event that is too large to hide goes on at once.
             if self._hide and len(self._rest) > HELD_BYTES_MAX:
                 forwarded += self._rest
                 self._sent = len(self._rest)
-        if len(self._rest) > (3 if self._skipping else sse.EVENT_BYTES_MAX):
+        if len(self._rest) > (2 * TAIL_BYTES if self._skipping else sse.EVENT_BYTES_MAX):
             self._drop_rest()
         self._plain = self.first_token and not self._rest and not self._swallow
         if not self._hide or forwarded == arrived:
@@ -235,12 +254,12 @@ class StreamMeter:
         return bytes(self._rest)
 
     def _drop_rest(self) -> None:
-        """Forget the beginning of an event beyond all bounds, but for the bytes in which its end may begin."""
+        """Forget the beginning of an event beyond all bounds, but for the bytes in which it may tell its usage."""
         if not self._skipping:
             self._drain()
             self._skipping = True
             self._malformed = True
-        dropped = len(self._rest) - 3
+        dropped = len(self._rest) - TAIL_BYTES
         self._characters += dropped
         del self._rest[:dropped]
         self._sent = len(self._rest)
@@ -254,6 +273,7 @@ class StreamMeter:
             self._sent = 0
             first = next(sse.spans(whole), (0, len(whole)))[1]
             self._characters += len(whole[:first].rstrip(b"\r\n"))
+            self._note_end(whole[:first])
             return whole[sent:first] + self._pass_whole(whole[first:])
         if self._hide and _USAGE_MARK in whole:
             return self._without_usage(whole)[sent:]
@@ -301,6 +321,7 @@ class StreamMeter:
             self._malformed = True
             # Every character is at least a byte, so this is the most that was delivered.
             self._characters += len(event.rstrip(b"\r\n"))
+            self._note_end(event)
             return False
         data = sse.payload(event)
         if data is None:
@@ -314,6 +335,13 @@ class StreamMeter:
             return False
         self._note(told)
         return may_hide and _only_tells_usage(told)
+
+    def _note_end(self, event: bytes) -> None:
+        """What an event that is too large to be decoded tells at its end: its usage, or nothing."""
+        report = usage_at_end(event)
+        told = self._decode(report) if report else ""
+        if isinstance(told, Event) and told.usage is not None:
+            self._note(told)
 
     def _add(self, text: str) -> None:
         if text:
@@ -329,8 +357,12 @@ class StreamMeter:
         self._finished += event.finished
         self._model = event.model or self._model
         self._id = event.id or self._id
+        self._service_tier = event.service_tier or self._service_tier
+        self._unknown = max(self._unknown, event.unknown)
         self._malformed |= event.malformed
         self._error |= event.error
+        if event.last:
+            self.done = True
         usage = event.usage
         if usage is None:
             return
@@ -351,7 +383,7 @@ class StreamMeter:
     def report(self) -> Report:
         """What the provider has told so far."""
         self._drain()
-        return Report(self._usage, self._invalid, self._model, self._id)
+        return Report(self._usage, self._invalid, self._model, self._id, self._service_tier, self._unknown)
 
     @property
     def delivered_characters(self) -> int:

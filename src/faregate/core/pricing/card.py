@@ -6,6 +6,8 @@ one division happens when a charge is posted.
 
 from typing import NamedTuple
 
+from faregate.core.usage import OTHER_UNITS
+
 #: Units a rate may price. A leaf without a rate of its own falls back as ``cost`` documents.
 PRICED_UNITS = (
     "input_tokens",
@@ -16,15 +18,23 @@ PRICED_UNITS = (
     "reasoning_tokens",
     "output_audio_tokens",
     "requests",
+    *OTHER_UNITS,
 )
+
+#: Service tiers that may have prices of their own; the standard one has no name.
+SERVICE_TIERS = ("", "priority", "flex", "batch", "scale", "fast")
+
+#: What the version of a card has before its content's mark where nobody knows the price: it holds until one is known.
+PROVISIONAL = "#provisional@"
 
 
 class Rate(NamedTuple):
-    """``pico`` pico-dollars for every ``per`` units."""
+    """``pico`` pico-dollars for every ``per`` units; ``variant`` is which of the unit's, empty for any."""
 
     unit: str
     pico: int
     per: int
+    variant: str = ""
 
 
 class Tier(NamedTuple):
@@ -45,3 +55,12 @@ class RateCard(NamedTuple):
     effective_from: int = 0
     effective_to: int = 0
     source: str = ""
+    #: One of ``SERVICE_TIERS``.
+    service_tier: str = ""
+    #: Where it is processed, as the provider names it; empty where that makes no difference.
+    region: str = ""
+
+
+def is_provisional(version: str) -> bool:
+    """Whether a card of this version stands in for a price that was not known, so that its charges are trued up."""
+    return PROVISIONAL in version

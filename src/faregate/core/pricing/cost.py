@@ -7,20 +7,29 @@ here.
 
 A leaf that has no rate of its own is priced as what it is a kind of::
 
-    cached_input_tokens, cache_write_tokens, input_audio_tokens → input_tokens
-    reasoning_tokens, output_audio_tokens                       → output_tokens
+    cached_input_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens → input_tokens
+    cache_write_1h_tokens → cache_write_tokens
+    cached_input_audio_tokens → input_audio_tokens where that has a rate, else cached_input_tokens
+    cached_input_image_tokens → input_image_tokens where that has a rate, else cached_input_tokens
+    reasoning_tokens, output_audio_tokens, output_image_tokens → output_tokens
+
+What is not tokens has no such kind: without a rate it cannot be billed, and ``unpriced`` names it so that nobody calls
+for it. A rate without a variant prices all variants that have none of their own.
 
 Tiers are cliffs: a call with more input tokens than a tier's threshold pays that tier's rates for everything. A unit
-that a tier does not name keeps the rate of the tier before it.
+that a tier does not name keeps the rate of the tier before it. Tokens of a variant are those of another model that a
+tool called: they have rates, and do not make the call a longer one.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from math import gcd, lcm
 from typing import Final, NamedTuple
 
+from faregate.core.call import AUDIO_IN, AUDIO_OUT, CACHE_WRITE_1H, IMAGE_IN, IMAGE_OUT
 from faregate.core.money import PICOS_PER_NANO
 from faregate.core.pricing.card import PRICED_UNITS, Rate, RateCard
-from faregate.core.usage import COUNT_MAX, Usage
+from faregate.core.usage import COUNT_MAX, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Measure, Usage
 
 #: The unit of each leaf, in the order of the fields of ``Usage``.
 LEAF_UNITS: Final = (
@@ -33,23 +42,48 @@ LEAF_UNITS: Final = (
     "output_audio_tokens",
 )
 
-#: How many of ``LEAF_UNITS`` are input.
-INPUT_LEAVES: Final = 4
-
 _KIND_OF: Final = {
     "cached_input_tokens": "input_tokens",
     "cache_write_tokens": "input_tokens",
+    "cache_write_1h_tokens": "cache_write_tokens",
     "input_audio_tokens": "input_tokens",
+    "input_image_tokens": "input_tokens",
     "reasoning_tokens": "output_tokens",
     "output_audio_tokens": "output_tokens",
+    "output_image_tokens": "output_tokens",
 }
+
+#: What is cached of a kind that has a price of its own does not cost what cached text does.
+_CACHED_OF: Final = {
+    "cached_input_audio_tokens": "input_audio_tokens",
+    "cached_input_image_tokens": "input_image_tokens",
+}
+
+_TOKENS_IN: Final = ("input_tokens", "cached_input_tokens", "cache_write_tokens")
+_TOKENS_OUT: Final = ("output_tokens", "reasoning_tokens")
+#: Which units a call can use beyond those, by the bits of ``Call.media``.
+_MEDIA_IN: Final = {
+    AUDIO_IN: ("input_audio_tokens", "cached_input_audio_tokens"),
+    IMAGE_IN: ("input_image_tokens", "cached_input_image_tokens"),
+    CACHE_WRITE_1H: ("cache_write_1h_tokens",),
+}
+_MEDIA_OUT: Final = {AUDIO_OUT: ("output_audio_tokens",), IMAGE_OUT: ("output_image_tokens",)}
+
+_TOKEN_UNITS: Final = (*LEAF_UNITS, *OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS)
+#: What some sell by the piece and others by the tokens that it is made of.
+_MADE_OF_TOKENS: Final = frozenset(("images", "seconds", "characters", "search_units"))
+#: What is used beside the tokens or the image that a call is about.
+_TOOL_UNITS: Final = frozenset(("web_searches", "file_searches", "code_sessions"))
+
+#: A unit and its variant.
+Variant = tuple[str, str]
 
 
 class CostLine(NamedTuple):
     """One line of a derivation: ``quantity`` units at ``price_pico`` per ``per`` of them.
 
     The exact amount is ``numerator / denominator`` pico-dollars. ``priced_as`` names the rate that was used where the
-    leaf ``unit`` has none of its own.
+    leaf ``unit`` has none of its own; it is empty, and the amount 0, where there is no price at all.
     """
 
     unit: str
@@ -59,6 +93,7 @@ class CostLine(NamedTuple):
     per: int
     numerator: int
     denominator: int
+    variant: str = ""
 
 
 class Tariff:
@@ -69,29 +104,46 @@ class Tariff:
             or repeated unit, a negative price or a ``per`` below 1.
     """
 
-    __slots__ = ("_bounds", "_denominator", "_half", "_thresholds", "_tiers", "version")
+    __slots__ = (
+        "_bounds",
+        "_by_tokens",
+        "_denominator",
+        "_half",
+        "_media_bounds",
+        "_others",
+        "_rows",
+        "_thresholds",
+        "service_tier",
+        "version",
+    )
 
     def __init__(self, card: RateCard) -> None:
-        tiers = _effective_tiers(card)
+        tiers = effective_tiers(card)
         whole = lcm(*(rate.per for rates in tiers for rate in rates.values())) * PICOS_PER_NANO
         scaled = [_coefficients(rates, whole) for rates in tiers]
         # Real prices share large factors; without them every product stays a small integer.
-        common = gcd(whole, *(number for row in scaled for number in row))
+        common = gcd(whole, *(number for row in scaled for number in row.values()))
+        #: The price of one unit in each tier, in parts of a nano-dollar: ``_denominator`` of them are one.
+        self._others = [{key: number // common for key, number in row.items()} for row in scaled]
         self._denominator = whole // common
         self._half = self._denominator // 2
-        self._tiers = tuple(tuple(number // common for number in row) for row in scaled)
+        #: Those of the leaves and of the call, in order.
+        self._rows = tuple(tuple(row[unit, ""] for unit in (*LEAF_UNITS, "requests")) for row in self._others)
         self._thresholds = tuple(tier.above_input_tokens for tier in card.tiers[1:])
-        self._bounds = _bounds(self._tiers)
+        self._by_tokens = rate_of(tiers[0], "input_tokens") is not None
+        self._bounds = _bounds(self._others, 0)
+        self._media_bounds: dict[int, tuple[tuple[int, int, int], ...]] = {0: self._bounds}
         self.version = card.version
+        self.service_tier = card.service_tier
 
     def cost(self, usage: Usage) -> int:
-        """Nano-dollars of ``usage``: the exact sum, rounded once, half to even."""
-        text, cached, write, audio, out, reasoning, out_audio = usage
+        """Nano-dollars of ``usage``: the exact sum, rounded once, half to even. What has no price costs nothing."""
+        text, cached, write, audio, out, reasoning, out_audio, other = usage
+        at = 0
         if self._thresholds:
-            tier = self._tiers[bisect_left(self._thresholds, text + cached + write + audio)]
-        else:
-            tier = self._tiers[0]
-        c_text, c_cached, c_write, c_audio, c_out, c_reasoning, c_out_audio, c_call = tier
+            incoming = text + cached + write + audio
+            at = bisect_left(self._thresholds, incoming + own_input(other) if other else incoming)
+        c_text, c_cached, c_write, c_audio, c_out, c_reasoning, c_out_audio, c_call = self._rows[at]
         amount = text * c_text + out * c_out + c_call
         # Most calls have none of these, and a test of a small integer is cheaper than a product.
         if cached:
@@ -104,6 +156,10 @@ class Tariff:
             amount += audio * c_audio
         if out_audio:
             amount += out_audio * c_out_audio
+        if other:
+            prices = self._others[at]
+            for unit, variant, quantity in other:
+                amount += quantity * _price_in(prices, unit, variant)
         denominator = self._denominator
         if denominator == 1:
             return amount
@@ -114,21 +170,73 @@ class Tariff:
             return nanos + 1
         return nanos
 
-    def bound(self, input_tokens: int, output_tokens: int) -> int:
-        """Nano-dollars that no usage within these totals exceeds: every token the dearest, in any tier it may reach."""
-        c_in, c_out, c_call = self._bounds[bisect_left(self._thresholds, input_tokens) if self._thresholds else 0]
-        return -(-(input_tokens * c_in + output_tokens * c_out + c_call) // self._denominator)
+    def bound(self, input_tokens: int, output_tokens: int, media: int = 0, at_most: tuple[Measure, ...] = ()) -> int:
+        """Nano-dollars that no usage within these totals exceeds: every token the dearest, in any tier it may reach.
 
-    def output_tokens_within(self, nanos: int, input_tokens: int) -> int:
+        ``media`` says which kinds of tokens besides text there may be, as ``Call.media`` does. ``at_most`` comes on
+        top: other units, and tokens that the totals do not hold.
+        """
+        bounds = self._bounds if not media else self._bounds_for(media)
+        at = bisect_left(self._thresholds, input_tokens + own_input(at_most)) if self._thresholds else 0
+        c_in, c_out, c_call = bounds[at]
+        amount = input_tokens * c_in + output_tokens * c_out + c_call
+        if at_most:
+            amount += self._most_of(at_most, at)
+        return -(-amount // self._denominator)
+
+    def output_tokens_within(
+        self, nanos: int, input_tokens: int, media: int = 0, at_most: tuple[Measure, ...] = ()
+    ) -> int:
         """The largest total of output tokens whose bound is at most ``nanos``; -1 if not even the input fits.
 
         At most ``COUNT_MAX``, which is also the answer where output is free.
         """
-        c_in, c_out, c_call = self._bounds[bisect_left(self._thresholds, input_tokens) if self._thresholds else 0]
-        left = nanos * self._denominator - input_tokens * c_in - c_call
+        bounds = self._bounds if not media else self._bounds_for(media)
+        at = bisect_left(self._thresholds, input_tokens + own_input(at_most)) if self._thresholds else 0
+        c_in, c_out, c_call = bounds[at]
+        left = nanos * self._denominator - input_tokens * c_in - c_call - self._most_of(at_most, at)
         if left < 0:
             return -1
         return min(left // c_out, COUNT_MAX) if c_out else COUNT_MAX
+
+    def unpriced(self, found: Iterable[Measure]) -> str:
+        """The first unit, with its variant, that has no price; empty where all have one.
+
+        A variant of tokens is those of another model, which a tool calls: what this model's tokens cost says nothing
+        about them.
+        """
+        prices = self._others[0]
+        for unit, variant, _ in found:
+            if (unit, variant) not in prices and ((unit, "") not in prices or (variant and unit in _TOKEN_UNITS)):
+                return f"{unit} ({variant})" if variant else unit
+        return ""
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether input tokens have a price, so that a call is not billed by what it declares."""
+        return self._by_tokens
+
+    def uncovered(self, found: Iterable[Measure]) -> str:
+        """The first unit, with its variant, that a call must not use; empty where all are covered.
+
+        Some services sell the same thing by the piece or by the token, and only the price tells which: so images,
+        seconds, characters and search units need no price of their own where tokens have one.
+        """
+        by_tokens = self._by_tokens
+        return self.unpriced(measure for measure in found if not (by_tokens and measure.unit in _MADE_OF_TOKENS))
+
+    def _bounds_for(self, media: int) -> tuple[tuple[int, int, int], ...]:
+        bounds = self._media_bounds.get(media)
+        if bounds is None:
+            bounds = self._media_bounds[media] = _bounds(self._others, media)
+        return bounds
+
+    def _most_of(self, at_most: tuple[Measure, ...], at: int) -> int:
+        """The dearest that these can be in the tier ``at`` or one below it."""
+        amount = 0
+        for unit, variant, quantity in at_most:
+            amount += quantity * max(_price_in(prices, unit, variant) for prices in self._others[: at + 1])
+        return amount
 
 
 def cost_lines(card: RateCard, usage: Usage) -> list[CostLine]:
@@ -140,73 +248,114 @@ def cost_lines(card: RateCard, usage: Usage) -> list[CostLine]:
         ValueError: as ``Tariff`` does.
     """
     thresholds = [tier.above_input_tokens for tier in card.tiers[1:]]
-    rates = _effective_tiers(card)[bisect_left(thresholds, usage.input_tokens)]
-    quantities = [*zip(LEAF_UNITS, usage, strict=True), ("requests", 1)]
+    rates = effective_tiers(card)[bisect_left(thresholds, sum(usage[:4]) + own_input(usage.other))]
+    leaves = zip(LEAF_UNITS, usage[:-1], strict=True)
+    quantities = [*(Measure(unit, "", quantity) for unit, quantity in leaves), *usage.other, Measure("requests", "", 1)]
     lines = []
-    for unit, quantity in quantities:
-        rate = _rate_of(rates, unit)
+    for unit, variant, quantity in quantities:
+        rate = rate_of(rates, unit, variant)
         if quantity and rate is not None:
             amount = quantity * rate.pico
-            lines.append(CostLine(unit, rate.unit, quantity, rate.pico, rate.per, amount, rate.per))
+            lines.append(CostLine(unit, rate.unit, quantity, rate.pico, rate.per, amount, rate.per, variant))
+        elif quantity and unit != "requests":
+            lines.append(CostLine(unit, "", quantity, 0, 1, 0, 1, variant))
     return lines
 
 
 def card_is_priced(card: RateCard, *, has_output: bool = True) -> bool:
     """Whether no part of a call would be free by accident.
 
-    A card of nothing but ``requests`` is priced by the call. Any other needs a rate for input, and for models that
-    answer with tokens a rate for output. A rate of 0 is a rate: somebody wrote it down.
+    A card without any price of tokens is priced by what else it counts (calls, images, seconds …), though not by tools
+    alone: those come on top of something. Any other needs a rate for input, and for models that answer with tokens a
+    rate for output. A rate of 0 is a rate: somebody wrote it down.
     """
     units = {rate.unit for rate in card.tiers[0].rates} if card.tiers else set()
-    if units == {"requests"}:
-        return True
+    if units.isdisjoint(_TOKEN_UNITS):
+        return not units <= _TOOL_UNITS
     return "input_tokens" in units and (not has_output or "output_tokens" in units)
 
 
-def _effective_tiers(card: RateCard) -> list[dict[str, Rate]]:
-    """The rates by unit that hold in each tier, those kept from the tier before included."""
+def own_input(found: Iterable[Measure]) -> int:
+    """Input tokens of rarer kinds that the model itself reads: those of a variant are another model's."""
+    return sum(quantity for unit, variant, quantity in found if not variant and unit in OTHER_INPUT_UNITS)
+
+
+def effective_tiers(card: RateCard) -> list[dict[Variant, Rate]]:
+    """The rates by unit and variant that hold in each tier, those kept from the tier before included."""
     if not card.tiers or card.tiers[0].above_input_tokens != 0:
         raise ValueError(f"{card.version}: the first tier starts at 0 input tokens")
-    effective: list[dict[str, Rate]] = []
+    effective: list[dict[Variant, Rate]] = []
     threshold = -1
     for tier in card.tiers:
         if tier.above_input_tokens <= threshold:
             raise ValueError(f"{card.version}: thresholds of tiers must rise")
         threshold = tier.above_input_tokens
-        named: dict[str, Rate] = {}
+        named: dict[Variant, Rate] = {}
         for rate in tier.rates:
             if rate.unit not in PRICED_UNITS:
                 raise ValueError(f"{card.version}: {rate.unit!r} is not a unit that can be priced")
-            if rate.unit in named:
+            if (rate.unit, rate.variant) in named:
                 raise ValueError(f"{card.version}: {rate.unit} is priced twice in one tier")
             if rate.pico < 0 or rate.per < 1:
                 raise ValueError(f"{card.version}: the price of {rate.unit} is negative or per less than one")
-            named[rate.unit] = rate
+            named[rate.unit, rate.variant] = rate
         effective.append({**effective[-1], **named} if effective else named)
     return effective
 
 
-def _rate_of(rates: dict[str, Rate], unit: str) -> Rate | None:
-    return rates.get(unit) or rates.get(_KIND_OF.get(unit, unit))
+def rate_of(rates: dict[Variant, Rate], unit: str, variant: str = "") -> Rate | None:
+    """The rate of a unit, or of what it is a kind of."""
+    rate = rates.get((unit, variant))
+    kind: str | None = unit
+    while rate is None and kind is not None:
+        rate = rates.get((kind, ""))
+        if kind in _CACHED_OF:
+            whole = _CACHED_OF[kind]
+            kind = whole if (whole, "") in rates else "cached_input_tokens"
+        else:
+            kind = _KIND_OF.get(kind)
+    return rate
 
 
-def _coefficients(rates: dict[str, Rate], whole: int) -> tuple[int, ...]:
-    """The price of one unit of each leaf and of the call, in parts of a nano-dollar that are ``whole`` to one."""
+def _coefficients(rates: dict[Variant, Rate], whole: int) -> dict[Variant, int]:
+    """The price of one of each unit, in parts of a nano-dollar that are ``whole`` to one.
+
+    Every kind of tokens is there, and the call; of what is only counted, what has a price.
+    """
     scale = whole // PICOS_PER_NANO
-    found = (_rate_of(rates, unit) for unit in (*LEAF_UNITS, "requests"))
-    return tuple(rate.pico * (scale // rate.per) if rate is not None else 0 for rate in found)
+    found = {key: rate.pico * (scale // rate.per) for key, rate in rates.items()}
+    for unit in (*_TOKEN_UNITS, "requests"):
+        rate = rate_of(rates, unit)
+        found[unit, ""] = rate.pico * (scale // rate.per) if rate is not None else 0
+    return found
 
 
-def _bounds(tiers: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, int, int], ...]:
+def _price_in(prices: dict[Variant, int], unit: str, variant: str) -> int:
+    price = prices.get((unit, variant))
+    return prices.get((unit, ""), 0) if price is None else price
+
+
+def kinds_in(media: int) -> tuple[str, ...]:
+    """The kinds of input tokens that a call may use, by the bits of its ``media``."""
+    return (*_TOKENS_IN, *(unit for bit, units in _MEDIA_IN.items() if media & bit for unit in units))
+
+
+def kinds_out(media: int) -> tuple[str, ...]:
+    """The kinds of output tokens that a call may use, by the bits of its ``media``."""
+    return (*_TOKENS_OUT, *(unit for bit, units in _MEDIA_OUT.items() if media & bit for unit in units))
+
+
+def _bounds(rows: list[dict[Variant, int]], media: int) -> tuple[tuple[int, int, int], ...]:
     """The dearest input token, output token and call in each tier and all below it.
 
     A smaller usage may fall into a lower tier, so a lower tier that is dearer must count too.
     """
+    incoming, outgoing = kinds_in(media), kinds_out(media)
     bounds = []
     c_in = c_out = c_call = 0
-    for tier in tiers:
-        c_in = max(c_in, *tier[:INPUT_LEAVES])
-        c_out = max(c_out, *tier[INPUT_LEAVES:-1])
-        c_call = max(c_call, tier[-1])
+    for row in rows:
+        c_in = max(c_in, *(row[unit, ""] for unit in incoming))
+        c_out = max(c_out, *(row[unit, ""] for unit in outgoing))
+        c_call = max(c_call, row["requests", ""])
         bounds.append((c_in, c_out, c_call))
     return tuple(bounds)
