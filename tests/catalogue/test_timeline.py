@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from faregate.catalogue.bundled import ListPrice, Stretch
 from faregate.catalogue.declared import PriceRow
-from faregate.catalogue.timeline import successive_cards
+from faregate.catalogue.timeline import all_cards, card, service_tiers, successive_cards
 from faregate.core.pricing.book import PriceTimeline
-from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.core.pricing.card import Rate, RateCard, Tier, is_provisional
 from faregate.core.usage import Usage
 
 IN, OUT, CACHED = "input_tokens", "output_tokens", "cached_input_tokens"
@@ -89,6 +89,86 @@ def test_a_version_names_its_content() -> None:
     assert base == again
     assert base.startswith("p/m@")
     assert base not in {cards[0].version for cards in others}
+
+
+def test_an_override_lies_above_an_import_whenever_it_began() -> None:
+    """A later import of a price list does not undo what the operator has set."""
+    imported = row(IN, 9, 50)._replace(layer="imported", source="list 2")
+    cards = successive_cards("p", "m", LISTED, [row(IN, 1), imported])
+    assert [cost_at(cards, now, Usage(input_text=1)) for now in (0, 60)] == [1, 1]
+    alone = successive_cards("p", "m", LISTED, [imported])
+    assert [cost_at(alone, now, Usage(input_text=1)) for now in (0, 60)] == [10, 9]
+
+
+def test_an_override_reaches_the_tiers_of_an_import() -> None:
+    """An imported cliff is gone where the operator has one price for all lengths."""
+    imported = [row(IN, 2), row(IN, 4)._replace(above_input_tokens=10)]
+    listed = [each._replace(layer="imported") for each in (*imported, row(OUT, 1))]
+    assert cost_at(successive_cards("p", "m", None, listed), 0, Usage(input_text=11)) == 44
+    assert cost_at(successive_cards("p", "m", None, [*listed, row(IN, 3)]), 0, Usage(input_text=11)) == 33
+
+
+def test_an_own_price_may_be_of_one_variant() -> None:
+    """Images by size: each row is a price of its own."""
+    rows = [row("images", 4)._replace(variant="1024x1024"), row("images", 8)._replace(variant="1024x1024/hd")]
+    (made,) = successive_cards("p", "m", None, rows)
+    assert [(rate.variant, rate.pico) for rate in made.tiers[0].rates] == [
+        ("1024x1024", 4_000),
+        ("1024x1024/hd", 8_000),
+    ]
+
+
+TIERED_LIST = ListPrice(
+    (Stretch(0, 0, (Tier(0, (Rate(IN, 10, 1), Rate(OUT, 20, 1), Rate("web_searches", 5, 1))),)),),
+    "list",
+    0,
+    (("priority", (Stretch(70, 0, (Tier(0, (Rate(IN, 20, 1), Rate(OUT, 40, 1), Rate("web_searches", 5, 1))),)),)),),
+)
+
+
+def test_each_service_tier_is_a_timeline_of_its_own() -> None:
+    """The standard price always, priority from 70 on, named in the version; nothing of one reaches the other."""
+    own = row(IN, 1)._replace(service_tier="priority")
+    cards = all_cards("p", "m", TIERED_LIST, [row(IN, 9), own])
+    assert [(each.service_tier, each.effective_from, each.tiers[0].rates[0].pico) for each in cards] == [
+        ("", 0, 9_000),
+        ("priority", 0, 1_000),
+        ("priority", 70, 1_000),
+    ]
+    assert [each.version.partition("@")[0] for each in cards[:2]] == ["p/m", "p/m#priority"]
+    assert service_tiers(cards) == ("priority",)
+
+
+def test_a_tier_that_only_rows_know_has_the_tools_of_the_standard_one() -> None:
+    """A search costs in any tier what it costs without one; tokens cost what the rows say."""
+    rows = [row(IN, 1)._replace(service_tier="flex"), row(OUT, 2)._replace(service_tier="flex")]
+    flex = all_cards("p", "m", TIERED_LIST, rows)[-1]
+    assert flex.service_tier == "flex"
+    assert flex.tiers[0].rates == (Rate(IN, 1_000, 1), Rate(OUT, 2_000, 1), Rate("web_searches", 5, 1))
+
+
+def test_a_row_may_hold_in_one_region() -> None:
+    """Elsewhere it does not count; a card names its region unless that is everywhere."""
+    rows = [row(IN, 1), row(IN, 2)._replace(region="data_zone")]
+    found = {
+        region: [(each.region, each.tiers[0].rates[0].pico) for each in all_cards("p", "m", None, rows, region)]
+        for region in ("global", "data_zone")
+    }
+    assert found == {"global": [("", 1_000)], "data_zone": [("data_zone", 2_000)]}
+
+
+def test_a_tier_and_a_region_have_versions_of_their_own() -> None:
+    """The same prices elsewhere or faster are another card; a provisional one is known by its version."""
+    base = stretch(0, 0, 1)
+    made = [
+        card("p", "m", base, "s"),
+        card("p", "m", base, "s", service_tier="flex"),
+        card("p", "m", base, "s", region="regional"),
+        card("p", "m", base, "s", "regional", "flex"),
+        card("p", "m", base, "s", provisional=True),
+    ]
+    assert len({each.version for each in made}) == 5
+    assert [is_provisional(each.version) for each in made] == [False, False, False, False, True]
 
 
 rows = st.builds(

@@ -13,22 +13,28 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from faregate.catalogue.bundled import LeftOut, ListPrice, Stretch, list_price, listed
+from faregate.catalogue.aliases import price_names
+from faregate.catalogue.bundled import LeftOut, ListPrice, Stretch
+from faregate.catalogue.corrections import known_models, known_price
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
-from faregate.catalogue.maximums import CHAT, COMPLETIONS, EMBEDDINGS, ModelFacts, cap_field_of, facts_of
-from faregate.catalogue.timeline import card, successive_cards
+from faregate.catalogue.maximums import cap_field_of, facts_of
+from faregate.catalogue.model_facts import EMBEDDINGS, OPERATIONS, RERANK, WITHOUT_MODEL, ModelFacts, priced_operations
+from faregate.catalogue.standins import ceiling_cards, fallback_cards
+from faregate.catalogue.timeline import GLOBAL, all_cards, card
 from faregate.control import Catalogue, Deployment, Provider, Route
-from faregate.core.pricing.card import PRICED_UNITS, Rate, RateCard, Tier
+from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS, Rate, RateCard, Tier
 from faregate.core.pricing.cost import card_is_priced
-
-#: Kinds whose wire format the gate speaks; routes to others exist, without operations.
-_SPOKEN: Final = ("openai", "azure_openai")
+from faregate.core.pricing.listing import LAYERS
 
 #: Kinds that take any model by its name, so that no deployment needs declaring.
 _OFFERING: Final = ("openai", "anthropic", "gemini")
 
 #: The model name of fallback prices.
 ANY_MODEL: Final = "*"
+
+#: What storing, and looking at what is stored, costs: somebody wrote it down.
+_FREE: Final = Stretch(0, 0, (Tier(0, (Rate("requests", 0, 1),)),))
+_FREE_SOURCE: Final = "free: storing files, listing and looking are not billed"
 
 
 class CatalogueProblem(NamedTuple):
@@ -62,6 +68,9 @@ class ListedPrice(NamedTuple):
     effective_to: int
     source: str
     version: str
+    variant: str = ""
+    service_tier: str = ""
+    region: str = ""
 
 
 def compile_catalogue(declared: Declared) -> Compiled:
@@ -80,13 +89,15 @@ def compile_catalogue(declared: Declared) -> Compiled:
         stages=work.stages(),
         projects=declared.projects,
         require_limit=declared.require_limit,
+        charges=declared.charges,
     )
     return Compiled(catalogue, tuple(work.problems))
 
 
 def price_rows(catalogue: Catalogue) -> list[ListedPrice]:
-    """Every rate of every card, each card once, in the order of its deployments."""
-    cards = {card.version: card for deployment in catalogue.deployments for card in deployment.cards}
+    """Every rate of every card of a model, each card once, in the order of its deployments."""
+    priced = (deployment for deployment in catalogue.deployments if deployment.model)
+    cards = {card.version: card for deployment in priced for card in deployment.cards}
     return [
         ListedPrice(
             card.provider,
@@ -99,6 +110,9 @@ def price_rows(catalogue: Catalogue) -> list[ListedPrice]:
             card.effective_to,
             card.source,
             card.version,
+            rate.variant,
+            card.service_tier,
+            card.region,
         )
         for card in cards.values()
         for tier in card.tiers
@@ -136,6 +150,10 @@ class _Compilation:
                 self._problem(where, f"provider {row.provider!r} is not declared; {_choices(self.providers)}")
             elif row.unit not in PRICED_UNITS:
                 self._problem(where, f"{row.unit!r} is not a unit that can be priced; {_choices(PRICED_UNITS)}")
+            elif row.service_tier not in SERVICE_TIERS:
+                self._problem(where, f"{row.service_tier!r} is no service tier; {_choices(SERVICE_TIERS[1:])}")
+            elif row.layer not in LAYERS:
+                self._problem(where, f"{row.layer!r} is no layer of prices; {_choices(LAYERS)}")
             elif row.per < 1 or row.price_pico < 0:
                 self._problem(where, "a price is not negative and stands for at least one unit")
             elif row.effective_to and row.effective_to <= row.effective_from:
@@ -152,7 +170,7 @@ class _Compilation:
             self._problem(where, f"provider {wanted.provider!r} is not declared; {_choices(self.providers)}")
         else:
             model = wanted.model or wanted.upstream_model
-            made = self._make(wanted.name, wanted.provider, wanted.upstream_model, model, where)
+            made = self._make(wanted.name, wanted.provider, wanted.upstream_model, model, where, region=wanted.region)
             if wanted.output_tokens_max:
                 made = msgspec.structs.replace(made, output_tokens_max=wanted.output_tokens_max)
             self.deployments[wanted.name] = made
@@ -208,6 +226,9 @@ class _Compilation:
     def offer(self) -> None:
         """Route every name that is offered without a declared model."""
         offers: dict[str, dict[str, str]] = {}
+        for provider in self.providers.values():
+            if self._without_model(provider):
+                offers.setdefault("", {})[provider.name] = provider.name
         for name in self._declared:
             offers[name] = {self.deployments[name].provider: name}
         for provider in self.providers.values():
@@ -220,6 +241,20 @@ class _Compilation:
             first = {next((p for p in by_provider if p in group), None) for group in groups}
             self.routes[name] = tuple(deployment for p, deployment in by_provider.items() if p in first)
 
+    def _without_model(self, provider: Provider) -> bool:
+        """Make the place of what is asked of a provider without naming a model; none for most kinds."""
+        operations = WITHOUT_MODEL.get(provider.kind, ())
+        if operations and provider.name in self.deployments:
+            text = "has the name of a provider: files and batches of that provider cannot be reached"
+            self._problem(f"deployments.{provider.name}", text, serious=False)
+            return False
+        if operations:
+            free = card(provider.name, "", _FREE, _FREE_SOURCE)
+            self.deployments[provider.name] = Deployment(
+                provider.name, provider.name, "", "", (free,), operations=operations
+            )
+        return bool(operations)
+
     def _offered_by(self, provider: Provider) -> Iterator[tuple[str, str]]:
         """``(name, deployment)`` of everything one provider offers; its own deployments come first."""
         for made in [self.deployments[name] for name in self._declared]:
@@ -229,7 +264,7 @@ class _Compilation:
         if provider.kind not in _OFFERING:
             return
         own = (model for name, model in self._rows if name == provider.name and model != ANY_MODEL)
-        for model in dict.fromkeys((*own, *listed(provider.kind))):
+        for model in dict.fromkeys((*own, *known_models(provider.kind))):
             name = f"{provider.name}/{model}"
             if name not in self.deployments:
                 self.deployments[name] = self._make(name, provider.name, model, model, f"models.{model}", named=False)
@@ -246,16 +281,27 @@ class _Compilation:
         }
 
     def _make(
-        self, name: str, provider: str, upstream: str, model: str, where: str, *, named: bool = True
+        self,
+        name: str,
+        provider: str,
+        upstream: str,
+        model: str,
+        where: str,
+        *,
+        named: bool = True,
+        region: str = GLOBAL,
     ) -> Deployment:
         """A deployment with everything we know of its model; ``named`` where the operator asked for it by name."""
         kind = self.providers[provider].kind
-        facts = facts_of(model) if kind in _SPOKEN else None
-        known = list_price(kind, model)
-        cards = self._cards(provider, model, facts, known, where)
+        # Azure's deployments have names of their own, which say nothing.
+        requested = "" if kind == "azure_openai" else upstream
+        facts = facts_of(model, kind) or (facts_of(requested, kind) if requested else None)
+        known = known_price(kind, model, region, requested)
+        rows = self._rows_of(provider, name, kind, price_names(model, requested), (model, requested), known)
+        cards = self._cards(provider, model, facts, known, rows, region, where)
         listed_context = known.context_tokens_max if isinstance(known, ListPrice) else 0
-        operations = _operations(kind, facts, cards, trusted=named or known is None)
-        if facts is None and operations == (EMBEDDINGS,):
+        operations = _operations(kind, model, facts, cards, trusted=named or known is None)
+        if facts is None and EMBEDDINGS in operations and "chat.completions" not in operations:
             self._tell_only_embeds(provider, model, where if named else f"prices.{provider}/{model}.input_tokens")
         return Deployment(
             name=name,
@@ -264,11 +310,33 @@ class _Compilation:
             model=model,
             cards=cards,
             output_tokens_max=facts.output_tokens_max if facts else 0,
-            context_tokens_max=facts.context_tokens_max if facts else listed_context,
+            context_tokens_max=(facts.context_tokens_max if facts else 0) or listed_context,
             cap_field=cap_field_of(kind, facts),
             encoding=facts.encoding if facts else "",
             operations=operations,
         )
+
+    def _rows_of(
+        self,
+        provider: str,
+        deployment: str,
+        kind: str,
+        names: tuple[str, ...],
+        written: tuple[str, ...],
+        known: ListPrice | LeftOut | None,
+    ) -> list[PriceRow]:
+        """The operator's prices of a model: as it is written, else under a name that the list prices alike.
+
+        Those that are set for a deployment by its name come last, and hold there alone.
+        """
+        rows: list[PriceRow] = []
+        for name in dict.fromkeys((*written, *names)):
+            found = self._rows.get((provider, name), [])
+            if found and (name in written or known_price(kind, name) in (None, known)):
+                rows = found
+                break
+        own = self._rows.get((provider, deployment), []) if deployment not in written else []
+        return _over(rows, own)
 
     def _tell_only_embeds(self, provider: str, model: str, where: str) -> None:
         """A price for input only is meant where the name says what the model is for, and a slip elsewhere."""
@@ -279,73 +347,87 @@ class _Compilation:
         self._problem(where, f"{model!r} at {provider!r} {text}", serious=False)
 
     def _cards(
-        self, provider: str, model: str, facts: ModelFacts | None, known: ListPrice | LeftOut | None, where: str
+        self,
+        provider: str,
+        model: str,
+        facts: ModelFacts | None,
+        known: ListPrice | LeftOut | None,
+        rows: list[PriceRow],
+        region: str,
+        where: str,
     ) -> tuple[RateCard, ...]:
-        """The cards of a model that price all of a call, or the fallback, or none; the latter two are told."""
-        rows = self._rows.get((provider, model), [])
-        cards = successive_cards(provider, model, known if isinstance(known, ListPrice) else None, rows)
-        answers = facts is not None and facts.operations != (EMBEDDINGS,)
+        """The cards of a model that price all of a call, or what stands in for them, or none; the latter are told."""
+        cards = all_cards(provider, model, known if isinstance(known, ListPrice) else None, rows, region)
+        answers = facts is not None and not priced_operations(facts.operations, frozenset(("input_tokens",)))
         has_output = answers or any(_rates_output(card) for card in cards)
         priced = tuple(card for card in cards if card_is_priced(card, has_output=has_output))
         if len(priced) < len(cards):
-            self._problem(where, f"{model!r} at {provider!r} has no price for all of a call; set input and output")
-        if priced:
+            tier = next(card.service_tier for card in cards if card not in priced)
+            which = f" in the tier {tier}" if tier else ""
+            text = f"has no price for all of a call{which}; set input and output"
+            self._problem(where, f"{model!r} at {provider!r} {text}")
+        if any(not card.service_tier for card in priced):
             return priced
-        if self.declared.unknown_price == "fallback":
-            fallback = self._fallback(provider, model)
-            if fallback:
-                self._problem(where, f"{model!r} at {provider!r} is billed at the fallback price", serious=False)
-                return fallback
+        instead = self._instead(provider, model, where)
+        if instead:
+            return instead
         why = f": {known.reason}" if isinstance(known, LeftOut) else ""
         self._problem(where, f"no price is known for {model!r} at {provider!r}{why}; set one in pricing.overrides")
         return ()
 
-    def _fallback(self, provider: str, model: str) -> tuple[RateCard, ...]:
-        """The operator's prices for any model, else the dearest rates that the provider's list has for a chat."""
-        rows = self._rows.get((provider, ANY_MODEL), [])
-        cards = successive_cards(provider, model, None, [row._replace(source="fallback") for row in rows])
-        if cards and all(card_is_priced(card) for card in cards):
-            return cards
+    def _instead(self, provider: str, model: str, where: str) -> tuple[RateCard, ...]:
+        """What stands in for a price that is not known, where the installation wants that; it is told."""
         kind = self.providers[provider].kind
-        dearest = _dearest("openai" if kind == "azure_openai" else kind)
-        return (card(provider, model, Stretch(0, 0, dearest), "fallback"),) if dearest else ()
+        cards: tuple[RateCard, ...] = ()
+        text = ""
+        if self.declared.unknown_price == "fallback":
+            cards = fallback_cards(provider, kind, model, self._rows.get((provider, ANY_MODEL), []))
+            text = "is billed at the fallback price"
+        elif self.declared.unknown_price == "ceiling":
+            cards = ceiling_cards(provider, kind, model, self.declared.ceiling)
+            text = "is billed at a ceiling price, provisionally, until its own is known"
+        if cards:
+            self._problem(where, f"{model!r} at {provider!r} {text}", serious=False)
+        return cards
+
+
+def _over(rows: list[PriceRow], own: list[PriceRow]) -> list[PriceRow]:
+    """Both, without what a deployment's ``own`` prices replace."""
+    replaced = {(row.unit, row.variant, row.service_tier, row.above_input_tokens) for row in own}
+    kept = [row for row in rows if (row.unit, row.variant, row.service_tier, row.above_input_tokens) not in replaced]
+    return [*kept, *own]
 
 
 def _rates_output(card: RateCard) -> bool:
     return any(rate.unit == "output_tokens" for rate in card.tiers[0].rates)
 
 
-def _dearest(kind: str) -> tuple[Tier, ...]:
-    """One tier with the highest input and output rate among a kind's listed models that the gate can speak to."""
-    highest: dict[str, int] = {}
-    for model in listed(kind):
-        facts, price = facts_of(model), list_price(kind, model)
-        if isinstance(price, ListPrice) and (kind not in _SPOKEN or (facts and CHAT in facts.operations)):
-            for rate in (rate for tier in price.stretches[-1].tiers for rate in tier.rates):
-                highest[rate.unit] = max(highest.get(rate.unit, 0), rate.pico)
-    wanted = ("input_tokens", "output_tokens")
-    return (Tier(0, tuple(Rate(unit, highest[unit], 1_000_000) for unit in wanted)),) if highest else ()
-
-
-def _operations(kind: str, facts: ModelFacts | None, cards: tuple[RateCard, ...], *, trusted: bool) -> tuple[str, ...]:
-    """What a deployment can be asked for.
+def _operations(
+    kind: str, model: str, facts: ModelFacts | None, cards: tuple[RateCard, ...], *, trusted: bool
+) -> tuple[str, ...]:
+    """What a deployment can be asked for: what its model speaks, as far as its prices cover all of it.
 
     A model that we do not know is trusted to speak everything that its price covers, if the operator named it; one that
     only a price list names may be of any sort, and is asked for nothing.
     """
-    if kind not in _SPOKEN:
-        return ()
+    spoken = OPERATIONS.get(kind, ())
     if facts is not None:
-        return facts.operations
-    if not trusted:
-        return ()
-    if cards and not any(_rates_output(card) or _by_call(card) for card in cards):
-        return (EMBEDDINGS,)
-    return (CHAT, COMPLETIONS, EMBEDDINGS)
+        wanted = tuple(name for name in facts.operations if name in spoken)
+    else:
+        wanted = spoken if trusted else ()
+    if not cards:
+        # The gate says that it has no price.
+        return wanted
+    units = frozenset.intersection(*(_units(card) for card in cards))
+    covered = priced_operations(wanted, units)
+    if facts is None and "input_tokens" in units and "output_tokens" not in units and "requests" not in units:
+        embedding = RERANK if "rerank" in model.lower() else EMBEDDINGS
+        return tuple(name for name in covered if name == embedding or kind not in ("openai", "azure_openai"))
+    return covered
 
 
-def _by_call(card: RateCard) -> bool:
-    return all(rate.unit == "requests" for rate in card.tiers[0].rates)
+def _units(card: RateCard) -> frozenset[str]:
+    return frozenset(rate.unit for rate in card.tiers[0].rates)
 
 
 def _choices(names: Collection[str]) -> str:

@@ -6,6 +6,7 @@ The configuration and the books fill these in; ``compile`` turns them into the c
 from typing import NamedTuple
 
 from faregate.control import Provider
+from faregate.core.pricing.charging import ChargeRule
 
 
 class DeclaredDeployment(NamedTuple):
@@ -18,6 +19,8 @@ class DeclaredDeployment(NamedTuple):
     model: str = ""
     #: 0 takes what the catalogue knows of the model.
     output_tokens_max: int = 0
+    #: Where it is processed: ``global``, ``data_zone`` or ``regional``.
+    region: str = "global"
 
 
 class DeclaredModel(NamedTuple):
@@ -46,6 +49,15 @@ class PriceRow(NamedTuple):
     effective_from: int = 0
     effective_to: int = 0
     source: str = "override"
+    #: Which of the unit's it prices; empty for all that have no price of their own.
+    variant: str = ""
+    #: One of ``SERVICE_TIERS`` of the rate card, and where it is processed; empty for the standard one, and for any.
+    service_tier: str = ""
+    region: str = ""
+    #: ``imported`` prices lie above the bundled ones and below every ``override``, whenever these began.
+    layer: str = "override"
+    #: It holds for calls with more input tokens than that.
+    above_input_tokens: int = 0
 
 
 class Declared(NamedTuple):
@@ -59,5 +71,9 @@ class Declared(NamedTuple):
     stages: tuple[tuple[str, tuple[str, ...]], ...] = ()
     projects: tuple[str, ...] = ()
     require_limit: bool = False
-    #: ``refuse`` or ``fallback``.
+    #: ``refuse``, ``fallback`` or ``ceiling``.
     unknown_price: str = "refuse"
+    #: What a model without a price costs at most, for ``ceiling``; rows without a provider hold for all.
+    ceiling: tuple[PriceRow, ...] = ()
+    #: In order: the first that matches a call holds.
+    charges: tuple[ChargeRule, ...] = ()

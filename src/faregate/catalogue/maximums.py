@@ -1,29 +1,29 @@
-"""How long a model's context and answer can be, and how it wants to be asked.
+"""How long a model's context and answer can be, how it wants to be asked, and what can be asked of it.
 
-No price list carries these facts, so they are kept here by model family, each with the page it was read from. A dated
-or fine-tuned name follows its family. Numbers that are not known are 0: a bound is never guessed downwards.
+No price list carries these facts, so they are kept here by model family, each with the page it was read from; those of
+Anthropic and Google are in ``maximums_elsewhere``. A dated or fine-tuned name follows its family. Numbers that are not
+known are 0: a bound is never guessed downwards.
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
-CHAT: Final = "chat.completions"
-COMPLETIONS: Final = "completions"
-EMBEDDINGS: Final = "embeddings"
-
-
-class ModelFacts(NamedTuple):
-    """What a model family can do at most, and by which names."""
-
-    context_tokens_max: int
-    output_tokens_max: int
-    #: Tokenizer encoding, empty where none is known.
-    encoding: str
-    #: Operations that the gate can meter for it.
-    operations: tuple[str, ...]
-    #: A reasoning model refuses ``max_tokens``.
-    reasoning: bool = False
-
+from faregate.catalogue.aliases import spellings, usual
+from faregate.catalogue.maximums_elsewhere import ANTHROPIC, GEMINI
+from faregate.catalogue.model_facts import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    IMAGES,
+    MODERATIONS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    VARIATIONS,
+    ModelFacts,
+)
 
 _O200K: Final = "o200k_base"
 _CL100K: Final = "cl100k_base"
@@ -31,7 +31,19 @@ _CL100K: Final = "cl100k_base"
 
 
 def _chat(context: int, output: int, encoding: str = _O200K, *, reasoning: bool = False) -> ModelFacts:
-    return ModelFacts(context, output, encoding, (CHAT,), reasoning)
+    return ModelFacts(context, output, encoding, (CHAT, *RESPONSES), reasoning)
+
+
+def _asked(context: int, output: int, *operations: str, encoding: str = "") -> ModelFacts:
+    return ModelFacts(context, output, encoding, operations)
+
+
+#: The largest image of these is documented, 6,240 tokens and 100 for each of three partial ones, and what they read: a
+#: prompt of 32,000 characters and 16 images at high fidelity. https://developers.openai.com/api/docs/guides/images
+_IMAGE_CONTEXT: Final = 32_000 + 16 * (6_240 + 65 + 4 * 129)
+_IMAGE_OUTPUT: Final = 6_540
+#: Newer ones make images of any size; 1024 × 1024 in high quality is 7,024 tokens, so that 4K would be 56,000.
+_LARGE_IMAGE_OUTPUT: Final = 65_536
 
 
 #: Family → facts. A model belongs to the longest family that is its name or is followed by ``-`` in its name.
@@ -47,6 +59,7 @@ _FAMILIES: Final[dict[str, ModelFacts]] = {
     "gpt-5.2": _chat(400_000, 128_000, reasoning=True),  # _PAGES + gpt-5.2
     "gpt-5.1": _chat(400_000, 128_000, reasoning=True),  # _PAGES + gpt-5.1
     "gpt-5": _chat(400_000, 128_000, reasoning=True),  # _PAGES + gpt-5
+    "gpt-5-pro": _chat(400_000, 272_000, reasoning=True),  # _PAGES + gpt-5-pro
     "o4-mini": _chat(200_000, 100_000, reasoning=True),  # _PAGES + o4-mini
     "o3": _chat(200_000, 100_000, reasoning=True),  # _PAGES + o3
     "o3-mini": _chat(200_000, 100_000, reasoning=True),  # _PAGES + o3-mini
@@ -73,6 +86,30 @@ _FAMILIES: Final[dict[str, ModelFacts]] = {
     # Open weights, served by others in OpenAI's wire format. _PAGES + gpt-oss-120b
     "gpt-oss-120b": _chat(131_072, 131_072, "o200k_harmony"),
     "gpt-oss-20b": _chat(131_072, 131_072, "o200k_harmony"),
+    "codex-mini": _chat(200_000, 100_000, reasoning=True),  # _PAGES + codex-mini-latest
+    "computer-use": _asked(8_192, 1_024, *RESPONSES, encoding=_O200K),  # _PAGES + computer-use-preview
+    "gpt-audio": _chat(128_000, 16_384),  # _PAGES + gpt-audio
+    "gpt-audio-mini": _chat(128_000, 16_384),  # _PAGES + gpt-audio-mini
+    "gpt-4o-transcribe": _asked(16_000, 2_000, TRANSCRIPTIONS),  # _PAGES + gpt-4o-transcribe
+    "gpt-4o-mini-transcribe": _asked(16_000, 2_000, TRANSCRIPTIONS),  # _PAGES + gpt-4o-mini-transcribe
+    "gpt-transcribe": _asked(0, 0, TRANSCRIPTIONS),  # _PAGES + gpt-transcribe
+    "whisper-1": _asked(0, 0, TRANSCRIPTIONS, TRANSLATIONS),  # _PAGES + whisper-1
+    "tts-1": _asked(0, 0, SPEECH),  # _PAGES + tts-1
+    "tts-1-hd": _asked(0, 0, SPEECH),  # _PAGES + tts-1-hd
+    # 2,000 tokens of text are some ten minutes or 12,500 tokens of speech, several times that when it is slow.
+    "gpt-4o-mini-tts": _asked(2_000, 65_536, SPEECH),  # _PAGES + gpt-4o-mini-tts
+    "gpt-image-1": _asked(_IMAGE_CONTEXT, _IMAGE_OUTPUT, *IMAGES),  # _PAGES + gpt-image-1
+    "gpt-image-1-mini": _asked(_IMAGE_CONTEXT, _IMAGE_OUTPUT, *IMAGES),  # _PAGES + gpt-image-1-mini
+    "gpt-image-1.5": _asked(_IMAGE_CONTEXT, _IMAGE_OUTPUT, *IMAGES),  # _PAGES + gpt-image-1.5
+    "chatgpt-image": _asked(_IMAGE_CONTEXT, _IMAGE_OUTPUT, *IMAGES),  # _PAGES + chatgpt-image-latest
+    "gpt-image-2": _asked(_IMAGE_CONTEXT, _LARGE_IMAGE_OUTPUT, *IMAGES),  # _PAGES + gpt-image-2
+    "gpt-image-2.5": _asked(_IMAGE_CONTEXT, _LARGE_IMAGE_OUTPUT, *IMAGES),  # _PAGES + gpt-image-2.5-flare
+    "dall-e-2": _asked(0, 0, *IMAGES, VARIATIONS),  # _PAGES + dall-e-2
+    "dall-e-3": _asked(0, 0, IMAGES[0]),  # _PAGES + dall-e-3
+    "omni-moderation": _asked(0, 0, MODERATIONS),  # _PAGES + omni-moderation-latest
+    "text-moderation": _asked(0, 0, MODERATIONS),  # _PAGES + text-moderation-latest
+    # Served by others in OpenAI's wire format. https://docs.cohere.com/docs/rerank
+    "rerank": _asked(0, 0, RERANK),
     # One input has at most 8,192 tokens, but a call has many inputs: as a bound of a call it would be too low.
     # https://developers.openai.com/api/docs/guides/embeddings
     "text-embedding-3-large": ModelFacts(0, 0, _CL100K, (EMBEDDINGS,)),
@@ -80,29 +117,39 @@ _FAMILIES: Final[dict[str, ModelFacts]] = {
     "text-embedding-ada-002": ModelFacts(0, 0, _CL100K, (EMBEDDINGS,)),
 }
 
-#: Parts of a name that mean another endpoint than those metered here, or units that they do not report.
-_OTHER_ENDPOINT: Final = re.compile(
-    r"-(?:audio|codex|cyber|deep-research|image|live|pro|realtime|rosalind|search|transcribe|tts)(?:-|$)"
+#: Parts of a name that say what can be asked of the model, the first that is found; the others of a family speak as it
+#: says. Nothing can be asked of those that work over WebSockets or by endpoints of their own.
+_SPEAKS: Final[tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]] = tuple(
+    (re.compile(rf"-(?:{parts})(?:-|$)"), operations)
+    for parts, operations in (
+        ("cyber|live|realtime|rosalind", ()),
+        ("image", ()),
+        ("codex|deep-research|pro", RESPONSES),
+        ("audio|search", (CHAT,)),
+    )
 )
 
 #: The chat tunings answer less and do not reason; _PAGES + gpt-5-chat-latest
 _CHAT_TUNING: Final = re.compile(r"^gpt-5(?:\.\d)?-chat(?:-|$)")
 
-_FINE_TUNED: Final = re.compile(r"^ft:([^:]+)")
-#: Azure writes gpt-35-turbo, and several price lists write gpt-5-4 for gpt-5.4.
-_DASHED_VERSION: Final = re.compile(r"^gpt-(?:(3)(5)(?=-turbo)|(\d)-(\d)(?=-|$))")
+#: Families whose names hold such a part and say themselves what they speak.
+_OF_THEIR_OWN: Final = ("image", "transcribe", "tts")
 
 
-def facts_of(model: str) -> ModelFacts | None:
-    """What is known of a model of OpenAI's by its name, ``None`` where its family is not known.
+def facts_of(model: str, kind: str = "openai") -> ModelFacts | None:
+    """What is known of a model by its name at a kind of provider, ``None`` where its family is not known.
 
     A model that speaks only endpoints that are not metered has no ``operations``.
     """
-    name = model.lower()
-    tuned = _FINE_TUNED.match(name)
-    if tuned:
-        name = tuned[1]
-    name = _DASHED_VERSION.sub(lambda match: "gpt-" + ".".join(part for part in match.groups() if part), name)
+    if kind == "anthropic":
+        return next((ANTHROPIC[name] for name in spellings(model) if name in ANTHROPIC), None)
+    if kind == "gemini":
+        names = spellings(model)
+        return next((facts for pattern, facts in GEMINI for name in names if pattern.search(name)), None)
+    return _openai_facts(usual(model).removeprefix("ft:"))
+
+
+def _openai_facts(name: str) -> ModelFacts | None:
     if _CHAT_TUNING.match(name):
         return _chat(128_000, 16_384)
     family = name
@@ -111,8 +158,11 @@ def facts_of(model: str) -> ModelFacts | None:
     if not family:
         return None
     facts = _FAMILIES[family]
-    if _OTHER_ENDPOINT.search(name):
-        return facts._replace(operations=())
+    if family.startswith("chatgpt-image") or any(part in family.split("-") for part in _OF_THEIR_OWN):
+        return facts
+    for pattern, operations in _SPEAKS:
+        if pattern.search(name):
+            return facts._replace(operations=operations)
     return facts
 
 
@@ -127,3 +177,12 @@ def cap_field_of(kind: str, facts: ModelFacts | None) -> str:
     if facts.reasoning or (kind == "openai" and facts.encoding != "o200k_harmony"):
         return "max_completion_tokens"
     return "max_tokens"
+
+
+def encodings_of_families() -> dict[str, tuple[str, ...]]:
+    """Encoding → the families of models that have it, in order."""
+    found: dict[str, list[str]] = {}
+    for family, facts in _FAMILIES.items():
+        if facts.encoding:
+            found.setdefault(facts.encoding, []).append(family)
+    return {encoding: tuple(sorted(families)) for encoding, families in found.items()}
