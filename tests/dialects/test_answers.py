@@ -38,7 +38,7 @@ def test_a_name_without_end_is_cut() -> None:
     endless = "m" * 2_000_000
     told = answer({"prompt_tokens": 1, "completion_tokens": 1}, model=endless, id=endless)
     loosely = answer({"prompt_tokens": "?"}, model=endless, id=endless)
-    event = DIALECTS["chat.completions"].decode_event(answer(model=endless, id=endless))
+    event = DIALECTS["chat.completions"].events()(answer(model=endless, id=endless))
     assert isinstance(event, Event)
     for named in (report_of(told), report_of(loosely), event):
         assert (len(named.model), len(named.id)) == (NAME_CHARACTERS_MAX, NAME_CHARACTERS_MAX)

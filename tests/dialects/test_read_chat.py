@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from faregate.core.call import Call
 from faregate.dialects import openai_chat
-from faregate.dialects.openai_chat import IMAGE_TOKENS_MAX, LOW_DETAIL_IMAGE_TOKENS_MAX
+from faregate.dialects.attachments import IMAGE_TOKENS_MAX, LOW_DETAIL_IMAGE_TOKENS_MAX
 from faregate.errors import CODES, Problem
 
 USER = [{"role": "user", "content": "Hello"}]
@@ -180,15 +180,27 @@ def test_bad_json(raw: bytes, code: str) -> None:
         (body(mock_response="x"), "mock_response", "field_forbidden"),
         (body(litellm_params={}), "litellm_params", "field_forbidden"),
         (body(custom_host="x"), "custom_host", "field_forbidden"),
-        (body(modalities=["text", "audio"]), "modalities", "feature_unbounded"),
-        (body(audio={"voice": "x"}), "audio", "feature_unbounded"),
-        (body(web_search_options={}), "web_search_options", "feature_unbounded"),
-        (body(service_tier="priority"), "service_tier", "feature_unbounded"),
+        (body(modalities=["text", "video"]), "modalities", "feature_unbounded"),
+        (body(modalities="text"), "modalities", "field_type"),
+        (body(service_tier="ultrafast"), "service_tier", "feature_unbounded"),
+        (body(service_tier=5), "service_tier", "field_type"),
         (body(background=True), "background", "feature_unbounded"),
         (body(prompt={"id": "pmpt_1"}), "prompt", "feature_unbounded"),
         (body(tools=[{"type": "function"}, {"type": "web_search"}]), "tools[1].type", "feature_unbounded"),
-        (parts({"type": "input_audio", "input_audio": {}}), "messages[0].content[0]", "feature_unbounded"),
-        (parts({"type": "file", "file": {"file_id": "f"}}), "messages[0].content[0]", "feature_unbounded"),
+        (
+            parts({"type": "input_audio", "input_audio": {}}),
+            "messages[0].content[0].input_audio.data",
+            "field_type",
+        ),
+        (parts({"type": "file", "file": "f"}), "messages[0].content[0].file", "field_missing"),
+        (parts({"type": "file", "file": {"file_id": 5}}), "messages[0].content[0].file.file_id", "field_type"),
+        (parts({"type": "file", "file": {"file_id": ""}}), "messages[0].content[0].file.file_id", "field_range"),
+        (
+            parts({"type": "video_url", "video_url": {"url": "https://x.io/"}}),
+            "messages[0].content[0]",
+            "feature_unbounded",
+        ),
+        (body(model="gpt-audio", messages=[{"role": "assistant", "audio": {}}]), "messages[0].audio.id", "field_type"),
         (parts({"type": "hologram"}), "messages[0].content[0]", "feature_unbounded"),
         (parts({"text": "x"}), "messages[0].content[0].type", "field_missing"),
         (
@@ -201,7 +213,7 @@ def test_bad_json(raw: bytes, code: str) -> None:
         (parts(image("https://0x7f.1/")), "messages[0].content[0].image_url.url", "url_forbidden"),
         (
             parts({"type": "text", "text": ""}, image("data:image/png;base64,!!")),
-            "messages[0].content[1]",
+            "messages[0].content[1].image_url.url",
             "field_range",
         ),
         (parts({"type": "image_url", "image_url": {"url": 5}}), "messages[0].content[0].image_url.url", "field_type"),

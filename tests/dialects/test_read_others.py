@@ -79,7 +79,7 @@ def test_embedding_call() -> None:
         ("embeddings", raw(model="e", input=[]), "input", "field_range"),
         ("embeddings", raw(model="e", input=True), "input", "field_type"),
         ("embeddings", raw(model="e", input="a", base_url="x"), "base_url", "field_forbidden"),
-        ("embeddings", raw(model="e", input="a", service_tier="flex"), "service_tier", "feature_unbounded"),
+        ("embeddings", raw(model="e", input="a", service_tier="warp"), "service_tier", "feature_unbounded"),
         ("embeddings", b"[", None, "json_invalid"),
     ],
 )

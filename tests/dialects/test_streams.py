@@ -5,14 +5,14 @@ A new dialect adds its transcripts to the table and inherits every test here: ev
 
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from faregate.core.metering.meter import Metered, Report, StreamMeter
-from faregate.core.usage import Usage
+from faregate.core.usage import Measure, Usage
 from faregate.dialects import DIALECTS
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -34,8 +34,21 @@ class Expected(NamedTuple):
     unreported: int = 0
     #: It holds an event that only reports usage.
     hides: bool = True
+    #: Its last event says that nothing follows, without ``[DONE]``.
+    done: bool = False
     operation: str = "chat.completions"
-    named: tuple[str, str] = GPT
+    #: Model, id, service tier, and how many members nobody knows.
+    named: tuple[Any, ...] = GPT
+
+
+RESPONSE = ("gpt-4o-2024-08-06", "resp_7")
+TOLD_OF_RESPONSE = Usage(input_text=7, input_cached=2, output_text=3, output_reasoning=1)
+
+
+def responses(text: str, **changed: Any) -> Expected:
+    """A stream of a response: it hides nothing, and its last event ends it."""
+    usual = {"usage": TOLD_OF_RESPONSE, "hides": False, "operation": "responses", "named": (*RESPONSE, "auto")}
+    return Expected(text, **{**usual, "done": True, **changed})
 
 
 EXPECTED = {
@@ -68,6 +81,26 @@ EXPECTED = {
         operation="completions",
         named=("davinci", "cmpl-1"),
     ),
+    "unknown_members": Expected("Hi", named=(*GPT, "flex", 2)),
+    # OpenAI, "API reference: Responses", streaming events.
+    "responses": responses("Grüße, 世界 🌍", named=(*RESPONSE, "default")),
+    "responses_function_call": responses('I need the weather. weather{"city":"Köln"}'),
+    "responses_hosted_tools": responses(
+        "print(1)Found.",
+        usage=TOLD_OF_RESPONSE._replace(
+            other=(
+                Measure("code_sessions", "", 4),
+                Measure("file_searches", "", 1),
+                Measure("web_searches", "preview", 2),
+            )
+        ),
+    ),
+    "responses_incomplete": responses("I cannot."),
+    "responses_failed": responses("Hal", usage=None, error=True),
+    "responses_error": responses("Hal", usage=None, error=True, finished=False),
+    "responses_broken_usage": responses("Hi", usage=None, invalid=NEGATIVE),
+    "responses_unknown_members": responses("Hi", named=(*RESPONSE, "auto", 3)),
+    "responses_without_event_lines": responses("a b c"),
 }
 
 
@@ -86,7 +119,8 @@ def without_hidden(name: str, data: bytes) -> bytes:
 
 def run(name: str, pieces: list[bytes], hide: bool) -> tuple[bytes, bool, bool, Metered]:
     expected = EXPECTED[name]
-    meter = StreamMeter(DIALECTS[expected.operation].decode_event, hide, expected.choices)
+    dialect = DIALECTS[expected.operation]
+    meter = StreamMeter(dialect.events(), hide, expected.choices, dialect.last_mark)
     forwarded = b"".join(meter.feed(piece) for piece in pieces) + meter.tail()
     return forwarded, meter.done, meter.finish_seen, meter.finish("complete")
 
@@ -117,7 +151,8 @@ def test_every_split(name: str, hide: bool, line_end: bytes) -> None:
     data = transcript(name)
     kept = without_hidden(name, data) if hide else data
     data, kept = data.replace(b"\n", line_end), kept.replace(b"\n", line_end)
-    expected = (kept, b"[DONE]" + line_end in data, EXPECTED[name].finished, metered(name))
+    done = EXPECTED[name].done or b"[DONE]" + line_end in data
+    expected = (kept, done, EXPECTED[name].finished, metered(name))
     assert run(name, [data], hide) == expected
     assert run(name, [data[at : at + 1] for at in range(len(data))], hide) == expected
     # The rarer line ends are cut at fewer places, all of them next to a line end among them.
@@ -133,13 +168,14 @@ def test_any_split(name: str, hide: bool, cuts: list[int], marked: bool) -> None
     kept = (b"\xef\xbb\xbf" if marked else b"") + without_hidden(name, transcript(name)) if hide else data
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     pieces = [data[start:end] for start, end in pairwise(edges)]
-    assert run(name, pieces, hide) == (kept, b"[DONE]\n" in data, EXPECTED[name].finished, metered(name))
+    done = EXPECTED[name].done or b"[DONE]\n" in data
+    assert run(name, pieces, hide) == (kept, done, EXPECTED[name].finished, metered(name))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_events_pass_as_the_same_object(name: str) -> None:
     """Whole events without anything to hide are handed back untouched, not copied."""
-    meter = StreamMeter(DIALECTS[EXPECTED[name].operation].decode_event, hide_usage=False)
+    meter = StreamMeter(DIALECTS[EXPECTED[name].operation].events(), hide_usage=False)
     for piece in transcript(name).split(b"\n\n")[:-1]:
         event = piece + b"\n\n"
         assert meter.feed(event) is event
@@ -165,7 +201,7 @@ def test_every_cut(name: str, hide: bool) -> None:
 @given(st.binary(max_size=200), st.booleans())
 def test_decoding_is_total(operation: str, junk: bytes, hide: bool) -> None:
     """Any bytes are forwarded and metered without an error."""
-    decode = DIALECTS[operation].decode_event
+    decode = DIALECTS[operation].events()
     decode(junk)
     meter = StreamMeter(decode, hide)
     data = b"data: " + junk + b'\n\ndata: {"choices":[],"usage":' + junk + b"}\n\n"
@@ -177,7 +213,7 @@ def test_decoding_is_total(operation: str, junk: bytes, hide: bool) -> None:
 def test_batches_read_like_single_events() -> None:
     """The quick way for many plain events gives the text that the careful way gives."""
     for name, expected in EXPECTED.items():
-        decode = DIALECTS[expected.operation].decode_event
+        decode = DIALECTS[expected.operation].events()
         payloads = [piece[6:] for piece in transcript(name).split(b"\n\n") if piece.startswith(b"data: {")]
         for payload in payloads:
             together = decode.plain_text([payload, payload])

@@ -1,6 +1,7 @@
 """Wire formats: one file for each, bytes in and values out. ``DIALECTS`` lists what the gate can meter.
 
-A dialect is five functions, so a new one is a file and a line here. Nothing in this package does I/O.
+A dialect is a few functions, so a new one is a file, a line here, and its path in ``operations``. Nothing in this
+package does I/O.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,25 @@ from typing import Final, NamedTuple, Protocol
 
 from faregate.core.call import Call
 from faregate.core.metering.meter import EventDecoder, Report
-from faregate.dialects import answers, openai_chat, openai_completions, openai_embeddings
+from faregate.core.usage import Usage
+from faregate.dialects import (
+    answers,
+    anthropic_answers,
+    anthropic_messages,
+    forms,
+    gemini,
+    gemini_answers,
+    openai_audio,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_images,
+    openai_moderations,
+    openai_responses,
+    rerank,
+    responses_answers,
+    splice,
+)
 from faregate.errors import Problem
 
 
@@ -21,6 +40,16 @@ class Read(Protocol):
         ...
 
 
+class Edit(Protocol):
+    """Changes the few things that forwarding needs; all other bytes stay as the caller sent them (RULINGS 13)."""
+
+    def __call__(
+        self, body: bytes, call: Call, *, model: str | None, cap: int | None, cap_field: str, ask_usage: bool
+    ) -> bytes:
+        """``body`` with another model name, an output cap, or a request for the usage of a stream."""
+        ...
+
+
 class Dialect(NamedTuple):
     """One wire format of one operation."""
 
@@ -29,11 +58,62 @@ class Dialect(NamedTuple):
     usage_of: Callable[[bytes], Report]
     #: Whole answer → its billed text, for counting where no usage is reported.
     answer_text: Callable[[bytes], str]
-    #: Data of streamed events → what they say; for ``StreamMeter``.
-    decode_event: EventDecoder
+    #: A decoder for each stream: data of its events → what they say; for ``StreamMeter``.
+    events: Callable[[], EventDecoder]
     #: Request body → the texts to tokenize for an exact count, and the tokens to add to them.
     prompt_text: Callable[[bytes], list[str]]
     prompt_tokens_overhead: Callable[[bytes], int]
+    #: What a request's body is: ``json``, ``form`` (multipart/form-data), ``none`` or ``any``.
+    media: str = "json"
+    #: Whether a good answer that is not a stream is a JSON object; audio, text and files are not.
+    answers_json: bool = True
+    #: The usage of a stream is told only when it is asked for, in an event that a client who did not ask must not see.
+    asks_usage: bool = False
+    #: Bytes that every event has after which a client may stop reading (beside ``data: [DONE]``); empty for none.
+    last_mark: bytes = b""
+    edit: Edit = splice.edit
+    #: The member that caps the output, where the format has just one; empty where that is the model's to say.
+    cap_field: str = ""
+    #: Our own count of a good answer that reports nothing, in tokens: for calls whose ``declared`` units have no price.
+    #: The answer is empty where it was not kept; its most is meant then.
+    counted: Callable[[bytes, Call], Usage] | None = None
+
+
+def _no_state(decode: EventDecoder) -> Callable[[], EventDecoder]:
+    """What an event says does not depend on those before it, so that all streams share one decoder."""
+    return lambda: decode
+
+
+def _images(read: Read, form: bool = False) -> Dialect:
+    """An operation of images; each stream has a decoder of its own, as each image reports for itself."""
+    return Dialect(
+        read,
+        openai_images.usage_of,
+        openai_images.answer_text,
+        openai_images.ImageEvents,
+        openai_images.prompt_text,
+        openai_images.prompt_tokens_overhead,
+        media="form" if form else "json",
+        edit=forms.edit if form else splice.edit,
+        counted=openai_images.counted_images,
+    )
+
+
+def _transcripts(read: Read) -> Dialect:
+    """An operation that turns a recording into text."""
+    return Dialect(
+        read,
+        openai_audio.usage_of,
+        openai_audio.answer_text,
+        _no_state(openai_audio.decode_transcript),
+        openai_audio.prompt_text,
+        openai_audio.prompt_tokens_overhead,
+        media="form",
+        answers_json=False,
+        last_mark=openai_audio.TRANSCRIPT_MARK,
+        edit=forms.edit,
+        counted=openai_audio.counted_transcript,
+    )
 
 
 #: By the name of the operation; Azure's paths carry the same formats.
@@ -42,24 +122,126 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         openai_chat.read,
         answers.report_of,
         openai_chat.answer_text,
-        openai_chat.decode_event,
+        _no_state(openai_chat.decode_event),
         openai_chat.prompt_text,
         openai_chat.prompt_tokens_overhead,
+        asks_usage=True,
     ),
     openai_completions.OPERATION: Dialect(
         openai_completions.read,
         answers.report_of,
         openai_completions.answer_text,
-        openai_completions.decode_event,
+        _no_state(openai_completions.decode_event),
         openai_completions.prompt_text,
         openai_completions.prompt_tokens_overhead,
+        asks_usage=True,
+        cap_field="max_tokens",
     ),
     openai_embeddings.OPERATION: Dialect(
         openai_embeddings.read,
         partial(answers.report_of, outputs=False),
         openai_embeddings.answer_text,
-        openai_embeddings.decode_event,
+        _no_state(openai_embeddings.decode_event),
         openai_embeddings.prompt_text,
         openai_embeddings.prompt_tokens_overhead,
+    ),
+    openai_responses.OPERATION: Dialect(
+        openai_responses.read,
+        responses_answers.report_of,
+        responses_answers.answer_text,
+        _no_state(responses_answers.decode_event),
+        openai_responses.prompt_text,
+        openai_responses.prompt_tokens_overhead,
+        last_mark=responses_answers.LAST_MARK,
+        cap_field=openai_responses.CAP_FIELD,
+    ),
+    anthropic_messages.OPERATION: Dialect(
+        anthropic_messages.read,
+        anthropic_answers.report_of,
+        anthropic_answers.answer_text,
+        anthropic_answers.MessageEvents,
+        anthropic_messages.prompt_text,
+        anthropic_messages.prompt_tokens_overhead,
+        last_mark=anthropic_answers.LAST_MARK,
+        cap_field=anthropic_messages.CAP_FIELD,
+    ),
+    anthropic_messages.COUNT_OPERATION: Dialect(
+        anthropic_messages.read_count,
+        anthropic_answers.report_of_count,
+        anthropic_answers.answer_text,
+        anthropic_answers.MessageEvents,
+        anthropic_messages.prompt_text,
+        anthropic_messages.prompt_tokens_overhead,
+    ),
+    gemini.OPERATION: Dialect(
+        gemini.read,
+        gemini_answers.report_of,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+        cap_field=gemini.CAP_FIELD,
+    ),
+    gemini.STREAM_OPERATION: Dialect(
+        gemini.read_stream,
+        gemini_answers.report_of,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+        cap_field=gemini.CAP_FIELD,
+    ),
+    gemini.EMBED_OPERATION: Dialect(
+        gemini.read_embed,
+        gemini_answers.report_of_embedding,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+    ),
+    gemini.COUNT_OPERATION: Dialect(
+        gemini.read_count,
+        gemini_answers.report_of_count,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+    ),
+    openai_images.GENERATIONS: _images(openai_images.read),
+    openai_images.EDITS: _images(openai_images.read_edit, form=True),
+    openai_images.VARIATIONS: _images(openai_images.read_variation, form=True),
+    openai_audio.TRANSCRIPTIONS: _transcripts(openai_audio.read),
+    openai_audio.TRANSLATIONS: _transcripts(openai_audio.read_translation),
+    openai_audio.SPEECH: Dialect(
+        openai_audio.read_speech,
+        openai_audio.speech_usage_of,
+        openai_audio.speech_text,
+        _no_state(openai_audio.decode_speech),
+        openai_audio.speech_prompt_text,
+        openai_audio.speech_prompt_overhead,
+        answers_json=False,
+        last_mark=openai_audio.SPEECH_MARK,
+        counted=openai_audio.counted_speech,
+    ),
+    openai_moderations.OPERATION: Dialect(
+        openai_moderations.read,
+        openai_moderations.usage_of,
+        openai_embeddings.answer_text,
+        _no_state(openai_embeddings.decode_event),
+        openai_moderations.prompt_text,
+        openai_moderations.prompt_tokens_overhead,
+    ),
+    rerank.OPERATION: Dialect(
+        rerank.read,
+        rerank.usage_of,
+        openai_embeddings.answer_text,
+        _no_state(openai_embeddings.decode_event),
+        rerank.prompt_text,
+        rerank.prompt_tokens_overhead,
+        counted=rerank.counted_rerank,
     ),
 }

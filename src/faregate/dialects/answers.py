@@ -5,7 +5,7 @@ report is named rather than lost. Shared by the dialects of chat, completions an
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,58 +13,79 @@ import msgspec
 from faregate.core import usage as units
 from faregate.core.metering.meter import Event, Report
 from faregate.dialects.jsonbody import DECODING_ERRORS
-from faregate.dialects.shapes import Answer, Chunk, InputDetails, Named, OutputDetails, Usage
+from faregate.dialects.shapes import (
+    Answer,
+    Chunk,
+    InputDetails,
+    LooseAnswer,
+    LooseChunk,
+    Named,
+    OutputDetails,
+    Usage,
+)
 
-_MISSING: Final = "input or output tokens are missing"
+#: The rule that a report without totals breaks.
+MISSING: Final = "input or output tokens are missing"
 
 #: A model's name or an id is kept up to here: a provider must not make a settlement too large for the journal.
 NAME_CHARACTERS_MAX: Final = 256
 
 
 _answer = msgspec.json.Decoder(Answer).decode
+_loose_answer = msgspec.json.Decoder(LooseAnswer).decode
 _named = msgspec.json.Decoder(Named).decode
 _NO_INPUT_DETAILS: Final = InputDetails()
 _NO_OUTPUT_DETAILS: Final = OutputDetails()
 
 
-def name_and_id(payload: bytes) -> tuple[str, str]:
-    """The model that answered and the provider's id, empty where they are not told. Never raises."""
+def named(payload: bytes) -> tuple[str, str, str]:
+    """The model that answered, the provider's id and the service tier, empty where they are not told. Never raises."""
     try:
-        named = _named(payload)
+        told = _named(payload)
     except DECODING_ERRORS:
-        return "", ""
-    return _name(named.model), _name(named.id)
+        return "", "", ""
+    return short(told.model), short(told.id), short(told.service_tier)
 
 
-def event_of(chunk: Chunk[Any], payload: bytes, text: str, finished: int) -> Event:
+def event_of(
+    chunk: Chunk[Any] | LooseChunk[Any], payload: bytes, text: str, finished: int, outputs: bool = True
+) -> Event:
     """What the event in ``payload`` says; its billed ``text`` and the choices it ends are the format's to say."""
-    usage = leaves(chunk.usage, outputs=True) if chunk.usage is not None else None
-    model, id = name_and_id(payload)
-    return Event(text, finished, usage, not chunk.choices, chunk.error is not None, model, id)
+    told = chunk.usage
+    model, id, tier = named(payload)
+    usage: units.Usage | units.Contradiction | None = None
+    unknown = 0
+    if isinstance(told, Usage):
+        usage = leaves(told, outputs)
+    elif told is not None:
+        usage, unknown = loose_usage(told, outputs), unknown_members(told, _KNOWN)
+    if "search" in model:
+        usage = _with_search(usage, model)
+    return Event(text, finished, usage, not chunk.choices, chunk.error is not None, model, id, False, tier, unknown)
 
 
 def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
     """The disjoint leaves of a usage object; ``outputs`` says that output tokens must be among them."""
     incoming, outgoing, total = told.prompt_tokens, told.completion_tokens, told.total_tokens
     if incoming is None or (outgoing is None and outputs):
-        return units.Contradiction(_MISSING)
+        return units.Contradiction(MISSING)
     parts_in = told.prompt_tokens_details or _NO_INPUT_DETAILS
     parts_out = told.completion_tokens_details or _NO_OUTPUT_DETAILS
     reasoning = parts_out.reasoning_tokens
     if (
         not (reasoning or parts_out.audio_tokens or parts_in.cached_tokens)
-        and not (parts_in.cache_write_tokens or parts_in.audio_tokens)
+        and not (parts_in.cache_write_tokens or parts_in.audio_tokens or parts_in.image_tokens)
         and outgoing is not None
         and 0 <= incoming <= units.COUNT_MAX
         and 0 <= outgoing <= units.COUNT_MAX
         and (total is None or total == incoming + outgoing)
     ):
         # Nearly every report: two numbers that add up, and nothing "of which".
-        return tuple.__new__(units.Usage, (incoming, 0, 0, 0, outgoing, 0, 0))
+        return tuple.__new__(units.Usage, (incoming, 0, 0, 0, outgoing, 0, 0, ()))
     # Some providers (xAI) report reasoning beside the completion tokens instead of among them; only the total tells.
     if reasoning and total and outgoing is not None and total == incoming + outgoing + reasoning:
         outgoing += reasoning
-    return units.split(
+    usage = units.split(
         incoming,
         outgoing or 0,
         total=total,
@@ -74,6 +95,34 @@ def leaves(told: Usage, outputs: bool) -> units.Usage | units.Contradiction:
         reasoning=reasoning or 0,
         output_audio=parts_out.audio_tokens or 0,
     )
+    return _with_images(usage, parts_in.image_tokens) if parts_in.image_tokens else usage
+
+
+def _with_images(usage: units.Usage | units.Contradiction, images: Any) -> units.Usage | units.Contradiction:
+    """Tokens of images as a leaf of their own. Those that were cached are among the cached ones already."""
+    if isinstance(usage, units.Contradiction) or not images:
+        return usage
+    if type(images) is not int or images < 0:
+        return units.Contradiction("image tokens are not a whole number")
+    fresh = min(images, usage.input_text)
+    return usage._replace(
+        input_text=usage.input_text - fresh,
+        other=units.measures([*usage.other, units.Measure("input_image_tokens", "", fresh)]),
+    )
+
+
+def _with_search(
+    usage: units.Usage | units.Contradiction | None, model: str
+) -> units.Usage | units.Contradiction | None:
+    """A model that searches the web does so in every call, and the search is billed; its report does not say so."""
+    if not isinstance(usage, units.Usage) or not searches(model):
+        return usage
+    return usage._replace(other=units.measures([*usage.other, units.Measure("web_searches", "", 1)]))
+
+
+def searches(model: str) -> bool:
+    """Whether a model searches the web in every call (OpenAI, "Web search", limitations: search models of chat)."""
+    return "-search-preview" in model or "-search-api" in model
 
 
 def report_of(body: bytes, outputs: bool = True) -> Report:
@@ -83,37 +132,50 @@ def report_of(body: bytes, outputs: bool = True) -> Report:
     except DECODING_ERRORS:
         return _loose_report(body, outputs)
     usage = None if answer.usage is None else leaves(answer.usage, outputs)
-    model, id = answer.model or "", answer.id or ""
-    if len(model) > NAME_CHARACTERS_MAX or len(id) > NAME_CHARACTERS_MAX:
-        model, id = _name(model), _name(id)
-    return _report(usage, model, id)
+    model, id, tier = answer.model or "", answer.id or "", answer.service_tier or ""
+    if len(model) + len(id) + len(tier) > NAME_CHARACTERS_MAX:
+        model, id, tier = short(model), short(id), short(tier)
+    return _report(usage, model, id, tier, 0)
 
 
-def _report(usage: units.Usage | units.Contradiction | None, model: str, id: str) -> Report:
+def _report(usage: units.Usage | units.Contradiction | None, model: str, id: str, tier: str, unknown: int) -> Report:
+    if "search" in model:
+        usage = _with_search(usage, model)
     if type(usage) is units.Contradiction:
-        return Report(None, usage.rule, model, id)
+        return Report(None, usage.rule, model, id, tier, unknown)
     # A named tuple's own constructor costs three times as much as the tuple's, on every answer.
-    return tuple.__new__(Report, (usage, "", model, id))
+    return tuple.__new__(Report, (usage, "", model, id, tier, unknown, False))
 
 
 def _loose_report(body: bytes, outputs: bool) -> Report:
-    value = loose(body)
-    if not isinstance(value, dict):
-        return Report(None, "the answer is not a JSON object")
-    model, id = _name(value.get("model")), _name(value.get("id"))
-    told = value.get("usage")
-    return _report(None if told is None else loose_usage(told, outputs), model, id)
+    try:
+        # Most answers that do not fit have a usage report with a member that is not documented.
+        answer = _loose_answer(body)
+    except DECODING_ERRORS:
+        value = loose(body)
+        if not isinstance(value, dict):
+            return Report(None, "the answer is not a JSON object")
+        told, model, id, tier = value.get("usage"), value.get("model"), value.get("id"), value.get("service_tier")
+    else:
+        told, model, id, tier = answer.usage, answer.model, answer.id, answer.service_tier
+    usage = None if told is None else loose_usage(told, outputs)
+    return _report(usage, short(model), short(id), short(tier), unknown_members(told, _KNOWN))
+
+
+#: What the formats call the object with their usage.
+_USAGE_NAMES: Final = (b'"usage"', b'"usageMetadata"')
 
 
 def usage_in_tail(tail: bytes, usage_of: Callable[[bytes], Report]) -> Report:
     """The usage at the end of a JSON answer of which only the last bytes were kept."""
-    start = tail.rfind(b'"usage"')
-    opened = tail.find(b"{", start, start + 32) if start >= 0 else -1
-    depth = 0
-    for at in range(opened, len(tail)) if opened >= 0 else ():
-        depth += (tail[at] == 0x7B) - (tail[at] == 0x7D)
-        if not depth:
-            return usage_of(b'{"usage":' + tail[opened : at + 1] + b"}")
+    for name in _USAGE_NAMES:
+        start = tail.rfind(name)
+        opened = tail.find(b"{", start, start + 32) if start >= 0 else -1
+        depth = 0
+        for at in range(opened, len(tail)) if opened >= 0 else ():
+            depth += (tail[at] == 0x7B) - (tail[at] == 0x7D)
+            if not depth:
+                return usage_of(b"{" + name + b":" + tail[opened : at + 1] + b"}")
     return Report()
 
 
@@ -134,26 +196,60 @@ def loose_usage(told: Any, outputs: bool) -> units.Usage | units.Contradiction:
     """The leaves of a usage object of any shape; the first thing that is wrong with it is named."""
     if not isinstance(told, dict):
         return units.Contradiction("the usage report is not an object")
-    incoming, outgoing = told.get("prompt_tokens"), told.get("completion_tokens")
+    incoming, outgoing, total = told.get("prompt_tokens"), told.get("completion_tokens"), told.get("total_tokens")
     if incoming is None or (outgoing is None and outputs):
-        return units.Contradiction(_MISSING)
+        return units.Contradiction(MISSING)
     parts_in = told.get("prompt_tokens_details")
     parts_out = told.get("completion_tokens_details")
     parts_in = parts_in if isinstance(parts_in, dict) else {}
     parts_out = parts_out if isinstance(parts_out, dict) else {}
-    return units.split(
+    reasoning = parts_out.get("reasoning_tokens")
+    if type(incoming) is type(outgoing) is type(total) is type(reasoning) is int and reasoning:
+        # Beside the output instead of among it, as in ``leaves``.
+        outgoing += reasoning if total == incoming + outgoing + reasoning else 0
+    usage = units.split(
         incoming,
         outgoing,
-        total=told.get("total_tokens"),
+        total=total,
         cached=parts_in.get("cached_tokens"),
         cache_write=parts_in.get("cache_write_tokens"),
         input_audio=parts_in.get("audio_tokens"),
-        reasoning=parts_out.get("reasoning_tokens"),
+        reasoning=reasoning,
         output_audio=parts_out.get("audio_tokens"),
     )
+    return _with_images(usage, parts_in.get("image_tokens"))
 
 
-def _name(value: Any) -> str:
+#: Members of a usage report that are documented, and of the objects in it. Below ``""`` are also those by which other
+#: servers say again what is said elsewhere (DeepSeek), or how long it took (Groq).
+_KNOWN: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset(
+        """
+        prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details
+        prompt_cache_hit_tokens prompt_cache_miss_tokens queue_time prompt_time completion_time total_time
+        """.split()
+    ),
+    "prompt_tokens_details": frozenset(InputDetails.__struct_fields__),
+    "completion_tokens_details": frozenset(OutputDetails.__struct_fields__),
+}
+
+
+def unknown_members(told: Any, known: Mapping[str, frozenset[str]], within: str = "") -> int:
+    """How many members of a usage report are in none of the documented objects and say something."""
+    if not isinstance(told, dict):
+        return 0
+    count = 0
+    names = known[within]
+    for name, value in told.items():
+        if name not in names:
+            count += bool(value)
+        elif name in known and not within:
+            count += unknown_members(value, known, name)
+    return count
+
+
+def short(value: Any) -> str:
+    """A name that is short enough to be kept; empty for what is none."""
     if not isinstance(value, str):
         return ""
     # Half a surrogate pair can be written in JSON and in nothing else.
@@ -183,12 +279,15 @@ def odd_event(payload: bytes) -> Event:
     choices = value.get("choices")
     choices = choices if isinstance(choices, list) else []
     told = value.get("usage")
+    model = short(value.get("model"))
     return Event(
         "".join(texts_of(choices)),
         sum(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices),
-        None if told is None else loose_usage(told, outputs=True),
+        _with_search(None if told is None else loose_usage(told, outputs=True), model),
         not choices,
         value.get("error") is not None,
-        _name(value.get("model")),
-        _name(value.get("id")),
+        model,
+        short(value.get("id")),
+        service_tier=short(value.get("service_tier")),
+        unknown=unknown_members(told, _KNOWN),
     )

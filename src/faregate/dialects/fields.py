@@ -249,17 +249,32 @@ def _steers(told: str) -> bool:
     return not ROUTING_NAMES.isdisjoint(told.replace("]", "").split("["))
 
 
-def bounded_tier(found: Members) -> Problem | None:
-    """Refuse the service tiers that have prices of their own."""
+#: What a provider is asked for → the tier whose prices apply, as ``SERVICE_TIERS`` calls it. ``auto`` is what the
+#: operator's project is set to, which is the standard tier unless somebody has changed that at the provider; the answer
+#: tells. (OpenAI, "API reference", ``service_tier``.)
+_TIERS: Final = {
+    "auto": "",
+    "default": "",
+    "standard": "",
+    "flex": "flex",
+    "priority": "priority",
+    "fast": "priority",
+    "scale": "scale",
+}
+
+
+def service_tier(found: Members) -> str | Problem:
+    """The service tier asked for, empty for the standard one; one without prices of its own is refused."""
     value = found.get("service_tier")
     if value is None:
-        return None
-    tier = text(value, "service_tier")
-    if isinstance(tier, Problem):
-        return tier
-    if tier in (None, "auto", "default"):
-        return None
-    return unbounded("service_tier", f"the tier {echo(tier)}", "use auto or default, or leave it out")
+        return ""
+    told = text(value, "service_tier")
+    if isinstance(told, Problem):
+        return told
+    tier = "" if told is None else _TIERS.get(told)
+    if tier is None:
+        return unbounded("service_tier", f"the tier {echo(told)}", "use default, flex or priority, or leave it out")
+    return tier
 
 
 def refuse_present(found: Members, features: Mapping[str, tuple[str, str]]) -> Problem | None:

@@ -8,20 +8,17 @@ from typing import Any, Final
 
 import msgspec
 
-from faregate.core.call import Call
+from faregate.core.call import AUDIO_OUT, Call
 from faregate.core.metering.meter import Event
-from faregate.dialects import answers, fields, urls
+from faregate.core.usage import Measure
+from faregate.dialects import answers, attachments, fields
+from faregate.dialects.attachments import Attached
 from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
-from faregate.dialects.shapes import ChatChoice, Chunk, Message, Part, PlainChatChoice, PlainChunk, Tool
+from faregate.dialects.shapes import ChatChoice, Chunk, LooseChunk, Message, Part, PlainChatChoice, PlainChunk, Tool
 from faregate.errors import Problem
 
 OPERATION: Final = "chat.completions"
-
-#: The dearest documented image: gpt-4o-mini, high detail, eight tiles of 512 pixels: 2,833 + 8 × 5,667 tokens
-#: (OpenAI, "Images and vision", calculating costs). Low detail costs that model its base amount alone.
-IMAGE_TOKENS_MAX: Final = 48_169
-LOW_DETAIL_IMAGE_TOKENS_MAX: Final = 2_833
 
 #: Tokens around each message, before the answer, and for a name (OpenAI cookbook, "How to count tokens").
 MESSAGE_TOKENS: Final = 3
@@ -46,8 +43,6 @@ _PLAIN: Final = frozenset(
 )
 
 _FEATURES: Final = {
-    "audio": ("audio answers", "ask for text"),
-    "web_search_options": ("web search", "leave it out"),
     "search_parameters": ("live search", "leave it out"),
     "data_sources": ("searches in your data", "leave it out"),
     "background": ("background answers", "leave it out"),
@@ -61,6 +56,15 @@ _FEATURES: Final = {
 _TOOL_TYPES: Final = ("function", "custom")
 _TEXT_PARTS: Final = ("text", "refusal")
 
+
+#: A model that searches the web does so once in a call, and reads what it found before it answers.
+_SEARCH: Final = (Measure("web_searches", "", 1),)
+_SEARCH_TURNS: Final = 2
+
+#: Where the fields of ``Call`` begin that a call of text leaves as they are, which ones, and what they are then.
+_MEDIA_AT: Final = Call._fields.index("media")
+_UNUSUAL_FIELDS: Final = Call._fields[_MEDIA_AT:]
+_USUAL: Final = Call("", "")[_MEDIA_AT:]
 
 _message = msgspec.json.Decoder(Message).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -81,7 +85,8 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     choices: int | Problem = 1
     user: str | Problem = ""
     extra = 0
-    if not _PLAIN.issuperset(found):
+    plain = _PLAIN.issuperset(found)
+    if not plain:
         if not _COMMON.issuperset(found):
             problem = _look_closer(found)
             if problem is not None:
@@ -111,35 +116,98 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
         return missing("messages", "a list of messages")
     # The JSON around a message is longer than the tokens that the provider adds for it.
     bound = len(body)
-    if "audio" in name or not _holds_no_list(body, messages):
-        media = _media(messages, "audio" in name, forbid_private_urls)
-        if isinstance(media, Problem):
-            return media
-        bound += media
+    rest = _USUAL
+    may_hear = "audio" in name
+    raw = _beyond_text(body, messages, may_hear)
+    if raw:
+        attached = _attached(raw, forbid_private_urls)
+        if isinstance(attached, Problem):
+            return attached
+        bound += attached.tokens
+        rest = _unusual(attached)
+    if not plain or "search" in name:
+        unusual = _extras(found, name, rest)
+        if isinstance(unusual, Problem):
+            return unusual
+        rest = unusual
     tokens, field = cap
     # A named tuple's own constructor costs three times as much as the tuple's, on every request.
     return tuple.__new__(
         Call,
-        (OPERATION, name, stream, usage_wanted, choices, tokens, field, bound, extra, True, user, tuple(found)),
+        (
+            OPERATION,
+            name,
+            stream,
+            usage_wanted,
+            choices,
+            tokens,
+            field,
+            bound,
+            extra,
+            True,
+            user,
+            tuple(found),
+            *rest,
+        ),
     )
+
+
+def _unusual(attached: Attached) -> tuple[Any, ...]:
+    """The fields of ``Call`` from ``media`` on, for messages that hold more than text."""
+    if not attached.whole_context:
+        return (attached.media, *_USUAL[1:])
+    call = Call(
+        "",
+        "",
+        media=attached.media,
+        whole_context=attached.whole_context,
+        objects=tuple(attached.objects),
+    )
+    return call[_MEDIA_AT:]
+
+
+def _extras(found: Members, name: str, rest: tuple[Any, ...]) -> tuple[Any, ...] | Problem:
+    """``rest`` with what members beside the messages ask for: a service tier, answers that are heard, a search."""
+    tier = fields.service_tier(found) if "service_tier" in found else ""
+    if isinstance(tier, Problem):
+        return tier
+    heard = _heard(found) if "modalities" in found or "audio" in found else False
+    if isinstance(heard, Problem):
+        return heard
+    told = found.get("web_search_options")
+    search = answers.searches(name) or (told is not None and bytes(told) != b"null")
+    if not (tier or heard or search):
+        return rest
+    call = Call("", "")._replace(**dict(zip(_UNUSUAL_FIELDS, rest, strict=True)))
+    call = call._replace(service_tier=tier, media=call.media | (AUDIO_OUT if heard else 0))
+    if search:
+        call = call._replace(at_most=_SEARCH, whole_context=True, turns=_SEARCH_TURNS)
+    return call[_MEDIA_AT:]
+
+
+def _heard(found: Members) -> bool | Problem:
+    """Whether the answer may be spoken."""
+    value = found.get("modalities")
+    if value is not None and bytes(value) != b"null":
+        try:
+            wanted = _text_list(value) if kind_of(value) == "an array" else None
+        except DECODING_ERRORS:
+            wanted = None
+        if wanted is None:
+            return expected("field_type", "modalities", "a list of strings", "something else")
+        for modality in wanted:
+            if modality not in ("text", "audio"):
+                return unbounded("modalities", "answers other than text and audio", 'send ["text"] or leave it out')
+        if "audio" in wanted:
+            return True
+    value = found.get("audio")
+    return value is not None and bytes(value) not in (b"null", b"false")
 
 
 def _look_closer(found: Members) -> Problem | None:
-    problem = (
-        fields.steering(found)
-        or fields.refuse_present(found, _FEATURES)
-        or ("service_tier" in found and fields.bounded_tier(found))
-    )
+    problem = fields.steering(found) or fields.refuse_present(found, _FEATURES)
     if problem:
         return problem
-    value = found.get("modalities")
-    if value is not None:
-        try:
-            wanted = _text_list(value) if kind_of(value) == "an array" else []
-        except DECODING_ERRORS:
-            return expected("field_type", "modalities", "a list of strings", "something else")
-        if any(modality != "text" for modality in wanted):
-            return unbounded("modalities", "answers other than text", 'send ["text"] or leave it out')
     value = found.get("tools")
     if value is not None and kind_of(value) == "an array":
         try:
@@ -153,24 +221,26 @@ def _look_closer(found: Members) -> Problem | None:
     return None
 
 
-def _holds_no_list(body: bytes, messages: msgspec.Raw) -> bool:
-    """Whether no content of a message can be a list: the only bracket of the whole body is the one that opens them.
+def _beyond_text(body: bytes, messages: msgspec.Raw, may_hear: bool) -> bytes:
+    """The bytes of messages one of which may hold more than text; empty where none can.
 
-    Prose has none, and finding none costs next to nothing: nothing is copied.
+    Without a bracket beside the one that opens the messages no content can be a list. Prose has none, and finding none
+    costs next to nothing: the whole body is looked through before anything is copied.
     """
-    return len(messages) >= 16 and memoryview(messages)[0] == 0x5B and body.find(b"[", body.find(b"[") + 1) < 0
-
-
-def _media(messages: msgspec.Raw, may_hear: bool, forbid_private_urls: bool) -> int | Problem:
-    """Tokens to add to the bytes of the messages for what they hold besides text; negative where bytes are pictures."""
+    is_list = not may_hear and len(messages) >= 16 and memoryview(messages)[0] == 0x5B
+    if is_list and body.find(b"[", body.find(b"[") + 1) < 0:
+        return b""
     raw = bytes(messages)
+    # Other members of the body had brackets, not these.
+    return b"" if is_list and raw.find(b"[", 1) < 0 else raw
+
+
+def _attached(raw: bytes, forbid_private_urls: bool) -> Attached | Problem:
+    """What the messages hold besides text."""
     if raw[:1] != b"[":
-        return expected("field_type", "messages", "a list of messages", kind_of(messages))
+        return expected("field_type", "messages", "a list of messages", kind_of(msgspec.Raw(raw)))
     if len(raw) < 16 and not raw[1:-1].strip():
         return expected("field_range", "messages", "at least one message", "an empty list")
-    # Other members of the body had brackets, not these.
-    if not may_hear and raw.find(b"[", 1) < 0:
-        return 0
     deep = too_deep(raw)
     if deep is not None:
         return deep
@@ -178,17 +248,19 @@ def _media(messages: msgspec.Raw, may_hear: bool, forbid_private_urls: bool) -> 
         told = _messages(raw)
     except DECODING_ERRORS as error:
         return _bad_messages(raw, error)
-    tokens = 0
+    attached = Attached(forbid_private_urls)
     for index, message in enumerate(told):
         content = message.content
         if type(content) is list:
-            added = _parts_tokens(content, f"messages[{index}].content", forbid_private_urls)
-            if isinstance(added, Problem):
-                return added
-            tokens += added
+            problem = _take_parts(content, f"messages[{index}].content", attached)
+            if problem is not None:
+                return problem
         if message.audio is not None:
-            return unbounded(f"messages[{index}].audio", "earlier audio", "send its transcript as text")
-    return tokens
+            earlier = message.audio.get("id") if isinstance(message.audio, dict) else None
+            problem = attached.stored_audio(earlier, f"messages[{index}].audio.id")
+            if problem is not None:
+                return problem
+    return attached
 
 
 def _bad_messages(raw: bytes, error: Exception) -> Problem:
@@ -207,50 +279,37 @@ def _bad_messages(raw: bytes, error: Exception) -> Problem:
     return expected("field_type", "messages", "a list of messages", "something else")
 
 
-def _parts_tokens(parts: list[Part], path: str, forbid_private_urls: bool) -> int | Problem:
-    tokens = 0
+def _take_parts(parts: list[Part], path: str, attached: Attached) -> Problem | None:
     for index, part in enumerate(parts):
         if part.image_url is part.input_audio is part.file is part.video_url is None and part.type in _TEXT_PARTS:
             continue
-        where = f"{path}[{index}]"
-        if part.input_audio is not None or part.type in ("input_audio", "audio", "audio_url"):
-            return unbounded(where, "audio input", "send its transcript as text")
-        if part.file is not None or part.type in ("file", "input_file"):
-            return unbounded(where, "file input", "send its text")
-        if part.video_url is not None:
-            return unbounded(where, "video input", "send single images")
-        if part.image_url is None:
-            if part.type is None:
-                return missing(f"{where}.type", "text, refusal or image_url")
-            if part.type == "image_url":
-                return missing(f"{where}.image_url", "an object with a url")
-            return unbounded(where, f"a part of type {echo(part.type)}", "use text and image_url parts")
-        added = _image_tokens(part.image_url, where, forbid_private_urls)
-        if isinstance(added, Problem):
-            return added
-        tokens += added
-    return tokens
+        problem = _take_part(part, f"{path}[{index}]", attached)
+        if problem is not None:
+            return problem
+    return None
 
 
-def _image_tokens(image: Any, where: str, forbid_private_urls: bool) -> int | Problem:
+def _take_part(part: Part, where: str, attached: Attached) -> Problem | None:
+    if part.input_audio is not None or part.type == "input_audio":
+        audio = part.input_audio
+        return attached.audio(audio.get("data") if isinstance(audio, dict) else None, f"{where}.input_audio.data")
+    if part.file is not None or part.type == "file":
+        file = part.file
+        if not isinstance(file, dict):
+            return missing(f"{where}.file", "an object with file_data or file_id")
+        return attached.file(file.get("file_id"), None, f"{where}.file.file_id")
+    if part.video_url is not None:
+        return unbounded(where, "video input", "send single images")
+    if part.image_url is None:
+        if part.type is None:
+            return missing(f"{where}.type", "text, refusal or image_url")
+        if part.type == "image_url":
+            return missing(f"{where}.image_url", "an object with a url")
+        return unbounded(where, f"a part of type {echo(part.type)}", "use text, image_url, input_audio and file parts")
+    image = part.image_url
     url = image.get("url") if isinstance(image, dict) else image
-    if not isinstance(url, str):
-        return expected("field_type", f"{where}.image_url.url", "a string", "something else")
     low = isinstance(image, dict) and image.get("detail") == "low"
-    tokens = LOW_DETAIL_IMAGE_TOKENS_MAX if low else IMAGE_TOKENS_MAX
-    if url[:5].lower() == "data:":
-        wrong = urls.data_url_problem(url)
-        if wrong:
-            return expected("field_range", where, "an image as base64", wrong, "encode it again")
-        # The picture's bytes are no text, so they are not counted as such.
-        return tokens - len(url)
-    if forbid_private_urls and not urls.is_public_https(url):
-        return Problem(
-            "url_forbidden",
-            f"{where}.image_url.url: only public https URLs are allowed; send the image as a data URL.",
-            param=f"{where}.image_url.url",
-        )
-    return tokens
+    return attached.image(url, low, f"{where}.image_url.url")
 
 
 # -- exact counting, off the hot path ---------------------------------------------------------------------------------
@@ -300,7 +359,7 @@ def prompt_tokens_overhead(body: bytes) -> int:
             if isinstance(part, dict) and part.get("image_url") is not None:
                 image = part["image_url"]
                 low = isinstance(image, dict) and image.get("detail") == "low"
-                tokens += LOW_DETAIL_IMAGE_TOKENS_MAX if low else IMAGE_TOKENS_MAX
+                tokens += attachments.LOW_DETAIL_IMAGE_TOKENS_MAX if low else attachments.IMAGE_TOKENS_MAX
     return tokens
 
 
@@ -312,6 +371,7 @@ _REASONING: Final = ("reasoning_content", "reasoning")
 
 
 _chunk = msgspec.json.Decoder(Chunk[ChatChoice]).decode
+_loose_chunk = msgspec.json.Decoder(LooseChunk[ChatChoice]).decode
 _plain_chunk = msgspec.json.Decoder(PlainChunk[PlainChatChoice]).decode
 
 
@@ -329,10 +389,15 @@ class ChatEvents:
 
     def __call__(self, payload: bytes) -> Event | str:
         """What one event says."""
+        chunk: Chunk[ChatChoice] | LooseChunk[ChatChoice]
         try:
             chunk = _chunk(payload)
         except DECODING_ERRORS:
-            return answers.odd_event(payload)
+            try:
+                # Some servers tell more in a usage report than is documented.
+                chunk = _loose_chunk(payload)
+            except DECODING_ERRORS:
+                return answers.odd_event(payload)
         texts: list[str] = []
         finished = 0
         named = False

@@ -9,7 +9,7 @@ from faregate.core.metering.meter import Event
 from faregate.dialects import answers, fields
 from faregate.dialects.jsonbody import DECODING_ERRORS, Members, kind_of, members
 from faregate.dialects.quoting import expected
-from faregate.dialects.shapes import Chunk, CompletionChoice, PlainChunk, PlainCompletionChoice
+from faregate.dialects.shapes import Chunk, CompletionChoice, LooseChunk, PlainChunk, PlainCompletionChoice
 from faregate.errors import Problem
 
 OPERATION: Final = "completions"
@@ -35,10 +35,15 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     found = members(body, "prompt")
     if isinstance(found, Problem):
         return found
+    tier = ""
     if not _COMMON.issuperset(found):
-        problem = fields.steering(found) or fields.refuse_present(found, _FEATURES) or fields.bounded_tier(found)
+        problem = fields.steering(found) or fields.refuse_present(found, _FEATURES)
         if problem is not None:
             return problem
+        asked = fields.service_tier(found)
+        if isinstance(asked, Problem):
+            return asked
+        tier = asked
     name = model or fields.name(found.get("model"), "model")
     if isinstance(name, Problem):
         return name
@@ -68,6 +73,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
         True,
         user,
         tuple(found),
+        service_tier=tier,
     )
 
 
@@ -130,6 +136,7 @@ def tokens_in(value: Any) -> int:
 
 
 _chunk = msgspec.json.Decoder(Chunk[CompletionChoice]).decode
+_loose_chunk = msgspec.json.Decoder(LooseChunk[CompletionChoice]).decode
 _plain_chunk = msgspec.json.Decoder(PlainChunk[PlainCompletionChoice]).decode
 
 
@@ -147,10 +154,15 @@ class CompletionEvents:
 
     def __call__(self, payload: bytes) -> Event | str:
         """What one event says."""
+        chunk: Chunk[CompletionChoice] | LooseChunk[CompletionChoice]
         try:
             chunk = _chunk(payload)
         except DECODING_ERRORS:
-            return answers.odd_event(payload)
+            try:
+                # Some servers tell more in a usage report than is documented.
+                chunk = _loose_chunk(payload)
+            except DECODING_ERRORS:
+                return answers.odd_event(payload)
         choices = chunk.choices
         finished = sum(choice.finish_reason is not None for choice in choices)
         text = "".join(choice.text for choice in choices if choice.text)

@@ -24,10 +24,15 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     found = members(body, "input")
     if isinstance(found, Problem):
         return found
+    tier = ""
     if not _COMMON.issuperset(found):
-        problem = fields.steering(found) or fields.bounded_tier(found)
+        problem = fields.steering(found)
         if problem is not None:
             return problem
+        asked = fields.service_tier(found)
+        if isinstance(asked, Problem):
+            return asked
+        tier = asked
     name = model or fields.name(found.get("model"), "model")
     if isinstance(name, Problem):
         return name
@@ -39,7 +44,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     user = fields.end_user(found)
     if isinstance(user, Problem):
         return user
-    return Call(OPERATION, name, False, False, 1, None, "", len(body), 0, False, user, tuple(found))
+    return Call(OPERATION, name, False, False, 1, None, "", len(body), 0, False, user, tuple(found), service_tier=tier)
 
 
 def prompt_text(body: bytes) -> list[str]:

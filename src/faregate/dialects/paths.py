@@ -1,54 +1,102 @@
 """Which operation a path names, and which are refused by name because nothing could meter them.
 
-A path that is not listed here never reaches a provider: the gate is closed by construction (CAPABILITIES M9).
+A path that is not declared in ``operations`` never reaches a provider: the gate is closed by construction
+(CAPABILITIES M9).
 """
 
 import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from faregate.dialects.operations import ANTHROPIC, AZURE, DECLARED, GEMINI, OPENAI, Declared
 from faregate.errors import Problem
 
 
 class Operation(NamedTuple):
-    """What a path asks for. ``shape`` is the form of its errors: ``openai`` or ``azure_openai``."""
+    """What a path asks for. ``shape`` is the form of its errors: ``openai``, ``azure_openai``, ``anthropic``, …"""
 
     name: str
     shape: str = "openai"
-    #: The segment after ``deployments`` of an Azure path, the model of ``/v1/models/{model}``, else empty.
+    #: The model or deployment that the path names, else empty.
     deployment: str = ""
     #: Passes to a provider, so it is held and settled.
     metered: bool = True
+    #: The object that the path names.
+    object_id: str = ""
 
 
-_CHAT: Final = Operation("chat.completions")
-_COMPLETIONS: Final = Operation("completions")
-_EMBEDDINGS: Final = Operation("embeddings")
+#: A plain segment that is neither ``.`` nor ``..``, which servers and clients resolve in their own ways.
+_SEGMENT: Final = rb"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.~-]{1,256}"
+_ID: Final = rb"[A-Za-z0-9_-]{1,128}"
+
+
+def _prefixes(operation: Declared) -> tuple[bytes, ...]:
+    """What stands before an operation's path at the gate."""
+    if GEMINI in operation.kinds:
+        return (b"/v1beta", b"/v1")
+    if ANTHROPIC in operation.kinds:
+        return (b"/v1", b"/anthropic/v1")
+    if AZURE in operation.kinds and operation.azure == "account":
+        return (b"/v1", b"/openai/v1", b"/openai")
+    return (b"/v1", b"/openai/v1")
+
+
+def gate_paths(operation: Declared) -> list[str]:
+    """The paths of an operation at the gate, those below an Azure deployment left out."""
+    return [prefix.decode() + operation.path for prefix in _prefixes(operation)]
+
+
+def _shape(operation: Declared) -> str:
+    kind = operation.kinds[0]
+    return kind if kind in (ANTHROPIC, GEMINI) else OPENAI
+
+
 _MODELS: Final = Operation("models", metered=False)
 
 #: (method, path) → operation, for the paths that nearly every call has.
 _EXACT: Final = {
-    (b"POST", prefix + path): operation
-    for prefix in (b"/v1", b"/openai/v1")
-    for path, operation in (
-        (b"/chat/completions", _CHAT),
-        (b"/completions", _COMPLETIONS),
-        (b"/embeddings", _EMBEDDINGS),
-    )
+    (declared.method.encode(), prefix + declared.path.encode()): Operation(declared.name, _shape(declared))
+    for declared in DECLARED
+    if "{" not in declared.path
+    for prefix in _prefixes(declared)
 } | {
     (b"GET", b"/v1/models"): _MODELS,
     (b"GET", b"/openai/v1/models"): _MODELS,
     (b"GET", b"/openai/models"): _MODELS,
+    (b"GET", b"/api/tokenize"): Operation("tokenize", metered=False),
+    (b"POST", b"/api/tokenize"): Operation("tokenize", metered=False),
+    (b"GET", b"/api/encodings"): Operation("encodings", metered=False),
     (b"GET", b"/health/live"): Operation("health.live", metered=False),
     (b"GET", b"/health/ready"): Operation("health.ready", metered=False),
 }
 
-_METHODS: Final = {path: method.decode() for method, path in _EXACT}
 
-#: A plain segment that is neither ``.`` nor ``..``, which servers and clients resolve in their own ways.
-_SEGMENT: Final = rb"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.~-]{1,256}"
+def _methods() -> dict[bytes, str]:
+    methods: dict[bytes, list[str]] = {}
+    for method, path in _EXACT:
+        methods.setdefault(path, []).append(method.decode())
+    return {path: ", ".join(sorted(found)) for path, found in methods.items()}
+
+
+_METHODS: Final = _methods()
+
+
+def _pattern(operation: Declared) -> re.Pattern[bytes]:
+    path = re.escape(operation.path.encode())
+    path = path.replace(rb"\{id\}", rb"(?P<id>%b)" % _ID).replace(rb"\{model\}", rb"(?P<model>%b)" % _SEGMENT)
+    return re.compile(rb"(?:%b)%b" % (rb"|".join(map(re.escape, _prefixes(operation))), path))
+
+
+#: Those with a name in their path.
+_NAMED: Final = tuple((_pattern(declared), declared) for declared in DECLARED if "{" in declared.path)
+
+_BELOW_DEPLOYMENT: Final = {
+    declared.path[1:].encode(): declared.name
+    for declared in DECLARED
+    if AZURE in declared.kinds and declared.azure == "deployment"
+}
 _AZURE: Final = re.compile(
-    rb"(?:/%b)*?/deployments/(%b)/(chat/completions|completions|embeddings)" % (_SEGMENT, _SEGMENT)
+    rb"(?:/%b)*?/deployments/(%b)/(%b)" % (_SEGMENT, _SEGMENT, rb"|".join(map(re.escape, _BELOW_DEPLOYMENT)))
 )
 _AZURE_ANY: Final = re.compile(rb"(?:/%b)*?/deployments/[^/]+/(.+)" % _SEGMENT)
 #: Clients escape the slashes and colons of model names; nothing is resolved from this path, so they may.
@@ -72,7 +120,7 @@ _CANONICAL: Final = re.compile(rb"(?:/[A-Za-z0-9_.:@~!$&'()*+,;=-]+)+")
 
 def route(method: bytes, target: bytes) -> Operation | Problem:
     """The operation of a request, or why there is none."""
-    path = target.partition(b"?")[0]
+    path, _, query = target.partition(b"?")
     operation = _EXACT.get((method, path))
     if operation is not None:
         return operation
@@ -80,9 +128,12 @@ def route(method: bytes, target: bytes) -> Operation | Problem:
     if azure is not None:
         if method != b"POST":
             return _wrong_method("POST")
-        return Operation(azure[2].decode().replace("/", "."), "azure_openai", azure[1].decode())
+        return Operation(_BELOW_DEPLOYMENT[azure[2]], "azure_openai", azure[1].decode())
     if path in _METHODS:
         return _wrong_method(_METHODS[path])
+    named = _named(method, path, query)
+    if named is not None:
+        return named
     model = _MODEL.fullmatch(path)
     if model is not None:
         name = unquote_to_bytes(model[1]).decode()
@@ -91,6 +142,23 @@ def route(method: bytes, target: bytes) -> Operation | Problem:
                 return _wrong_method("GET")
             return Operation("models", deployment=name, metered=False)
     return _refused(path)
+
+
+def _named(method: bytes, path: bytes, query: bytes) -> Operation | Problem | None:
+    """The operation of a path with an object's or a model's name in it."""
+    allowed: list[str] = []
+    for pattern, declared in _NAMED:
+        found = pattern.fullmatch(path)
+        if found is None:
+            continue
+        if declared.method.encode() != method:
+            allowed.append(declared.method)
+            continue
+        groups = {name: value.decode() for name, value in found.groupdict().items()}
+        if declared.name == "gemini.stream" and b"alt=sse" not in query.split(b"&"):
+            return Problem("field_range", "alt: expected sse, as all clients send it; add ?alt=sse.", "alt")
+        return Operation(declared.name, _shape(declared), groups.get("model", ""), object_id=groups.get("id", ""))
+    return _wrong_method(", ".join(sorted(allowed))) if allowed else None
 
 
 def _refused(path: bytes) -> Problem:
@@ -108,7 +176,7 @@ def _refused(path: bytes) -> Problem:
         return _not_found()
     azure = _AZURE_ANY.fullmatch(path)
     if azure is not None:
-        return _unmetered(azure[1].decode("ascii", "replace")[:64])
+        return unmetered(azure[1].decode("ascii", "replace")[:64])
     segments = path.decode().strip("/").split("/")
     if segments[:2] == ["openai", "v1"]:
         segments = segments[1:]
@@ -117,7 +185,7 @@ def _refused(path: bytes) -> Problem:
         or segments[0] in ("v1beta", "openai", "services")
         or path.startswith(b"/api/")
     ):
-        return _unmetered("/".join(segments[1:])[:64])
+        return unmetered("/".join(segments[1:])[:64])
     return _not_found()
 
 
@@ -125,7 +193,8 @@ def _wrong_method(allow: str) -> Problem:
     return Problem("method_not_allowed", f"Use {allow}.", details={"allow": allow})
 
 
-def _unmetered(name: str) -> Problem:
+def unmetered(name: str) -> Problem:
+    """The refusal of what could not be measured."""
     return Problem("operation_unmetered", f"{name} is not metered yet, so it is not passed on.")
 
 

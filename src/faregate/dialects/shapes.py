@@ -43,23 +43,33 @@ class Tool(msgspec.Struct, gc=False):
 # -- answers and events ------------------------------------------------------------------------------------------------
 
 
-class InputDetails(msgspec.Struct, gc=False):
+class InputDetails(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """Parts of ``prompt_tokens``."""
 
     cached_tokens: int | None = 0
     cache_write_tokens: int | None = 0
     audio_tokens: int | None = 0
+    image_tokens: int | None = 0
+    #: What is left when the others are taken away.
+    text_tokens: int | None = 0
 
 
-class OutputDetails(msgspec.Struct, gc=False):
+class OutputDetails(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """Parts of ``completion_tokens``."""
 
     reasoning_tokens: int | None = 0
     audio_tokens: int | None = 0
+    text_tokens: int | None = 0
+    #: Among the visible ones, and billed as they are.
+    accepted_prediction_tokens: int | None = 0
+    rejected_prediction_tokens: int | None = 0
 
 
-class Usage(msgspec.Struct, gc=False):
-    """The ``usage`` object as documented; one of another shape is read by ``loose_usage``."""
+class Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The ``usage`` object as documented; one of another shape is read by ``loose_usage``.
+
+    A member that is not documented may be billed, so it makes the quick decoding fail and is then counted.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -74,6 +84,16 @@ class Answer(msgspec.Struct, gc=False):
     usage: Usage | None = None
     model: str | None = None
     id: str | None = None
+    service_tier: str | None = None
+
+
+class LooseAnswer(msgspec.Struct, gc=False):
+    """The same with a usage report of any shape."""
+
+    usage: Any = None
+    model: str | None = None
+    id: str | None = None
+    service_tier: str | None = None
 
 
 StreamedChoice = TypeVar("StreamedChoice")
@@ -95,11 +115,20 @@ class PlainChunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
     error: None = None
 
 
+class LooseChunk(msgspec.Struct, Generic[StreamedChoice], gc=False):
+    """The same with a usage report of any shape."""
+
+    choices: list[StreamedChoice] = msgspec.field(default_factory=list)
+    usage: Any = None
+    error: Any = None
+
+
 class Named(msgspec.Struct, gc=False):
-    """Who answered."""
+    """Who answered, and in which service tier."""
 
     model: str | None = None
     id: str | None = None
+    service_tier: str | None = None
 
 
 class ChatChoice(msgspec.Struct, gc=False):
