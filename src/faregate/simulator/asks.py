@@ -3,12 +3,15 @@
 Fields that change no count and no shape are accepted and not looked at; fields that do not exist are refused.
 """
 
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from faregate.simulator import wording
+
+T = TypeVar("T")
 
 _ABSENT = Raw()
 
@@ -17,11 +20,12 @@ Cap = Annotated[int, Meta(ge=0, le=10_000_000)]
 
 
 class AskInvalid(Exception):
-    """A body the provider would refuse with 400; ``param`` is the field at fault where one is."""
+    """A request the provider would refuse, mostly with 400; ``param`` is the field at fault where one is."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
         super().__init__(message)
         self.param = param
+        self.status = status
 
 
 class Ask(NamedTuple):
@@ -42,6 +46,10 @@ class Ask(NamedTuple):
     inputs: tuple[bytes, ...] = ()
     dimensions: int | None = None
     base64: bool = False
+    #: As it was asked for, empty where it was not.
+    service_tier: str = ""
+    #: What only the speaker that read it looks at.
+    facts: Any = None
 
 
 class _StreamOptions(Struct, forbid_unknown_fields=True):
@@ -87,7 +95,7 @@ class _Chat(Struct, forbid_unknown_fields=True):
     response_format: Raw = _ABSENT
     safety_identifier: Raw = _ABSENT
     seed: Raw = _ABSENT
-    service_tier: Raw = _ABSENT
+    service_tier: str | None = None
     stop: Raw = _ABSENT
     store: Raw = _ABSENT
     temperature: Raw = _ABSENT
@@ -145,22 +153,27 @@ def read(kind: str, body: bytes, model: str) -> Ask:
 
     Raises ``AskInvalid`` with the provider's complaint.
     """
+    if kind == "chat":
+        ask = _chat(decoded(_decode_chat, body), model)
+    elif kind == "completion":
+        ask = _completion(decoded(_decode_completion, body), model)
+    else:
+        ask = _embedding(decoded(_decode_embedding, body), model)
+    if not ask.model:
+        raise AskInvalid("you must provide a model parameter", "model")
+    return ask
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """A body as its struct; ``AskInvalid`` in OpenAI's words where it is none."""
     try:
-        if kind == "chat":
-            ask = _chat(_decode_chat(body), model)
-        elif kind == "completion":
-            ask = _completion(_decode_completion(body), model)
-        else:
-            ask = _embedding(_decode_embedding(body), model)
+        return decode(body)
     except msgspec.ValidationError as error:
         raise AskInvalid(*_complaint(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise AskInvalid(f"We could not parse the JSON body of your request: {error}") from None
     except RecursionError:
         raise AskInvalid("We could not parse the JSON body of your request: it is nested too deeply.") from None
-    if not ask.model:
-        raise AskInvalid("you must provide a model parameter", "model")
-    return ask
 
 
 def _complaint(text: str) -> tuple[str, str | None]:
@@ -194,7 +207,18 @@ def _chat(body: _Chat, model: str) -> Ask:
             last = text
     choices = body.n or 1
     stream, include_usage = _stream(body.stream, body.stream_options)
-    return Ask("chat", body.model or model, last, tokens, cap, choices, choices, stream, include_usage)
+    return Ask(
+        "chat",
+        body.model or model,
+        last,
+        tokens,
+        cap,
+        choices,
+        choices,
+        stream,
+        include_usage,
+        service_tier=body.service_tier or "",
+    )
 
 
 def _message_text(message: _Message) -> tuple[str, int]:

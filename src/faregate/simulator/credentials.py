@@ -6,8 +6,11 @@ from hashlib import sha256
 
 #: Headers whose values never stand in the truth log.
 SECRET_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "api-key", "x-api-key", "ocp-apim-subscription-key"}
+    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key"}
 )
+#: Where OpenAI and Azure look for it.
+BEARER = ("authorization",)
+AZURE = ("api-key", "authorization")
 HEADER_CHARACTERS_MAX = 512
 
 
@@ -18,12 +21,14 @@ def described(header: str, secret: str) -> Mapping[str, str]:
     return {"header": header, "sha256": sha256(secret.encode("latin-1")).hexdigest(), "last4": last}
 
 
-def found(headers: list[tuple[str, str]], *, azure: bool) -> tuple[str, str] | None:
-    """The header and the secret a caller shows: a bearer token, on Azure's side also ``api-key``."""
+def found(headers: list[tuple[str, str]], accepted: tuple[str, ...]) -> tuple[str, str] | None:
+    """The header and the secret a caller shows in one of the accepted headers; ``authorization`` is a bearer token."""
     for name, value in headers:
-        if azure and name == "api-key":
+        if name not in accepted:
+            continue
+        if name != "authorization":
             return name, value
-        if name == "authorization" and value[:7].lower() == "bearer " and value[7:].strip():
+        if value[:7].lower() == "bearer " and value[7:].strip():
             return name, value[7:].strip()
     return None
 

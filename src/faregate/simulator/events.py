@@ -5,7 +5,7 @@ Order: prompt filter (Azure), role, text, finish, usage (asked for), ``[DONE]``.
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ PING = b": ping\n\n"
 HUGE_LINE_BYTES = 8 * 1024 * 1024
 
 _encode = msgspec.json.Encoder().encode
+_ERROR = {"message": "The simulator was asked to fail.", "type": "server_error", "param": None, "code": None}
 _FILTER = b',"content_filter_results":' + _encode(FILTER_RESULTS)
 
 
@@ -44,13 +45,57 @@ class Event(NamedTuple):
     tokens: int = 0
 
 
+class Writer(Protocol):
+    """The events of one stream in one format; ``told`` puts them in order and spoils them."""
+
+    #: Whether the stream ends with a usage report of its own.
+    tells_usage: bool
+    #: The bytes that follow a text's JSON string in its event.
+    after_text: bytes
+    ping: bytes
+
+    @property
+    def done(self) -> bytes:
+        """The event after which nothing comes; asked for once, when it is its turn."""
+        ...
+
+    @property
+    def error(self) -> bytes:
+        """An event that tells of an error; likewise."""
+        ...
+
+    def opening(self) -> Iterator[Event]:
+        """What comes before all text."""
+        ...
+
+    def texts(self) -> Iterator[Event]:
+        """The events with text (``Kind.TEXT``), and what is steered in between."""
+        ...
+
+    def text(self, choice: int, text: str) -> bytes:
+        """One event with text."""
+        ...
+
+    def finish(self) -> Iterator[Event]:
+        """What comes after all text, before usage."""
+        ...
+
+    def usage(self, fault: str) -> Event:
+        """The event that tells usage, with the figures of a fault."""
+        ...
+
+
 def events(plan: Plan) -> Iterator[Event]:
+    """All events of a stream of chats or completions."""
+    return told(plan, _Writer(plan))
+
+
+def told(plan: Plan, writer: Writer) -> Iterator[Event]:
     """All events of a stream; bytes are made as they are asked for, so a long stream costs no memory."""
     fault = plan.steering.fault
     if fault == "pings_only":
         while True:
-            yield Event(Kind.PING, PING)
-    writer = _Writer(plan)
+            yield Event(Kind.PING, writer.ping)
     yield from writer.opening()
     yield from _spoiled(fault, plan, writer)
     yield from writer.finish()
@@ -59,7 +104,7 @@ def events(plan: Plan) -> Iterator[Event]:
             yield writer.usage("usage_first")
         yield writer.usage(fault)
     if fault != "no_done":
-        yield Event(Kind.DONE, DONE)
+        yield Event(Kind.DONE, writer.done)
 
 
 def half(plan: Plan) -> int:
@@ -68,7 +113,7 @@ def half(plan: Plan) -> int:
     return max(1, steps * plan.ask.choices // 2)
 
 
-def _spoiled(fault: str, plan: Plan, writer: "_Writer") -> Iterator[Event]:
+def _spoiled(fault: str, plan: Plan, writer: Writer) -> Iterator[Event]:
     """The events with text, with what a fault puts among or after them."""
     strikes = {"stall": 1}.get(fault, half(plan))
     sent = 0
@@ -83,7 +128,7 @@ def _spoiled(fault: str, plan: Plan, writer: "_Writer") -> Iterator[Event]:
         yield from _strike(fault, writer)
 
 
-def _strike(fault: str, writer: "_Writer") -> Iterator[Event]:
+def _strike(fault: str, writer: Writer) -> Iterator[Event]:
     if fault == "stall":
         yield Event(Kind.STALL)
     elif fault == "reset_mid_stream":
@@ -92,8 +137,7 @@ def _strike(fault: str, writer: "_Writer") -> Iterator[Event]:
         yield Event(Kind.OPENING, writer.text(0, "世界")[: -len(writer.after_text) - 3])
         yield Event(Kind.CUT)
     elif fault == "error_event":
-        error = {"message": "The simulator was asked to fail.", "type": "server_error", "param": None, "code": None}
-        yield Event(Kind.OPENING, b"data: " + _encode({"error": error}) + b"\n\n")
+        yield Event(Kind.OPENING, writer.error)
         yield Event(Kind.CUT)
     elif fault == "not_json":
         yield Event(Kind.OPENING, b"data: {this is not JSON\n\n")
@@ -105,6 +149,10 @@ def _strike(fault: str, writer: "_Writer") -> Iterator[Event]:
 
 class _Writer:
     """The bytes that all events of one stream share, cut once."""
+
+    done = DONE
+    ping = PING
+    error = b"data: " + _encode({"error": _ERROR}) + b"\n\n"
 
     def __init__(self, plan: Plan) -> None:
         chat = plan.ask.kind == "chat"
@@ -120,6 +168,8 @@ class _Writer:
             "model": plan.ask.model,
             "system_fingerprint": FINGERPRINT,
         }
+        if plan.ask.service_tier or steering.service_tier:
+            head["service_tier"] = plan.service_tier
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
         # A provider that will tell usage at the end says "usage": null in every event before it.
         self._tail = b',"usage":null}\n\n' if self.tells_usage else b"}\n\n"

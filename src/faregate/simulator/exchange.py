@@ -6,18 +6,19 @@ full before its last byte, or what was delivered when the caller left.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from faregate.simulator import shapes
 from faregate.simulator.credentials import safe
-from faregate.simulator.events import DONE, Event, Kind, events
-from faregate.simulator.faults import FAULTS, Where
+from faregate.simulator.events import Event, Kind
+from faregate.simulator.faults import FAULTS, Where, delivered
 from faregate.simulator.http1 import ANSWER_SECONDS, Connection, Request
 from faregate.simulator.misbehave import CHUNKED, DRIBBLE_MS, END, OK, WIRE, Answer, chunk
-from faregate.simulator.plan import Plan, usage
+from faregate.simulator.plan import Plan
+from faregate.simulator.speakers import Speaker
 from faregate.simulator.truth import Record, TruthLog
 
 JSON = b"content-type: application/json\r\n"
@@ -56,7 +57,29 @@ class Call(NamedTuple):
     request_id: str
     model: str
     credential: dict[str, str] | None
+    speaker: Speaker
     azure: bool = False
+
+    def error(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> bytes:
+        """An error in the shape of what was asked; only OpenAI's knows codes and parameters."""
+        return error_of(self.speaker, status, message, code=code, param=param)
+
+
+def error_of(
+    speaker: Speaker, status: int, message: str, *, code: str | None = None, param: str | None = None
+) -> bytes:
+    """An error in a speaker's shape; only OpenAI's knows codes and parameters."""
+    if speaker.error is not None:
+        return speaker.error(status, message)
+    return shapes.error(status, message, code=code, param=param)
+
+
+def content_type(speaker: Speaker, plan: Plan) -> bytes:
+    """The header lines that say what the body of a good answer is."""
+    named = speaker.content_type(plan)
+    if named != "application/json":
+        return f"content-type: {named}\r\n".encode("latin-1")
+    return EVENT_STREAM if plan.ask.stream else JSON
 
 
 class Inside(Protocol):
@@ -93,7 +116,9 @@ def status_line(status: int) -> bytes:
 
 def id_headers(call: Call, provider_request_id: str) -> bytes:
     """The headers every answer to a call has."""
-    lines = f"x-request-id: {provider_request_id}\r\nopenai-processing-ms: 1\r\nopenai-version: 2020-10-01\r\n"
+    lines = f"{call.speaker.id_header}: {provider_request_id}\r\n"
+    if call.speaker.id_header == "x-request-id":
+        lines += "openai-processing-ms: 1\r\nopenai-version: 2020-10-01\r\n"
     if call.azure:
         lines += f"apim-request-id: {provider_request_id}\r\n"
     return lines.encode("latin-1")
@@ -101,7 +126,6 @@ def id_headers(call: Call, provider_request_id: str) -> bytes:
 
 def record_of(inside: Inside, call: Call, plan: Plan | None, status: int, told: dict[str, Any] | None) -> Record:
     """The truth of one call, complete; ``told`` is its usage where it was served."""
-    delivered = told.get("completion_tokens", 0) if told else 0
     return Record(
         seq=0,
         request_id=call.request_id,
@@ -113,7 +137,7 @@ def record_of(inside: Inside, call: Call, plan: Plan | None, status: int, told: 
         served=told is not None,
         complete=True,
         usage=told,
-        delivered_tokens=delivered,
+        delivered_tokens=delivered(told) if told else 0,
         fault=plan.steering.fault if plan else "",
         credential=call.credential,
         headers=safe(call.request.headers),
@@ -129,6 +153,8 @@ class Exchange:
         self._connection = connection
         self._call = call
         self._plan = plan
+        self._speaker = call.speaker
+        self._type = content_type(call.speaker, plan)
         self._steering = plan.steering
         self._recorded = False
         self._started = False
@@ -149,8 +175,7 @@ class Exchange:
         finally:
             if not self._recorded:
                 self._recorded = True
-                record = self._record(complete=False, status=200)
-                self._inside.truth.append(record, lambda _: self._inside.ended(self._call))
+                self._append(self._record(complete=False, status=200), lambda _: self._inside.ended(self._call))
             if not answered:
                 self._connection.abort()
         if answered:
@@ -166,12 +191,12 @@ class Exchange:
             await self._other_status(steering.status or 200)
         elif steering.fault in WIRE:
             await self._wire_fault(steering.fault)
-        elif self._plan.ask.stream:
-            await self._stream()
+        elif self._plan.ask.stream and self._speaker.events is not None:
+            await self._stream(self._speaker.events(self._plan))
         elif steering.fault and FAULTS[steering.fault].where is Where.EVENTS:
             await self._spoiled_body(steering.fault)
         else:
-            await self._whole(shapes.answer(self._plan))
+            await self._whole(self._speaker.answer(self._plan))
 
     # The record.
 
@@ -180,7 +205,7 @@ class Exchange:
         plan, steering = self._plan, self._steering
         told = self._told
         if told is None:
-            told = usage(plan) if complete or not plan.ask.stream else usage(plan, self._delivered)
+            told = self._speaker.usage(plan, None if complete or not plan.ask.stream else self._delivered)
         served = self._started and status < 400
         if steering.fault:
             served = served and FAULTS[steering.fault].served
@@ -191,6 +216,12 @@ class Exchange:
         if plan.ask.stream and self._told is None:
             record.delivered_tokens = self._delivered
         return record
+
+    def _append(self, record: Record, then: Callable[[bool], None]) -> None:
+        if self._speaker.recorded:
+            self._inside.truth.append(record, then)
+        else:
+            then(True)
 
     async def _note(self, *, complete: bool, status: int = 200) -> None:
         """Put the record on disk; without it, no further byte may leave."""
@@ -203,7 +234,7 @@ class Exchange:
             if not written.done():
                 written.set_result(done)
 
-        self._inside.truth.append(record, then)
+        self._append(record, then)
         if not await written:
             self._connection.abort()
             raise asyncio.CancelledError
@@ -214,14 +245,15 @@ class Exchange:
         body = self._steering.body
         headers = self._headers + (b"" if "content-type" in self._steering.headers else JSON)
         if body is None:
-            content = shapes.error(status, "The simulator was asked for this error.")
+            content = self._call.error(status, "The simulator was asked for this error.")
         elif isinstance(body, str):
             content = body.encode()
         else:
             content = msgspec.json.encode(body)
-        if isinstance(body, dict) and isinstance(body.get("usage"), dict):
+        told = (body.get("usage") or body.get("usageMetadata")) if isinstance(body, dict) else None
+        if isinstance(told, dict):
             # A steered answer that tells usage is an answer like any other; all others bill nothing.
-            self._told = body["usage"]
+            self._told = told
         self._started = self._told is not None
         await self._note(complete=True, status=status)
         length = b"content-length: %d\r\n\r\n" % len(content)
@@ -230,7 +262,7 @@ class Exchange:
     async def _whole(self, body: bytes) -> None:
         self._started = True
         await self._note(complete=True)
-        self._connection.write(OK + JSON + self._headers + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self._connection.write(OK + self._type + self._headers + b"content-length: %d\r\n\r\n" % len(body) + body)
         await self._connection.drain()
 
     async def _wire_fault(self, name: str) -> None:
@@ -238,12 +270,13 @@ class Exchange:
         fault = FAULTS[name]
         steering = self._steering
         self._started = True
-        if self._plan.ask.stream:
-            parts = list(events(self._plan))
+        headers = self._type + self._headers
+        if self._plan.ask.stream and self._speaker.events is not None:
+            parts = list(self._speaker.events(self._plan))
             self._delivered = sum(event.tokens for event in parts) if fault.served else 0
-            headers, body = EVENT_STREAM + self._headers, b"".join(event.data for event in parts)
+            body = b"".join(event.data for event in parts)
         else:
-            headers, body = JSON + self._headers, shapes.answer(self._plan)
+            body = self._speaker.answer(self._plan)
         await self._note(complete=fault.complete)
         delay_ms = steering.delay_ms or None
         await WIRE[name](self._connection, Answer(headers, body, delay_ms, steering.count, self._inside.turn(name)))
@@ -251,12 +284,12 @@ class Exchange:
     async def _spoiled_body(self, name: str) -> None:
         """What a fault of streams looks like in an answer that is none."""
         self._started = True
-        body = shapes.answer(self._plan)
+        body = self._speaker.answer(self._plan)
         middle = len(body) // 2
         if name == "not_json":
             return await self._whole(b"this is not JSON")
         if name == "error_event":
-            return await self._whole(shapes.error(500, "The simulator was asked to fail."))
+            return await self._whole(self._call.error(500, "The simulator was asked to fail."))
         if name == "huge_line":
             return await self._whole(body[:-1] + b" " * (8 * 1024 * 1024) + b"}")
         if name == "cut_utf8":
@@ -265,9 +298,9 @@ class Exchange:
             return await self._whole(body)
         await self._note(complete=False)
         if name == "pings_only":
-            self._connection.write(OK + JSON + self._headers + CHUNKED + b"\r\n")
+            self._connection.write(OK + self._type + self._headers + CHUNKED + b"\r\n")
             return await self._ping(lambda: chunk(b" "))
-        head = OK + JSON + self._headers + b"content-length: %d\r\n\r\n" % len(body)
+        head = OK + self._type + self._headers + b"content-length: %d\r\n\r\n" % len(body)
         self._connection.write(head + body[:middle])
         return await self._silence(reset=name == "reset_mid_stream")
 
@@ -288,16 +321,19 @@ class Exchange:
 
     # Streams.
 
-    async def _stream(self) -> None:
-        """Send events as they are due; the record goes to disk before ``[DONE]`` and the last chunk."""
+    async def _stream(self, events: Iterator[Event]) -> None:
+        """Send events as they are due; the record goes to disk before the last event and the last chunk."""
         connection, steering = self._connection, self._steering
         frames = _Frames(steering.split_bytes)
-        connection.write(OK + EVENT_STREAM + self._headers + CHUNKED + b"\r\n")
+        connection.write(OK + self._type + self._headers + CHUNKED + b"\r\n")
         self._started = True
+        last = b""
         delay = steering.delay_ms / 1000
         texts = 0
-        for event in events(self._plan):
+        for event in events:
             if event.kind is Kind.DONE:
+                last = event.data
+                self._delivered += event.tokens
                 break
             if event.kind in (Kind.CUT, Kind.STALL, Kind.RESET):
                 return await self._break_off(event, frames)
@@ -318,8 +354,8 @@ class Exchange:
                 await self._inside.held()
         connection.write(frames.take())
         await self._note(complete=True)
-        if steering.fault != "no_done":
-            frames.add(DONE)
+        if last:
+            frames.add(last)
         connection.write(frames.take(last=True) + END)
         return await connection.drain()
 

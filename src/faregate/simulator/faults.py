@@ -7,7 +7,7 @@ made in ``misbehave``, those inside a stream in ``events``, those of the usage r
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -96,10 +96,25 @@ def named(text: str) -> str | None:
     return text if text in FAULTS else _BY_CODE.get(text)
 
 
+#: What the formats call output tokens that a caller was given, and the sum of all tokens.
+OUTPUTS = ("completion_tokens", "output_tokens", "candidatesTokenCount")
+TOTALS = ("total_tokens", "totalTokenCount")
+
+
+def delivered(usage: Mapping[str, Any]) -> int:
+    """Output tokens of a true usage, in whichever shape it is."""
+    return sum(usage.get(name, 0) for name in (*OUTPUTS, "thoughtsTokenCount"))
+
+
 def reported(fault: str, usage: Mapping[str, object]) -> bytes:
-    """The usage report as JSON text, with the fault's figures in place of the true ones."""
-    output = usage.get("completion_tokens", 0)
-    total = usage.get("total_tokens", 0)
+    """The usage report as JSON text, with the fault's figures in place of the true ones.
+
+    A report without output tokens, or without a total, has nothing to spoil there.
+    """
+    output_name = next((name for name in OUTPUTS if name in usage), OUTPUTS[0])
+    total_name = next((name for name in TOTALS if name in usage), "")
+    output = usage.get(output_name, 0)
+    total = usage.get(total_name, 0) if total_name else 0
     if not isinstance(output, int) or not isinstance(total, int):
         raise TypeError("usage counts whole tokens")
     prompt = total - output
@@ -116,5 +131,7 @@ def reported(fault: str, usage: Mapping[str, object]) -> bytes:
         return msgspec.json.encode(usage)
     figures = spoiled[fault]
     fields = {name: msgspec.json.encode(value) for name, value in usage.items()}
-    fields["completion_tokens"], fields["total_tokens"] = figures
+    fields[output_name] = figures[0]
+    if total_name:
+        fields[total_name] = figures[1]
     return b"{" + b",".join(b'"%s":%s' % (name.encode(), value) for name, value in fields.items()) + b"}"

@@ -41,7 +41,9 @@ class Request(NamedTuple):
     body: bytes
     keep_alive: bool
     #: A fault that struck before the body was read.
-    early: str = ""
+    early: str
+    #: What the one who answers keeps from one request to the next (files, batches); bounded by it.
+    kept: dict[str, Any]
 
     def header(self, name: str) -> str:
         """The first header of that name, or an empty text."""
@@ -261,6 +263,7 @@ class Connection(asyncio.Protocol):
             self._body[0] if len(self._body) == 1 else b"".join(self._body),
             keep_alive,
             fault,
+            {},
         )
         if self._busy:
             self._queue.append(request)

@@ -13,6 +13,8 @@ from faregate.simulator.steering import Steering
 #: Answers carry one creation time for ever; the clock is no part of what they say.
 CREATED = 1_750_000_000
 
+_TIERS = {"": "default", "auto": "default", "fast": "priority"}
+
 #: What ``over_cap`` delivers beyond twice the cap.
 OVER_CAP_TOKENS = 10
 
@@ -36,6 +38,12 @@ class Plan(NamedTuple):
     def chunk_tokens(self) -> int:
         """Visible tokens per event of a stream."""
         return self.steering.chunk_tokens
+
+    @property
+    def service_tier(self) -> str:
+        """The tier that OpenAI says an answer was served in: as asked for, or as steered."""
+        asked = self.ask.service_tier
+        return self.steering.service_tier or _TIERS.get(asked, asked)
 
     def text(self, first: int, count: int, choice: int) -> str:
         """Visible tokens ``first`` to ``first + count`` of a choice; joined in order they are the whole text."""

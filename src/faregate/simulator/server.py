@@ -12,16 +12,17 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from faregate.simulator import asks, credentials, doors, shapes
+from faregate.simulator import credentials, doors, shapes
 from faregate.simulator.asks import Ask, AskInvalid
-from faregate.simulator.exchange import JSON, Call, Exchange, id_headers, record_of, status_line
+from faregate.simulator.exchange import JSON, Call, Exchange, content_type, error_of, id_headers, record_of, status_line
 from faregate.simulator.faults import FAULTS, Where
 from faregate.simulator.http1 import Connection, Request
 from faregate.simulator.misbehave import OK
-from faregate.simulator.plan import Plan, make, usage
+from faregate.simulator.plan import Plan, make
 from faregate.simulator.routes import Route, route_of
+from faregate.simulator.speakers import Speaker
 from faregate.simulator.steering import Script, ScriptInvalid, Steering, load_script, named_in_upload, steer
 from faregate.simulator.truth import TruthLog
 
@@ -30,6 +31,8 @@ REQUEST_ID_CHARACTERS_MAX = 256
 SWEEP_SECONDS = 5.0
 BACKLOG = 4096
 CLOSE_SECONDS = 10.0
+#: Objects that speakers keep (files, batches, answers); the oldest are forgotten.
+KEPT_MAX = 10_000
 
 #: A model that no provider has, for tests of its 404.
 MISSING_MODEL = "sim-missing"
@@ -53,6 +56,7 @@ class Simulator:
         self.host = ""
         self.port = 0
         self._keys = frozenset(keys)
+        self._kept: dict[str, Any] = {}
         self._held: deque[asyncio.Future[None]] = deque()
         self._turns: dict[str, int] = {}
         self._unnamed = 0
@@ -149,17 +153,20 @@ class Simulator:
             self._reply(connection, request, status, body, headers)
             return
         route = route_of(request.path)
-        method = "GET" if route is not None and route.kind == "models" else "POST"
         if route is None:
             body = shapes.error(404, f"Invalid URL ({request.method} {request.path[:512]})")
             self._reply(connection, request, 404, body)
-        elif request.method != method:
-            body = shapes.error(405, f"Not allowed to {request.method} on {request.path[:512]} (HINT: use {method})")
+            return
+        speaker = next((one for one in route.speakers if one.method == request.method), None)
+        if speaker is not None:
+            self._call(connection, request, route, speaker)
+        elif route.speakers or request.method != "GET":
+            hint = f"(HINT: use {' or '.join(route.methods)})"
+            complaint = f"Not allowed to {request.method} on {request.path[:512]} {hint}"
+            body = error_of(route.speakers[0], 405, complaint) if route.speakers else shapes.error(405, complaint)
             self._reply(connection, request, 405, body)
-        elif route.kind == "models":
-            self._models(connection, request, route)
         else:
-            self._call(connection, request, route)
+            self._models(connection, request, route)
 
     def _reply(self, connection: Connection, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer what is no call and so leaves no record."""
@@ -168,7 +175,8 @@ class Simulator:
         connection.finished(keep_alive=request.keep_alive)
 
     def _models(self, connection: Connection, request: Request, route: Route) -> None:
-        refusal = self._refusal(request, route, credentials.found(request.headers, azure=route.azure))
+        shown = credentials.found(request.headers, credentials.AZURE if route.azure else credentials.BEARER)
+        refusal = self._refusal(request, route, shown, None)
         if refusal is not None:
             self._reply(connection, request, *refusal)
         elif route.name == MISSING_MODEL:
@@ -178,9 +186,13 @@ class Simulator:
 
     # Calls.
 
-    def _refusal(self, request: Request, route: Route, shown: tuple[str, str] | None) -> tuple[int, bytes] | None:
+    def _refusal(
+        self, request: Request, route: Route, shown: tuple[str, str] | None, speaker: Speaker | None
+    ) -> tuple[int, bytes] | None:
         """Status and body for a request without the right credential or version."""
         if shown is None or (self._keys and shown[1] not in self._keys):
+            if speaker is not None and speaker.error is not None:
+                return 401, speaker.error(401, "The API key is missing or wrong.")
             if route.azure:
                 return 401, shapes.azure_error(401, "Access denied due to invalid subscription key.")
             if shown is None:
@@ -190,13 +202,14 @@ class Simulator:
             return 404, shapes.azure_error(404, "Resource not found")
         return None
 
-    def _call(self, connection: Connection, request: Request, route: Route) -> None:
-        shown = credentials.found(request.headers, azure=route.azure)
+    def _call(self, connection: Connection, request: Request, route: Route, speaker: Speaker) -> None:
+        accepted = speaker.credentials or (credentials.AZURE if route.azure else credentials.BEARER)
+        shown = credentials.found(request.headers, accepted)
         credential = dict(credentials.described(*shown)) if shown is not None else None
-        call = Call(request, self._request_id(request), route.name, credential, route.azure)
-        refusal = self._refusal(request, route, shown)
+        call = Call(request, self._request_id(request), route.name, credential, speaker, route.azure)
+        refusal = self._refusal(request, route, shown, speaker)
         if refusal is None and self.truth.full:
-            refusal = 503, shapes.error(503, "The truth log takes no more records.")
+            refusal = 503, call.error(503, "The truth log takes no more records.")
             self._reply(connection, request, *refusal)
             return
         self.in_flight += 1
@@ -208,9 +221,9 @@ class Simulator:
         try:
             plan = self._plan(request, route, call)
         except AskInvalid as problem:
-            self._fail(connection, call, 400, shapes.error(400, str(problem), param=problem.param))
+            self._fail(connection, call, problem.status, call.error(problem.status, str(problem), param=problem.param))
         except ScriptInvalid as problem:
-            self._fail(connection, call, 400, shapes.error(400, str(problem), code="sim_invalid"))
+            self._fail(connection, call, 400, call.error(400, str(problem), code="sim_invalid"))
         else:
             self._answer(connection, call, plan)
 
@@ -224,9 +237,11 @@ class Simulator:
     def _plan(self, request: Request, route: Route, call: Call) -> Plan:
         if request.early:
             # The body was not read, so nothing is known of what it asks.
-            ask = Ask("chat", route.name or "sim-1", "", 1, stream=False)
+            ask = Ask(call.speaker.kind, route.name or "sim-1", "", 1, stream=False)
             return make(ask, Steering(output_tokens=1, fault=request.early), call.request_id, route.azure)
-        ask = asks.read(route.kind, request.body, route.name)
+        while len(self._kept) >= KEPT_MAX:
+            del self._kept[next(iter(self._kept))]
+        ask = call.speaker.read(request._replace(kept=self._kept), route.name)
         rule = self.script.at_body(request.path, ask.model) if self.script is not None else None
         return make(ask, steer(ask.model, ask.text, rule), call.request_id, route.azure)
 
@@ -234,14 +249,15 @@ class Simulator:
         """Answer at once what needs neither time nor care, the rest in a task."""
         steering = plan.steering
         if plan.ask.model == MISSING_MODEL:
-            self._fail(connection, call, 404, _missing(plan.ask.model))
+            missing = f"The model `{plan.ask.model}` does not exist."
+            self._fail(connection, call, 404, call.error(404, missing, code="model_not_found"))
             return
         waits = self.holding or steering.hold or steering.first_delay_ms
         if waits or plan.ask.stream or not _is_plain(steering):
             connection.perform(Exchange(self, connection, call, plan).run())
             return
-        body = shapes.answer(plan)
-        head = OK + JSON + id_headers(call, plan.provider_request_id)
+        body = call.speaker.answer(plan)
+        head = OK + content_type(call.speaker, plan) + id_headers(call, plan.provider_request_id)
         answer = head + b"content-length: %d\r\n\r\n" % len(body) + body
         self._send_recorded(connection, call, answer, plan)
 
@@ -262,8 +278,11 @@ class Simulator:
             else:
                 connection.abort()
 
-        record = record_of(self, call, plan, status, usage(plan) if plan is not None else None)
-        self.truth.append(record, then)
+        if not call.speaker.recorded:
+            then(True)
+            return
+        told = call.speaker.usage(plan, None) if plan is not None else None
+        self.truth.append(record_of(self, call, plan, status, told), then)
 
     # What the exchanges and the doors need.
 
@@ -320,6 +339,7 @@ class Simulator:
         self.release()
         self.truth.forget()
         self._turns.clear()
+        self._kept.clear()
         self._unnamed = 0
         self.dispatched = 0
         self.bytes_sent = 0

@@ -53,21 +53,25 @@ def answer(plan: Plan) -> bytes:
     }
     if plan.azure:
         body["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": FILTER_RESULTS}]
+    if plan.ask.service_tier or plan.steering.service_tier:
+        body["service_tier"] = plan.service_tier
     body["system_fingerprint"] = FINGERPRINT
-    return _with_usage(plan, body)
+    return with_usage(plan, body, usage(plan))
 
 
-def _with_usage(plan: Plan, body: dict[str, Any]) -> bytes:
+def with_usage(plan: Plan, body: dict[str, Any], told: dict[str, Any], member: str = "usage") -> bytes:
+    """A body (not empty) with its true usage as the last member, spoiled where a fault says so."""
     fault = plan.steering.fault
     if plan.steering.usage is False or fault == "usage_missing":
         return _encode(body)
     if not fault.startswith("usage_"):
-        body["usage"] = usage(plan)
+        body[member] = told
         return _encode(body)
     text = _encode(body)[:-1]
+    name = b',"' + member.encode() + b'":'
     if fault == "usage_twice":
-        text += b',"usage":' + faults.reported("usage_first", usage(plan))
-    return text + b',"usage":' + faults.reported(fault, usage(plan)) + b"}"
+        text += name + faults.reported("usage_first", told)
+    return text + name + faults.reported(fault, told) + b"}"
 
 
 def _choice(plan: Plan, number: int) -> dict[str, Any]:
@@ -94,13 +98,17 @@ def _embeddings(plan: Plan) -> bytes:
         {"object": "embedding", "index": index, "embedding": _vector(text, size, ask.base64)}
         for index, text in enumerate(ask.inputs)
     ]
-    return _with_usage(plan, {"object": "list", "data": data, "model": ask.model})
+    return with_usage(plan, {"object": "list", "data": data, "model": ask.model}, usage(plan))
+
+
+def numbers_of(text: bytes, size: int) -> list[float]:
+    """An embedding: numbers from −1 to 1 that follow from the text alone."""
+    return [step / 128 for step in array("b", shake_128(text).digest(size))]
 
 
 def _vector(text: bytes, size: int, base64: bool) -> str | list[float]:
-    """Numbers from −1 to 1 that are exact in 32 bits and follow from the text alone."""
-    steps = array("b", shake_128(text).digest(size))
-    numbers = [step / 128 for step in steps]
+    """An embedding as it is written; its numbers are exact in 32 bits."""
+    numbers = numbers_of(text, size)
     if not base64:
         return numbers
     packed = array("f", numbers)

@@ -65,6 +65,12 @@ class Steering(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     filter_event: bool | None = None
     #: So many tool calls instead of text.
     tool_calls: Annotated[int, Meta(ge=0, le=64)] = 0
+    #: Calls of tools that run at the provider, by the tool: ``{"web_search": 2}``.
+    hosted_calls: dict[str, Annotated[int, Meta(ge=0, le=64)]] = {}
+    #: The tier the answer says it was served in; ``None`` says the one that was asked for.
+    service_tier: Annotated[str, Meta(max_length=64)] | None = None
+    #: So many looks at a background response find it in progress.
+    looks: Annotated[int, Meta(ge=0, le=10_000)] = 0
     content: Annotated[str, Meta(max_length=1_000_000)] | None = None
     finish_reason: Annotated[str, Meta(max_length=64)] | None = None
     #: Wait, before the head of the answer or after so many events with text, until ``POST /simulator/release``.
