@@ -1,6 +1,7 @@
 """Asking a provider what became of a call, over real sockets."""
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -48,7 +49,22 @@ SERVED = b'{"served":true,"complete":true,"usage":{"prompt_tokens":3,"completion
 )
 def test_an_answer_is_believed_only_when_it_can_be_true(status: int, body: bytes, word: object) -> None:
     """Anything odd is no word, which keeps the money held."""
-    assert word_of(status, body, outputs=True) == word
+    assert word_of(status, body, "chat.completions") == word
+
+
+@pytest.mark.parametrize(
+    ("operation", "usage", "expected"),
+    [
+        ("embeddings", {"prompt_tokens": 3, "total_tokens": 3}, Usage(input_text=3)),
+        ("responses", {"input_tokens": 3, "output_tokens": 2}, Usage(input_text=3, output_text=2)),
+        ("responses", {"prompt_tokens": 3, "completion_tokens": 2}, None),
+        ("of_another_time", {"prompt_tokens": 3, "completion_tokens": 2}, None),
+    ],
+)
+def test_usage_is_read_as_the_operation_tells_it(operation: str, usage: dict[str, int], expected: Usage | None) -> None:
+    """Each operation's usage has its own shape, in a lookup as in its answers."""
+    body = json.dumps({"served": True, "complete": True, "usage": usage}).encode()
+    assert word_of(200, body, operation) == (NoWord() if expected is None else Served(expected))
 
 
 class Door:

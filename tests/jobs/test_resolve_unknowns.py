@@ -11,7 +11,8 @@ from console_parts import NOON, SECOND, WHO
 from faregate.control import Resolve, Unknown
 from faregate.core.amounts import held_amounts
 from faregate.core.pricing.card import Rate, RateCard, Tier
-from faregate.core.usage import Usage
+from faregate.core.pricing.charging import AT_COST, ChargeRule, charge_bound, text_of
+from faregate.core.usage import NO_USAGE, Measure, Usage
 from faregate.errors import Unavailable
 from faregate.jobs.resolve_unknowns import (
     NeverSeen,
@@ -25,6 +26,7 @@ from faregate.jobs.resolve_unknowns import (
 )
 
 RATES = (Rate("input_tokens", 2_500_000_000_000, 10**6), Rate("output_tokens", 10**13, 10**6))
+USAGE = Usage(input_text=300, output_text=100)
 CARD = RateCard("openai", "gpt-4o", "v1", (Tier(0, RATES),))
 RULES = Rules(600 * SECOND, 86_400 * SECOND, "charge_estimate", 30 * SECOND)
 
@@ -45,8 +47,8 @@ ENDS = [(0, False), (600, False), (630, False), (631, True)]
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
 def test_what_the_provider_served_costs_what_it_said(seconds: int) -> None:
     """Its word ends the call at any time, priced by the card of its hold."""
-    order = decide(unknown(), Served(Usage(input_text=300, output_text=100)), CARD, RULES, after(seconds))
-    assert order == Resolve("req_1", "ok", "provider_said", (300, 0, 0, 0, 100, 0, 0), "provider", 1_750_000, 1_750_000)
+    order = decide(unknown(), Served(USAGE), CARD, RULES, after(seconds))
+    assert order == Resolve("req_1", "ok", "provider_said", USAGE, "provider", 1_750_000, 1_750_000)
 
 
 def test_what_was_served_in_part_is_cut() -> None:
@@ -59,7 +61,7 @@ def test_what_was_served_in_part_is_cut() -> None:
 def test_what_the_provider_ended_and_did_not_serve_is_free_at_once() -> None:
     """It says that no try of it runs any more: there is nothing to wait for."""
     order = decide(unknown(), NotServed(), CARD, RULES, after(1))
-    assert order == Resolve("req_1", "failed", "not_served", (0,) * 7, "none", 0, 0)
+    assert order == Resolve("req_1", "failed", "not_served", NO_USAGE, "none", 0, 0)
 
 
 @pytest.mark.parametrize("word", [NotServed(final=False), NeverSeen()])
@@ -67,7 +69,7 @@ def test_what_the_provider_ended_and_did_not_serve_is_free_at_once() -> None:
 def test_not_served_is_proof_only_when_the_call_cannot_run_any_more(seconds: int, over: bool, word: Word) -> None:
     """Before the longest request and its grace are over it may still be served, so it stays held; then it is free."""
     order = decide(unknown(), word, CARD, RULES, after(seconds))
-    assert order == (Resolve("req_1", "failed", "not_served", (0,) * 7, "none", 0, 0) if over else None)
+    assert order == (Resolve("req_1", "failed", "not_served", NO_USAGE, "none", 0, 0) if over else None)
 
 
 @pytest.mark.parametrize(("seconds", "over"), ENDS)
@@ -113,6 +115,75 @@ def test_no_guess_exceeds_the_hold(word: Word, seconds: int, seen: int, policy: 
     """Only a provider's own word may cost more than was held."""
     order = decide(unknown(seen=seen), word, CARD, RULES._replace(policy=policy), after(seconds))
     assert order is None or 0 <= order.charge <= order.cost <= 5_000_000
+
+
+#: A card that sells images, too.
+IMAGES = CARD._replace(tiers=(Tier(0, (*RATES, Rate("images", 40_000_000_000, 1))),))
+MARKED_UP = ChargeRule(markup_ppm=100_000, fee=1_000_000)
+
+
+def charged_by(rule: ChargeRule, cost: int = 5_000_000) -> Unknown:
+    """An unknown under a charge rule, with the hold that the rule makes of the bound of its cost."""
+    held = held_amounts(charge_bound(rule, cost), 400, 200)
+    return Unknown("req_1", WHO, held, NOON, NOON, "v1", "openai/gpt-4o", 50, 400, text_of(rule))
+
+
+def test_what_was_served_is_charged_by_the_rule_of_its_hold() -> None:
+    """Cost and charge differ by what was agreed when it was admitted, whatever is configured now."""
+    order = decide(charged_by(MARKED_UP), Served(USAGE), CARD, RULES, after(1))
+    assert order is not None
+    assert (order.cost, order.charge) == (1_750_000, 2_925_000)
+    order = decide(charged_by(ChargeRule(free=True)), Served(USAGE), CARD, RULES, after(1))
+    assert order is not None
+    assert (order.cost, order.charge) == (1_750_000, 0)
+
+
+def test_units_beside_tokens_are_priced_and_told() -> None:
+    """A provider's word about images reaches the books as it is."""
+    usage = Usage(input_text=300, other=(Measure("images", "", 2),))
+    order = decide(unknown(), Served(usage), IMAGES, RULES, after(1))
+    assert order is not None
+    assert (order.usage, order.cost) == (usage, 750_000 + 80_000_000)
+
+
+@pytest.mark.parametrize(
+    ("rule", "policy", "cost", "charge"),
+    [
+        (MARKED_UP, "charge_max", 5_000_000, 6_500_000),
+        (MARKED_UP, "charge_estimate", 1_500_000, 2_650_000),
+        (ChargeRule(free=True), "charge_max", 3_000_000, 0),
+        (ChargeRule(free=True), "charge_estimate", 1_500_000, 0),
+        (ChargeRule(discount_ppm=1_000_000), "charge_max", 3_000_000, 0),
+    ],
+)
+def test_policy_ends_by_the_rule_of_the_hold(rule: ChargeRule, policy: str, cost: int, charge: int) -> None:
+    """The maximum is the whole hold; what is free to its payer costs what its tokens may have cost."""
+    order = decide(charged_by(rule), NoWord(), CARD, RULES._replace(policy=policy), after(86_401))
+    assert order is not None
+    assert (order.cost, order.charge) == (cost, charge)
+
+
+rules_of_charges = st.one_of(
+    st.just(AT_COST),
+    st.just(ChargeRule(free=True)),
+    st.builds(ChargeRule, st.just(()), st.integers(0, 10**6), st.integers(0, 10**7), st.integers(0, 10**9)),
+)
+
+
+@given(
+    rules_of_charges,
+    st.integers(0, 10**7),
+    st.sampled_from(["charge_estimate", "operator_pays", "charge_max"]),
+    st.booleans(),
+)
+def test_no_guess_exceeds_the_hold_under_any_rule(rule: ChargeRule, bound: int, policy: str, kept: bool) -> None:
+    """With its rate card or without, nothing is charged beyond the hold, and nothing is negative."""
+    each = charged_by(rule, bound)
+    order = decide(each, NoWord(), CARD if kept else None, RULES._replace(policy=policy), after(86_401))
+    assert order is not None
+    assert 0 <= order.charge <= each.held.usd
+    assert order.cost >= 0
+    assert rule != AT_COST or order.charge == order.cost
 
 
 class World:

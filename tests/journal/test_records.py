@@ -1,13 +1,17 @@
 """Records: every event survives the trip to bytes and back, and nothing damaged is taken for whole."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import attribution, intended, progressed, refused, settled
-from faregate.core.ledger.events import Event, Lost, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Settled, Started
+from faregate.core.usage import Measure, Usage
 from faregate.errors import Failed, JournalCorrupt
 from faregate.journal import records
+
+RARE = Usage(1, other=(Measure("images", "1024x1024/hd", 2), Measure("output_image_tokens", "", 9)))
 
 EVENTS: list[Event] = [
     Started(3, 17),
@@ -15,6 +19,7 @@ EVENTS: list[Event] = [
     progressed(1, 12),
     Lost("req_1", 5, 502, "upstream_truncated", 12),
     settled(1),
+    settled(1, charge=770, usage=RARE)._replace(cost=700, charge_rule="markup 10 %"),
     refused(2),
 ]
 
@@ -50,6 +55,18 @@ def test_record_too_large() -> None:
     """An event beyond a mebibyte is refused rather than written where no reader would take it."""
     with pytest.raises(Failed, match="exceeds 1048576"):
         records.encode(1, intended(1, who=attribution(run="r" * 1_100_000)))
+
+
+def test_events_of_older_versions_are_read() -> None:
+    """A journal from before there were rarer units and charge rules says that none was used and none held."""
+    old_intent, old_end = list(intended(1))[:10], list(settled(1))[:17]
+    old_end[5] = list(settled(1).usage)[:7]
+    for event, old in ((intended(1), old_intent), (settled(1), old_end)):
+        payload = msgspec.msgpack.encode((7, records.TAGS[type(event)], old))
+        assert records.decode(payload) == (7, event)
+    intent, end = intended(1), settled(1)
+    assert (type(intent), intent.charge_rule) == (Intended, "")
+    assert (type(end), end.charge_rule, end.usage.other) == (Settled, "", ())
 
 
 def test_unknown_tag_names_a_newer_version() -> None:

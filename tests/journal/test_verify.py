@@ -8,6 +8,7 @@ import pytest
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
 from faregate.core.ledger.events import Event, Lost
+from faregate.core.usage import Measure, Usage
 from faregate.journal.append import FileJournal
 from faregate.journal.projector import Projector
 from faregate.journal.read import FileJournalReader
@@ -30,6 +31,10 @@ def events() -> list[Event]:
             found.append(settled(n, at=at + 1, charge=n * 11))
     found += [refused(100), refused(101), Lost(request_id(4), START, 502, "upstream_truncated", 5)]
     found += [settled(9, charge=5), settled(9, charge=6)]
+    images = Usage(10, other=(Measure("images", "hd", 2), Measure("input_image_tokens", "", 7)))
+    for n, charge in ((50, 770), (51, 0), (52, 700)):
+        rule = {770: "markup 10 %", 0: "free", 700: ""}[charge]
+        found += [intended(n), settled(n, charge=charge, usage=images)._replace(cost=700, charge_rule=rule)]
     return found
 
 
@@ -108,6 +113,11 @@ CHANGES = [
     ("UPDATE requests SET cost = cost + 1, charge = charge + 1 WHERE id = '{first}'", {"sums", "records", "totals"}),
     ("UPDATE requests SET input_text = 11 WHERE id = '{first}'", {"records"}),
     ("UPDATE requests SET status = 'failed' WHERE id = '{first}'", {"records"}),
+    ("UPDATE requests SET other_units = '' WHERE other_units <> ''", {"records"}),
+    ("UPDATE requests SET charge_rule = 'free' WHERE charge_rule = 'markup 10 %'", {"records"}),
+    ("DELETE FROM transfers WHERE kind = 'margin' AND amount = 70", {"sums", "totals", "accounts"}),
+    ("UPDATE transfers SET amount = 699 WHERE kind = 'margin' AND amount = 700", {"sums", "totals", "accounts"}),
+    ("DELETE FROM transfers WHERE kind = 'late'", {"totals", "accounts"}),
     ("DELETE FROM requests WHERE id = '{first}'", {"sums", "records", "totals"}),
     ("DELETE FROM requests WHERE status = 'refused'", {"records"}),
     ("UPDATE transfers SET amount = amount + 1 WHERE sequence = 3", {"sums", "totals", "accounts"}),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
 from faregate.core.ledger.events import Attempt, Event, Lost, Started
-from faregate.core.usage import Usage
+from faregate.core.usage import Measure, Usage
 from faregate.errors import Conflict, JournalCorrupt, UsageError
 from faregate.ports import JournalRecord
 from faregate.storage.memory.books import MemoryBooks
@@ -213,9 +213,18 @@ def test_a_gap_is_refused(books: BooksUnderTest) -> None:
     assert books.projected() == 100
 
 
+RARE_USAGES = (
+    Usage(10, 0, 0, 0, 5),
+    Usage(1, other=(Measure("images", "hd", 2), Measure("images", "sd", 1), Measure("input_image_tokens", "", 7))),
+    Usage(other=(Measure("output_image_tokens", "", 9), Measure("seconds", "", 61), Measure("web_searches", "", 3))),
+    Usage(other=(Measure("characters", "", 40),)),
+)
+
 EVENT_KINDS: list[Callable[[int], Event]] = [
     lambda n: intended(n, at=START + n * 7 * MINUTE, who=attribution(user=f"user-{n % 2}", run=f"run-{n % 3}")),
     lambda n: settled(n, charge=100 + n),
+    lambda n: settled(n, charge=(n % 3) * 90, usage=RARE_USAGES[n % 4])._replace(cost=90, charge_rule="fee 0.1"),
+    lambda n: settled(n, charge=9 * n, usage=RARE_USAGES[n % 4], resolution="provider_said")._replace(cost=4 * n),
     lambda n: settled(n, charge=50 * n, resolution="provider_said"),
     lambda n: settled(n, charge=900, resolution="late_evidence"),
     lambda n: settled(n, charge=3 * n, resolution="operator_pays"),
@@ -235,6 +244,7 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
         "accounts": {name: amount for name, amount in books.account_balances().items() if amount},
         "postings": sorted((row["request_id"], row["account"], row["amount"]) for row in books.postings()),
         "usage": books.usage(["team", "hour"], 0, 0),
+        "balances": [books.balances({}, ("user",), unit, 0) for unit in ("usd", "images", "seconds", "tokens")],
         "usage of some": books.usage(["user", "run"], START + 5 * MINUTE, START + 30 * MINUTE, team="research"),
         "of a user": books.requests(user="user-1", since=START + 8 * MINUTE, until=START + 29 * MINUTE),
         "of a run": books.requests(run="run-2", newest_first=False),
@@ -438,6 +448,11 @@ UNUSUAL: list[dict[str, Any]] = [
     {"usage": Usage(1, 2, 3)}, {"usage": Usage(1, input_audio=4)}, {"usage": Usage(1, 2, 0, 0, 5, 6)},
     {"usage": Usage(1, output_audio=7)}, {"overrun": 9}, {"charge": 3}, {"cost": 4}, {"answered_model": ""},
     {"latency_us": 0, "first_token_us": 0}, {"price_version": ""}, {"provider_request_id": "x"},
+    {"usage": Usage(1, other=(Measure("images", "1024x1024/hd", 2), Measure("input_image_tokens", "", 7)))},
+    {"usage": Usage(other=(Measure("output_image_tokens", "", 9), Measure("seconds", "", 61)))},
+    {"usage": Usage(other=(Measure("characters", "", 40), Measure("characters", "hd", 2), Measure("pages", "", 1)))},
+    {"charge": 771, "charge_rule": "markup 10 % + fee 0.000000001"}, {"charge": 0, "charge_rule": "free"},
+    {"charge_rule": "fee 0.001"},
 ]  # fmt: skip
 
 
@@ -452,10 +467,127 @@ def test_whatever_is_unusual_is_told(books: BooksUnderTest, changed: dict[str, A
     assert found is not None
     expected = {**usual, "id": request_id(1)}
     for name, value in changed.items():
-        expected |= {**value._asdict()} if name == "usage" else {name: value}
-    if "usage" in changed:
-        expected |= {"input_tokens": changed["usage"].input_tokens, "output_tokens": changed["usage"].output_tokens}
+        expected |= told_usage(value) if name == "usage" else {name: value}
     assert found == expected
+
+
+def told_usage(usage: Usage) -> dict[str, Any]:
+    """What a record tells of a usage."""
+    incoming = ("cache_write_1h_tokens", "input_image_tokens", "cached_input_audio_tokens", "cached_input_image_tokens")
+    return {
+        **{name: value for name, value in usage._asdict().items() if name != "other"},
+        "other_units": usage.other,
+        "input_other": usage.quantity(*incoming),
+        "output_other": usage.quantity("output_image_tokens"),
+        **{unit: usage.quantity(unit) for unit in ("images", "seconds", "characters")},
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+
+
+# -- rarer units, and charges that are not the cost --------------------------------------------------------------------
+
+
+def rare(books: BooksUnderTest) -> None:
+    """Calls of two teams that used something of everything, some of them after having been unknown."""
+    events: list[Event] = []
+    for n in range(12):
+        at = START + n * 4 * MINUTE
+        events.append(intended(n, at=at, who=attribution(team="blue" if n % 2 else "red", run=f"run-{n % 3}")))
+        if n % 4 == 3:
+            events += [Lost(request_id(n), at, 502, "upstream_truncated", 9)]
+        resolution = "provider_said" if n % 4 == 3 else ""
+        events.append(settled(n, at=at + MINUTE, usage=RARE_USAGES[(n // 2) % 4], resolution=resolution))
+    books.project(records(events))
+
+
+@pytest.mark.parametrize(
+    ("unit", "red", "blue"),
+    [
+        ("images", 6, 6),
+        ("seconds", 61, 61),
+        ("characters", 40, 40),
+        ("input_tokens", 36, 36),
+        ("output_tokens", 19, 19),
+        ("tokens", 55, 55),
+    ],
+)
+def test_balances_by_rarer_units(books: BooksUnderTest, unit: str, red: int, blue: int) -> None:
+    """Limits in images, seconds and characters have what was posted, and token limits count tokens of every kind."""
+    rare(books)
+    assert books.balances({}, ("team",), unit, 0) == [(("blue",), blue), (("red",), red)]
+    by_run = books.balances({"team": "red"}, ("run",), unit, 0)
+    assert sum(posted for _, posted in by_run) == red
+    # Not at the edge of a slot, so from the records and not from the roll-ups.
+    later = books.balances({}, (), unit, START + MINUTE)
+    assert later == [
+        (
+            (),
+            red
+            + blue
+            - (15 if unit == "tokens" else 10 if unit == "input_tokens" else 5 if unit == "output_tokens" else 0),
+        )
+    ]
+
+
+def test_usage_sums_rarer_units(books: BooksUnderTest) -> None:
+    """By teams from the roll-ups, by runs from the records: the sums are the same."""
+    rare(books)
+    for by in (["team"], ["run"], ["team", "run"]):
+        rows = books.usage(by, 0, 0)
+        names = ("requests", "images", "seconds", "characters", "input_tokens", "output_tokens")
+        assert tuple(sum(row[name] for row in rows) for name in names) == (12, 12, 122, 80, 72, 38)
+    assert books.totals()["rollup_requests"] == 12
+
+
+def test_a_charge_with_a_mark_up(books: BooksUnderTest) -> None:
+    """The payer is debited the charge, the provider credited the cost, the margin credited the difference."""
+    end = settled(1, charge=770)._replace(cost=700, charge_rule="markup 10 %")
+    books.project(records([intended(1), end]))
+    assert books.account_balances() == {
+        "payer:default:research:search:ada:key_1": 770,
+        "provider:openai": -700,
+        "margin": -70,
+    }
+    totals = books.totals()
+    assert (totals["posted"], totals["credited"], totals["sum"], totals["postings"]) == (770, 700, 0, 4)
+    assert (totals["request_cost"], totals["request_charge"], totals["rollup_charge"]) == (700, 770, 770)
+    assert books.balances({}, (), "usd", 0) == [((), 770)]
+    assert [(row["kind"], row["amount"]) for row in books.postings()] == [
+        ("charge", 700), ("charge", -700), ("margin", 70), ("margin", -70),
+    ]  # fmt: skip
+
+
+def test_a_free_call_that_cost_something(books: BooksUnderTest) -> None:
+    """Its payer is debited nothing, and the provider is credited all the same, by the margin."""
+    books.project(records([intended(1, held=0), settled(1, charge=0)._replace(cost=700, charge_rule="free")]))
+    assert books.account_balances() == {"margin": 700, "provider:openai": -700}
+    assert (books.totals()["posted"], books.totals()["credited"]) == (0, 700)
+    assert books.balances({}, (), "usd", 0) == [((), 0)]
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["cost"], record["charge"], record["charge_rule"]) == (700, 0, "free")
+
+
+def test_late_evidence_is_compared_with_the_cost(books: BooksUnderTest) -> None:
+    """Also in a later batch: what stands in the record as cost is what the provider has been credited."""
+    books.project(records([intended(1), settled(1, charge=770)._replace(cost=700, charge_rule="markup 10 %")]))
+    confirmed = settled(1, charge=0, resolution="late_evidence")._replace(cost=700)
+    books.project(records([confirmed, confirmed._replace(cost=950)], after=2))
+    assert books.account_balances()["operator"] == 250
+    assert (books.totals()["late"], books.totals()["credited"], books.totals()["posted"]) == (250, 950, 770)
+
+
+def test_what_the_operator_pays_has_no_margin(books: BooksUnderTest) -> None:
+    """It bears the cost; evidence that comes later is compared with that."""
+    lost = Lost(request_id(1), START, 0, "", 5)
+    paid = settled(1, charge=770, resolution="operator_pays")._replace(cost=700, charge_rule="markup 10 %")
+    books.project(records([intended(1), lost, paid]))
+    books.project(records([settled(1, charge=0, resolution="late_evidence")._replace(cost=705)], after=3))
+    assert {name: amount for name, amount in books.account_balances().items() if amount} == {
+        "operator": 705, "provider:openai": -705,
+    }  # fmt: skip
+    assert books.totals()["posted"] == 0
 
 
 def test_whatever_an_intent_says_is_told(books: BooksUnderTest) -> None:

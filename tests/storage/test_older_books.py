@@ -13,12 +13,18 @@ from sqlalchemy import create_engine
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
 from faregate.core.ledger.events import Attempt, Event, Lost, Started
+from faregate.core.usage import Measure, Usage
 from faregate.errors import Failed
 from faregate.ports import JournalRecord
 from faregate.storage.memory.books import MemoryBooks
 from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books, schema_version
 
+#: What a record did not have then.
+NEWER = (
+    *("input_tokens", "output_tokens", "other_units", "input_other", "output_other", "images", "seconds", "characters"),
+    "charge_rule",
+)
 SETS = 'organization, team, project, "user", end_user, "key", product, stage, model, deployment, provider, service'
 LEAVES = "input_text, input_cached, input_cache_write, input_audio, output_text, output_reasoning, output_audio"
 
@@ -45,8 +51,8 @@ def history() -> list[Event]:
     return events
 
 
-def older_books(path: Path, truth: MemoryBooks, revision: str) -> None:
-    """A file of an older schema that holds what ``truth`` holds."""
+def migrate(path: Path, revision: str) -> None:
+    """Bring a file to a schema."""
     config = Config()
     config.set_main_option("script_location", "faregate.storage:migrations")
     config.set_main_option("path_separator", "os")
@@ -55,9 +61,14 @@ def older_books(path: Path, truth: MemoryBooks, revision: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
+
+
+def older_books(path: Path, truth: MemoryBooks, revision: str) -> None:
+    """A file of an older schema that holds what ``truth`` holds."""
+    migrate(path, "0001")
     file = sqlite3.connect(path)
     for row in truth.requests(limit=1_000):
-        row = {name: value for name, value in row.items() if name not in ("input_tokens", "output_tokens")}
+        row = {name: value for name, value in row.items() if name not in NEWER}
         row["tags"] = json.dumps(row["tags"]) if row["tags"] else None
         attempts = [list(attempt.values()) for attempt in row["attempts"]]
         row["attempts"] = json.dumps(attempts) if attempts else None
@@ -85,6 +96,7 @@ def older_books(path: Path, truth: MemoryBooks, revision: str) -> None:
     file.execute("UPDATE meta SET position = ?, sequence = ?, epoch = ?", (position, sequence, epoch))
     file.commit()
     file.close()
+    migrate(path, revision)
 
 
 def put(file: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
@@ -111,12 +123,13 @@ def look(books: MemoryBooks | SqliteBooks) -> dict[str, Any]:
     }
 
 
-def test_first_schema(tmp_path: Path) -> None:
-    """Books of the first schema hold after the migration what they held before, and project on from there."""
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_every_older_schema(tmp_path: Path, revision: str) -> None:
+    """Books of an older schema hold after the migration what they held before, and project on from there."""
     path, truth = tmp_path / "books.sqlite3", MemoryBooks(HeldClock())
     truth.project(told(history()))
-    older_books(path, truth, "0001")
-    assert schema_version(path) == "0001"
+    older_books(path, truth, revision)
+    assert schema_version(path) == revision
     books = open_books(path, HeldClock())
     assert (tmp_path / f"books.sqlite3.before-{schema_version(path)}.tar").exists()
     assert look(books) == look(truth)
@@ -124,11 +137,31 @@ def test_first_schema(tmp_path: Path) -> None:
         settled(60, charge=5), settled(51, resolution="operator_pays"), settled(3, charge=9), intended(70),
         settled(52, charge=44, resolution="provider_said"), settled(70),
         settled(7, charge=1, resolution="late_evidence"),
+        # Of the same slot and set as records that were there before: their roll-up grows by units that it had not.
+        intended(80),
+        settled(80, usage=Usage(3, other=(Measure("images", "hd", 2), Measure("input_image_tokens", "", 9)))),
+        intended(81), settled(81, charge=90)._replace(cost=70, charge_rule="fee 0.00000002"),
     ]  # fmt: skip
     for engine in (books, truth):
         engine.project(told(later, after=len(history())))
     assert look(books) == look(truth)
+    assert books.balances({}, (), "images", 0) == [((), 2)]
     books.close()
+
+
+def test_rate_cards_of_older_books_are_standard_ones(tmp_path: Path) -> None:
+    """A card that was kept before there were service tiers belongs to none."""
+    path = tmp_path / "books.sqlite3"
+    migrate(path, "0002")
+    file = sqlite3.connect(path)
+    put(file, "rate_cards", {"version": "pv_1", "provider": "openai", "model": "gpt-4o", "tiers": "[[0,[]]]"})
+    file.commit()
+    file.close()
+    books = open_books(path, HeldClock())
+    card = books.rate_card("pv_1")
+    books.close()
+    assert card is not None
+    assert (card["tiers"], card["service_tier"], card["region"]) == ([[0, []]], "", "")
 
 
 def test_facts_keep_their_numbers(tmp_path: Path) -> None:

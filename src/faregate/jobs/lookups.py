@@ -16,8 +16,7 @@ import httpx2
 import msgspec
 
 from faregate.control import Provider, Unknown
-from faregate.core.usage import Contradiction
-from faregate.dialects.answers import loose_usage
+from faregate.dialects import DIALECTS
 from faregate.jobs.resolve_unknowns import NeverSeen, NotServed, NoWord, Served, Word
 
 log = logging.getLogger(__name__)
@@ -37,11 +36,15 @@ class _Told(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
+#: What the wire formats call the report of an answer.
+_USAGE_MEMBERS: Final = ("usage", "usageMetadata")
+
 _decode = msgspec.json.Decoder(_Told).decode
+_encode = msgspec.json.Encoder().encode
 
 
-def word_of(status: int, body: bytes, *, outputs: bool) -> Word:
-    """What an answer to a lookup says; ``outputs`` says that the operation has output tokens."""
+def word_of(status: int, body: bytes, operation: str) -> Word:
+    """What an answer to a lookup says; the usage in it has the shape of the operation's own answers."""
     if status == 404:
         return NeverSeen()
     if status != 200:
@@ -52,10 +55,14 @@ def word_of(status: int, body: bytes, *, outputs: bool) -> Word:
         return NoWord()
     if not told.served:
         return NotServed(told.ended)
-    usage = loose_usage(told.usage, outputs) if told.usage is not None else None
-    if usage is None or isinstance(usage, Contradiction):
+    dialect = DIALECTS.get(operation)
+    if dialect is None or told.usage is None:
         return NoWord()
-    return Served(usage, told.complete, told.ended or told.complete)
+    # Whichever of the names an answer has for it: a dialect looks for its own.
+    report = dialect.usage_of(_encode(dict.fromkeys(_USAGE_MEMBERS, told.usage)))
+    if report.usage is None or report.invalid:
+        return NoWord()
+    return Served(report.usage, told.complete, told.ended or told.complete)
 
 
 class ProviderLookups:
@@ -86,7 +93,7 @@ class ProviderLookups:
                         return NoWord()
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError):
             return NoWord()
-        return word_of(answer.status_code, bytes(body), outputs=unknown.who.service != "embeddings")
+        return word_of(answer.status_code, bytes(body), unknown.who.service)
 
     def _client(self, provider: Provider) -> httpx2.AsyncClient | None:
         """The client of ``provider``; ``None`` where none can be made now, which says nothing of other providers."""

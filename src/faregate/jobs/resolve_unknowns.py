@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from faregate.control import Resolve, Unknown
 from faregate.core.pricing.card import RateCard
+from faregate.core.pricing.charging import COST_MAX, charge, cost_within, rule_of
 from faregate.core.pricing.cost import Tariff
 from faregate.core.usage import NO_USAGE, Usage
 from faregate.errors import FaregateError
@@ -70,8 +71,9 @@ def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, no
     over = age > rules.max_request_nanos + rules.grace_nanos
     if isinstance(word, Served) and card is not None and (word.final or over):
         cost = Tariff(card).cost(word.usage)
+        due = charge(rule_of(unknown.charge_rule), cost, used=word.usage != NO_USAGE)
         status = "ok" if word.complete else "cut"
-        return Resolve(unknown.id, status, "provider_said", tuple(word.usage), "provider", cost, cost)
+        return Resolve(unknown.id, status, "provider_said", word.usage, "provider", cost, due)
     if isinstance(word, NeverSeen) and over:
         return _free(unknown)
     if isinstance(word, NotServed) and (word.final or over):
@@ -82,19 +84,25 @@ def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, no
 
 
 def _free(unknown: Unknown) -> Resolve:
-    return Resolve(unknown.id, "failed", "not_served", tuple(NO_USAGE), "none", 0, 0)
+    return Resolve(unknown.id, "failed", "not_served", NO_USAGE, "none", 0, 0)
 
 
 def _by_policy(unknown: Unknown, card: RateCard | None, policy: str) -> Resolve:
-    """The end by policy; without its rate card a call is taken to have cost what it held."""
-    held = unknown.held
+    """The end by policy: never charged above its hold; without its rate card it is taken to have cost what it held."""
+    held, rule = unknown.held, rule_of(unknown.charge_rule)
+    # The most it can have cost, as far as the hold tells: what is free to its payer holds no money.
+    most = cost_within(rule, held.usd)
+    held_cost = most if 0 <= most < COST_MAX else 0
     if policy == "charge_max":
         usage = Usage(input_text=held.input_tokens, output_text=held.output_tokens)
-        return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", held.usd, held.usd)
+        if card is not None and most == COST_MAX:
+            held_cost = Tariff(card).bound(held.input_tokens, held.output_tokens)
+        return Resolve(unknown.id, "cut", policy, usage, "estimate", held_cost, held.usd)
     usage = Usage(input_text=unknown.input_tokens_bound, output_text=unknown.output_tokens_seen)
-    cost = held.usd if card is None else min(Tariff(card).cost(usage), held.usd)
+    cost = held_cost if card is None else min(Tariff(card).cost(usage), max(most, 0))
+    due = min(charge(rule, cost, used=usage != NO_USAGE), held.usd)
     # With ``operator_pays`` the books debit the operator and nobody's limit counts it (core.ledger.postings).
-    return Resolve(unknown.id, "cut", policy, tuple(usage), "estimate", cost, cost)
+    return Resolve(unknown.id, "cut", policy, usage, "estimate", cost, due)
 
 
 class UnknownResolver:

@@ -53,6 +53,10 @@ class VerifiedBooks(Protocol):
         """Account → the sum of its postings."""
         ...
 
+    def adjusted_accounts(self) -> dict[str, int]:
+        """Account → the sum of its postings that correct, which the journal knows nothing of."""
+        ...
+
     def removed_segments(self) -> list[Row]:
         """Digests of the journal segments that were removed, oldest first."""
         ...
@@ -81,7 +85,9 @@ def verify(reader: JournalReader, books: VerifiedBooks) -> tuple[Check, ...]:
     if first == 0:
         checks.append(_totals_check(walk.oracle, totals))
     if books.projected() == position:
-        checks += _balances(books.account_balances(), totals, walk.oracle if first == 0 else None)
+        balances, corrected = books.account_balances(), books.adjusted_accounts()
+        journalled = {account: amount - corrected.get(account, 0) for account, amount in balances.items()}
+        checks += _balances(journalled, totals, walk.oracle if first == 0 else None)
     return tuple(checks)
 
 
@@ -178,10 +184,12 @@ def _record(event: Settled) -> dict[str, Any]:
         "status": event.status,
         "code": event.code,
         "http_status": event.http_status,
-        **event.usage._asdict(),
+        **{name: value for name, value in event.usage._asdict().items() if name != "other"},
+        "other_units": event.usage.other,
         "usage_source": event.usage_source,
         "cost": event.cost,
         "charge": payer_charge(event),
+        "charge_rule": event.charge_rule,
         "price_version": event.price_version,
         "resolution": event.resolution,
         "overrun": event.overrun,
@@ -193,6 +201,8 @@ def _sums(totals: Row) -> Check:
     found = {
         "postings do not add up to 0": totals["sum"] != 0,
         "payers were debited another sum than their records hold": totals["posted"] != totals["request_charge"],
+        "providers were credited another sum than records and late evidence hold": totals["credited"]
+        != totals["request_cost"] + totals["late"],
         "roll-ups hold another charge than the records": totals["rollup_charge"] != totals["request_charge"],
         "roll-ups hold another cost than the records": totals["rollup_cost"] != totals["request_cost"],
         "roll-ups count other requests than the records": totals["rollup_requests"] != totals["requests"],
@@ -219,13 +229,14 @@ def _totals_check(oracle: Oracle, totals: Row) -> Check:
     truth = oracle.totals()
     pairs = {
         "requests": truth.requests,
-        "postings": truth.postings,
+        # Corrections are no fold of the journal; the trail of changes proves them.
+        "postings": truth.postings + totals["adjusting"],
         "held": truth.held,
         "unknown": truth.unknown,
         "open": truth.open,
         "request_cost": truth.request_cost,
         "rollup_cost": truth.rollup_cost,
-        "credited": truth.posted,
+        "credited": truth.credited,
         "sum": truth.sum,
     }
     wrong = [

@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from faregate.core.amounts import Amounts
+from faregate.core.amounts import Amounts, counted
 from faregate.core.attribution import Attribution
+from faregate.core.ledger.accounts import MARGIN
 from faregate.core.ledger.events import Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import Action, State, Step, happening_of, step_of
-from faregate.core.usage import NO_USAGE
+from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Usage
 from faregate.ports import JournalRecord, Row
 from faregate.storage.schema import SLOT_NANOS
 
@@ -76,11 +77,13 @@ class Numbers(Protocol):
 class Group:
     """The calls of one slot and one set of dimensions: what each adds, and the numbers of their records."""
 
-    __slots__ = ("first", "last", "rows")
+    __slots__ = ("first", "last", "rare", "rows")
 
     def __init__(self) -> None:
-        #: Adding them up once at the end is cheaper than adding each.
+        #: The leaves, cost and charge of each. Adding them up once at the end is cheaper than adding each.
         self.rows: list[tuple[int, ...]] = []
+        #: The sums of the rarer units of those that have some.
+        self.rare: list[tuple[int, ...]] = []
         #: 0 where none of the records is new.
         self.first = 0
         self.last = 0
@@ -97,8 +100,9 @@ class Batch:
         self.number = number
         #: Values in the order of the columns of ``requests``.
         self.requests: list[tuple[Any, ...]] = []
-        #: The same for ordinary calls, which need only ``ORDINARY``.
+        #: The same for ordinary calls, which need only ``ORDINARY``, and for those that only a charge rule tells apart.
         self.ordinary: list[tuple[Any, ...]] = []
+        self.charged: list[tuple[Any, ...]] = []
         #: As ``requests``, but for records that exist already, as unknown ones; their number is 0.
         self.replaced: list[tuple[Any, ...]] = []
         #: ``(request id, purpose, debited account, credited account, amount, at)``.
@@ -134,8 +138,8 @@ class Ended(NamedTuple):
 
     state: State
     provider: str = ""
-    #: What was posted to the provider for it.
-    charged: int = 0
+    #: What the provider was credited for it.
+    credited: int = 0
 
 
 class RepeatedId(Exception):
@@ -211,6 +215,7 @@ ORDINARY: Final = (
     *("price_version", "latency_us", "first_token_us", "attempt_us", "answered_model", "provider_request_id"),
     *("dimensions", "created_at", "held", "stream", "clamped_to"),
 )
+CHARGED: Final = (*ORDINARY, "charge_rule")
 ORDINARILY: Final[dict[str, str | int]] = {"status": "ok", "http_status": 200, "usage_source": "provider"}
 
 
@@ -219,10 +224,10 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
     # Unpacked and put together again name by name: slices and fields by name cost three times as much.
     (
         id, at, status, http_status, code, usage, source, cost, charge, price, latency, first, tried, model, asked,
-        overrun, _,
+        overrun, _, charge_rule,
     ) = event  # fmt: skip
-    text, cached, written, audio, out, reasoning, out_audio = usage
-    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to = intent
+    text, cached, written, audio, out, reasoning, out_audio, other = usage
+    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _ = intent
     dimensions = stamp.dimensions
     batch.number = number = batch.number + 1
     if (
@@ -230,16 +235,20 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         and source == "provider"
         and not code
         and stamp.bare
-        and not (written or audio or out_audio or overrun or idempotency_key)
+        and not (written or audio or out_audio or overrun or idempotency_key or other)
         and http_status == 200
         and len(tried) == 1
         and tried[0][:3] == (stamp.deployment, 200, "")
         and tried[0][3]
     ):
-        batch.ordinary.append((
+        row = (
             number, id, at, text, cached, out, reasoning, cost, charge, price, latency, first, tried[0][3], model,
             asked, dimensions, admitted_at, held[0], 1 if stream else 0, clamped_to,
-        ))  # fmt: skip
+        )  # fmt: skip
+        if charge_rule:
+            batch.charged.append((*row, charge_rule))
+        else:
+            batch.ordinary.append(row)
     else:
         batch.requests.append(_settled_row(number, stamp, intent, event))
     batch.outbox.append(("settled", id))
@@ -250,12 +259,29 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         group.first = number
     group.last = number
     group.rows.append((text, cached, written, audio, out, reasoning, out_audio, cost, charge))
-    if charge:
+    if other:
+        group.rare.append(_rare(usage))
+    if charge or cost:
         if not stamp.debit:
             before.numbers.open_accounts(stamp, intent.who)
-        batch.transfers.append((id, "charge", stamp.debit, stamp.credit, charge, at))
+        if charge == cost:
+            batch.transfers.append((id, "charge", stamp.debit, stamp.credit, charge, at))
+        else:
+            _charge_another(batch, stamp, event, before.numbers)
     if before.ended is not None:
-        before.ended[id] = Ended(State.SETTLED, intent.who.provider, charge)
+        before.ended[id] = Ended(State.SETTLED, intent.who.provider, cost)
+
+
+def _charge_another(batch: Batch, stamp: Stamp, event: Settled, numbers: Numbers) -> None:
+    """Transfers of a charge that is not the cost: what ``end_transactions`` posts, by numbers that are known."""
+    margin, more = numbers.account(MARGIN), event.charge - event.cost
+    common = event.charge if more < 0 else event.cost
+    if common:
+        batch.transfers.append((event.id, "charge", stamp.debit, stamp.credit, common, event.at))
+    if more > 0:
+        batch.transfers.append((event.id, "margin", stamp.debit, margin, more, event.at))
+    else:
+        batch.transfers.append((event.id, "margin", margin, stamp.credit, -more, event.at))
 
 
 def _place(batch: Batch, dimensions: int, admitted_at: int) -> int:
@@ -287,9 +313,11 @@ def _settle(batch: Batch, reservation: Reservation | None, event: Settled, befor
     batch.outbox.append(("resolved" if step.action is Action.RESOLVE else "settled", event.id))
     _post(batch, transactions(step, event.id, intent.who, intent.held.usd, 0, event), event.at, numbers)
     group = batch.group(stamp.dimensions, intent.admitted_at)
-    group.rows.append((*event.usage, event.cost, payer_charge(event)))
+    group.rows.append((*_leaves(event.usage), event.cost, payer_charge(event)))
+    if event.usage.other:
+        group.rare.append(_rare(event.usage))
     if before.ended is not None:
-        before.ended[event.id] = Ended(State.SETTLED, intent.who.provider, event.charge)
+        before.ended[event.id] = Ended(State.SETTLED, intent.who.provider, event.cost)
 
 
 def _settle_again(batch: Batch, event: Settled, before: Before) -> None:
@@ -298,11 +326,11 @@ def _settle_again(batch: Batch, event: Settled, before: Before) -> None:
         raise RepeatedId(event.id)
     earlier = before.ended.get(event.id, Ended(State.ABSENT))
     step = _step(earlier.state, event)
-    if not step.changes or (step.action is Action.CHARGE_OPERATOR and event.charge == earlier.charged):
+    if not step.changes or (step.action is Action.CHARGE_OPERATOR and event.cost == earlier.credited):
         return
     before.ended[event.id] = earlier._replace(state=step.state)
     who = Attribution(provider=earlier.provider)
-    _post(batch, transactions(step, event.id, who, 0, earlier.charged, event), event.at, before.numbers)
+    _post(batch, transactions(step, event.id, who, 0, earlier.credited, event), event.at, before.numbers)
     batch.outbox.append(("late", event.id))
 
 
@@ -380,7 +408,7 @@ def _settled_row(number: int, stamp: Stamp, intent: Intended, event: Settled, li
     return (
         number,
         *event[:5],
-        *event.usage,
+        *_leaves(event.usage),
         event.usage_source,
         event.cost,
         payer_charge(event),
@@ -398,7 +426,25 @@ def _settled_row(number: int, stamp: Stamp, intent: Intended, event: Settled, li
         intent.idempotency_key,
         intent.clamped_to,
         limit,
+        _json(event.usage.other).decode() if event.usage.other else "",
+        *(_rare(event.usage) if event.usage.other else _NO_RARE),
+        event.charge_rule,
     )
+
+
+def _leaves(usage: Usage) -> tuple[int, ...]:
+    """The leaves that have a column of their own, in the order of ``LEAVES``."""
+    text, cached, written, audio, out, reasoning, out_audio, _ = usage
+    return text, cached, written, audio, out, reasoning, out_audio
+
+
+def _rare(usage: Usage) -> tuple[int, ...]:
+    """The sums of the rarer units, in the order of ``RARE``."""
+    incoming, outgoing = usage.quantity(*OTHER_INPUT_UNITS), usage.quantity(*OTHER_OUTPUT_UNITS)
+    return (incoming, outgoing, *counted(usage.other))
+
+
+_NO_RARE: Final = _rare(NO_USAGE)
 
 
 def _unknown_row(number: int, stamp: Stamp, intent: Intended, event: Lost) -> tuple[Any, ...]:

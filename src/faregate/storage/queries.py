@@ -30,6 +30,7 @@ from faregate.core.attribution import TAG_PREFIX
 from faregate.errors import UsageError
 from faregate.storage.schema import (
     LEAVES,
+    RARE,
     REQUEST_DIMENSIONS,
     SET_DIMENSIONS,
     SLOT_NANOS,
@@ -48,16 +49,19 @@ BUCKETS: Final = {"quarter_hour": SLOT_NANOS, "hour": 4 * SLOT_NANOS, "day": 96 
 #: Request records that one call may list.
 LISTING_MAX: Final = 10_000
 
-_INPUT: Final = tuple(leaf for leaf in LEAVES if leaf.startswith("input"))
-_OUTPUT: Final = tuple(leaf for leaf in LEAVES if leaf.startswith("output"))
+_INPUT: Final = tuple(name for name in (*LEAVES, *RARE) if name.startswith("input"))
+_OUTPUT: Final = tuple(name for name in (*LEAVES, *RARE) if name.startswith("output"))
 
 #: Unit of a limit → the summed columns whose sum it counts. A unit that is not here has nothing posted.
 UNIT_SUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "usd": ("charge",),
-    "tokens": LEAVES,
+    "tokens": (*_INPUT, *_OUTPUT),
     "input_tokens": _INPUT,
     "output_tokens": _OUTPUT,
     "requests": ("requests",),
+    "images": ("images",),
+    "seconds": ("seconds",),
+    "characters": ("characters",),
 }
 
 #: Looks up one tag of a request record; how depends on the engine.

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import Table
 
 from faregate.core.ledger.events import Attempt
+from faregate.core.usage import Measure
 from faregate.errors import UsageError
 from faregate.ports import Row
 from faregate.storage.schema import RESOURCES
@@ -12,9 +14,11 @@ from faregate.storage.schema import RESOURCES
 #: How an unknown exchange went for its caller was told when it was lost; its resolution says what it used and cost.
 TOLD_WHEN_LOST = ("http_status", "code", "latency_us", "first_token_us", "attempts")
 
+_measures = msgspec.json.Decoder(tuple[Measure, ...]).decode
+
 
 def request_row(row: Row) -> Row:
-    """A request record with its tags and attempts as plain values."""
+    """A request record with its tags, attempts and other units as plain values."""
     row["tags"] = row["tags"] or {}
     only_us = row.pop("attempt_us")
     if only_us:
@@ -22,6 +26,7 @@ def request_row(row: Row) -> Row:
     else:
         attempts = row["attempts"] or []
     row["attempts"] = [dict(zip(Attempt._fields, attempt, strict=False)) for attempt in attempts]
+    row["other_units"] = _measures(row["other_units"]) if row["other_units"] else ()
     return row
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0004"
 
 #: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
 SLOT_NANOS: Final = 900 * 1_000_000_000
@@ -49,7 +49,7 @@ SET_DIMENSIONS: Final = (
 #: The dimensions of a request record, in the order of ``Attribution``.
 REQUEST_DIMENSIONS: Final = DIMENSIONS
 
-#: Leaves of usage, in the order of ``core.usage.Usage``.
+#: Leaves of usage, in the order of ``core.usage.Usage`` as far as these are fields of it.
 LEAVES: Final = (
     "input_text",
     "input_cached",
@@ -60,8 +60,12 @@ LEAVES: Final = (
     "output_audio",
 )
 
+#: Sums of the rarer units: tokens of rarer kinds by direction, so that totals are true, and what limits may count.
+#: What was used in every unit is in ``other_units`` of the record alone.
+RARE: Final = ("input_other", "output_other", "images", "seconds", "characters")
+
 #: What usage sums up, for every group.
-SUMS: Final = ("requests", *LEAVES, "cost", "charge")
+SUMS: Final = ("requests", *LEAVES, "cost", "charge", *RARE)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -176,6 +180,26 @@ prices = _resource(
     _text("source"),
 )
 
+capacities = _resource(
+    "capacities",
+    _text("provider"),
+    #: Names of the deployments that it serves.
+    _json("deployments"),
+    #: Nano-dollars of a calendar month.
+    _number("commitment"),
+    #: Units that were bought, and the tokens that all of them serve in a second; 0 where that was not said.
+    _number("units"),
+    _number("tokens_per_second"),
+    Column("timezone", Text, nullable=False, server_default="UTC"),
+    Column("split", Text, nullable=False, server_default="tokens"),
+    Column("idle", Text, nullable=False, server_default="show"),
+    _text("source"),
+    unique=("name",),
+)
+
+#: What a price list said when it was last looked at, so that the next look can tell what changed.
+price_lists = _resource("price_lists", _text("edition"), _json("content"), unique=("name",))
+
 rate_cards = Table(
     "rate_cards",
     metadata,
@@ -186,6 +210,8 @@ rate_cards = Table(
     _number("effective_from"),
     _number("effective_to"),
     _text("source"),
+    _text("service_tier"),
+    _text("region"),
 )
 
 changes = Table(
@@ -206,8 +232,8 @@ dimension_sets = Table(
     UniqueConstraint(*SET_DIMENSIONS),
 )
 
-_INPUT = "input_text + input_cached + input_cache_write + input_audio"
-_OUTPUT = "output_text + output_reasoning + output_audio"
+_INPUT = "input_text + input_cached + input_cache_write + input_audio + input_other"
+_OUTPUT = "output_text + output_reasoning + output_audio + output_other"
 
 # One row for every call, so what it costs to write decides what projection costs: numbers are nearly free, text is not,
 # and an index is dearer than ten columns. What all calls of a caller share is in their set of dimensions, and records
@@ -224,8 +250,9 @@ requests = Table(
     _text("code"),
     *(_number(name) for name in LEAVES),
     _text("usage_source"),
+    #: What the provider is owed.
     _number("cost"),
-    #: What the payer bears; the rest of the cost is the operator's.
+    #: What the payer bears, by ``charge_rule``; nothing where the operator pays.
     _number("charge"),
     _text("price_version"),
     _number("latency_us"),
@@ -250,6 +277,11 @@ requests = Table(
     _text("idempotency_key"),
     _number("clamped_to"),
     _text("limit_id"),
+    #: JSON of what was used beside the leaves, as ``[unit, variant, quantity]``; empty for nearly every call.
+    _text("other_units"),
+    *(_number(name) for name in RARE),
+    #: How the charge follows from the cost; empty where it is the cost.
+    _text("charge_rule"),
     Column("input_tokens", BigInteger, Computed(_INPUT, persisted=False)),
     Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )
@@ -269,7 +301,7 @@ transfers = Table(
     metadata,
     Column("sequence", _Sequence, primary_key=True, autoincrement=True),
     _text("request_id"),
-    #: ``charge``, ``suspense``, ``resolve`` or ``late``.
+    #: ``charge``, ``margin``, ``suspense``, ``resolve``, ``late``, or ``adjustment``, whose id is its run's.
     _text("kind"),
     Column("debit", _Sequence, nullable=False),
     Column("credit", _Sequence, nullable=False),
@@ -326,6 +358,41 @@ outbox = Table(
     _number("sent_at"),
 )
 
+#: Runs that corrected what was booked. They are no fold of the journal: the trail of changes is what proves them.
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    #: ``reprice``, or ``true_up`` of provisional prices.
+    _text("kind"),
+    _text("reason"),
+    #: Digest of what was asked, so that the same id is not used for something else.
+    _text("question"),
+    _number("since"),
+    _number("until"),
+    _number("at"),
+    #: Records that were corrected, and by how many nano-dollars in all.
+    _number("requests"),
+    _number("cost"),
+    _number("charge"),
+    #: Digest of all lines in the order of their request ids.
+    _text("digest"),
+    _json("details"),
+)
+
+#: By how many nano-dollars a run corrected a record, and the price version that it went by.
+adjustment_lines = Table(
+    "adjustment_lines",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("run", Text, primary_key=True),
+    _number("cost"),
+    _number("charge"),
+    _text("price_version"),
+    sqlite_with_rowid=False,
+)
+Index("adjustment_lines_by_run", adjustment_lines.c.run)
+
 segments = Table(
     "segments",
     metadata,
@@ -359,4 +426,6 @@ RESOURCES: Final = {
     "key": keys,
     "limit": limits,
     "price": prices,
+    "price_list": price_lists,
+    "capacity": capacities,
 }

@@ -10,11 +10,12 @@ from typing import Any
 
 from faregate.core.amounts import NOTHING
 from faregate.core.attribution import TAG_PREFIX
+from faregate.core.ledger.accounts import OPERATOR
 from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Refused, Settled, Started
 from faregate.core.ledger.oracle import Exchange, Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
-from faregate.core.usage import NO_USAGE
+from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
 from faregate.ports import Clock, JournalRecord, Row
 from faregate.storage.fold import Reservation, reservation_row
@@ -39,6 +40,8 @@ class MemoryBooks:
         self._changes: list[tuple[int, str, str]] = []
         self._rate_cards: dict[str, Row] = {}
         self._segments: dict[int, Row] = {}
+        self._adjustments: dict[str, Row] = {}
+        self._lines: list[Row] = []
 
     # -- projection ---------------------------------------------------------------------------------------------------
     def projected(self) -> int:
@@ -111,6 +114,18 @@ class MemoryBooks:
                     raise Conflict("it exists already: " + ", ".join(f"{table.name}.{name}" for name in names))
         self._rows[kind][full["id"]] = full
         return self._changed(kind, full["id"])
+
+    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+        """Insert or replace rows of a kind, all of them or none."""
+        table_of(kind)
+        before, changed = dict(self._rows[kind]), len(self._changes)
+        try:
+            for row in rows:
+                self.put(kind, row)
+        except Exception:  # Whatever is wrong with one of them, the others are taken back.
+            self._rows[kind] = before
+            del self._changes[changed:]
+            raise
 
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
@@ -202,7 +217,7 @@ class MemoryBooks:
         return dict(row) if row else None
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
-        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
         for name in (*by, *filters):
             if name not in BUCKETS:
                 _value({**dict.fromkeys(REQUEST_DIMENSIONS, ""), "tags": {}}, name)
@@ -222,7 +237,67 @@ class MemoryBooks:
     def keep_rate_cards(self, rows: Iterable[Row]) -> None:
         """Remember rate cards by version; known versions are left as they are."""
         for row in rows:
-            self._rate_cards.setdefault(row["version"], dict(row))
+            self._rate_cards.setdefault(row["version"], {"service_tier": "", "region": "", **row})
+
+    def rate_card_versions(self, containing: str) -> list[str]:
+        """Versions of kept rate cards whose name contains a text."""
+        return sorted(version for version in self._rate_cards if containing in version)
+
+    # -- corrections --------------------------------------------------------------------------------------------------
+    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+        """Book a correcting run; false where one of its id is booked already."""
+        if run["id"] in self._adjustments:
+            return False
+        self._adjustments[run["id"]] = dict(run)
+        self._lines += [dict(line) for line in lines]
+        for debited, credited, amount in moved:
+            for account, part in ((debited, amount), (credited, -amount)):
+                row = {"request_id": run["id"], "kind": "adjustment", "account": account, "amount": part}
+                self._postings.append({"sequence": len(self._postings) + 1, **row, "at": run["at"]})
+        return True
+
+    def adjustment(self, id: str) -> Row | None:
+        """One correcting run."""
+        found = self._adjustments.get(id)
+        return dict(found) if found else None
+
+    def adjustments(self, *, after: str = "", limit: int = 100) -> list[Row]:
+        """Correcting runs, newest first by their ids."""
+        ids = [id for id in sorted(self._adjustments, reverse=True) if not after or id < after]
+        return [dict(self._adjustments[id]) for id in ids[:limit]]
+
+    def adjustment_lines(self, run: str, *, after: str = "", limit: int = 10_000) -> list[Row]:
+        """By how much a run corrected each record, in the order of their ids."""
+        lines = [dict(line) for line in self._lines if line["run"] == run and line["request_id"] > after]
+        return sorted(lines, key=lambda line: str(line["request_id"]))[:limit]
+
+    def corrections(self, ids: Sequence[str]) -> list[Row]:
+        """What runs corrected of some records, oldest first, each with the run's ``reason``, ``kind`` and ``at``."""
+        found = []
+        for line in self._lines:
+            if line["request_id"] in ids:
+                run = self._adjustments[line["run"]]
+                found.append({**line, **{name: run[name] for name in ("reason", "kind", "at")}})
+        return sorted(found, key=lambda line: (line["at"], line["run"]))
+
+    def adjusted_accounts(self) -> dict[str, int]:
+        """Account → the sum of its postings that correct; they are part of ``account_balances``."""
+        sums: dict[str, int] = defaultdict(int)
+        for row in self._postings:
+            if row["kind"] == "adjustment":
+                sums[row["account"]] += row["amount"]
+        return dict(sums)
+
+    def adjusted_runs(self) -> dict[str, tuple[int, int]]:
+        """Run → what its transfers debited payers, and what they credited providers."""
+        sums: dict[str, tuple[int, int]] = {}
+        for row in self._postings:
+            if row["kind"] == "adjustment":
+                debited, credited = sums.get(row["request_id"], (0, 0))
+                debited += row["amount"] if row["account"].startswith("payer:") else 0
+                credited -= row["amount"] if row["account"].startswith("provider:") else 0
+                sums[row["request_id"]] = debited, credited
+        return sums
 
     # -- proof and care -----------------------------------------------------------------------------------------------
     def totals(self) -> Row:
@@ -236,8 +311,16 @@ class MemoryBooks:
             "request_charge": sum(row["charge"] for row in counted),
             "postings": len(self._postings),
             "sum": sum(row["amount"] for row in self._postings),
-            "posted": sum(row["amount"] for row in self._postings if row["account"].startswith("payer:")),
-            "credited": truth.posted,
+            "posted": sum(
+                row["amount"]
+                for row in self._postings
+                if row["account"].startswith("payer:") and row["kind"] != "adjustment"
+            ),
+            "adjusting": sum(row["kind"] == "adjustment" for row in self._postings),
+            "credited": truth.credited,
+            "late": sum(
+                row["amount"] for row in self._postings if row["kind"] == "late" and row["account"] == OPERATOR
+            ),
             "open": truth.open,
             "held": truth.held,
             "unknown": truth.unknown,
@@ -254,7 +337,10 @@ class MemoryBooks:
 
     def account_balances(self) -> dict[str, int]:
         """Account → the sum of its postings, in nano-dollars."""
-        return dict(self._oracle.balances)
+        balances = dict(self._oracle.balances)
+        for account, amount in self.adjusted_accounts().items():
+            balances[account] = balances.get(account, 0) + amount
+        return balances
 
     def postings(self, after: int = 0, limit: int = 10_000) -> Iterator[Row]:
         """Ledger postings in order."""
@@ -329,12 +415,17 @@ def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
         "http_status": event.http_status,
         "code": event.code,
         "stream": int(intent.stream),
-        **dict(zip(LEAVES, event.usage, strict=True)),
+        **{name: getattr(event.usage, name) for name in LEAVES},
+        "other_units": event.usage.other,
+        "input_other": event.usage.quantity(*OTHER_INPUT_UNITS),
+        "output_other": event.usage.quantity(*OTHER_OUTPUT_UNITS),
+        **{unit: event.usage.quantity(unit) for unit in ("images", "seconds", "characters")},
         "input_tokens": event.usage.input_tokens,
         "output_tokens": event.usage.output_tokens,
         "usage_source": event.usage_source,
         "cost": event.cost,
         "charge": payer_charge(event),
+        "charge_rule": event.charge_rule,
         "price_version": event.price_version,
         "answered_model": event.answered_model,
         "provider_request_id": event.provider_request_id,

@@ -11,7 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Executable, Select, case, func, insert, literal, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    case,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
 
 from faregate.errors import Unavailable
 from faregate.ports import Clock, JournalRecord, Row
@@ -29,7 +41,7 @@ from faregate.storage.schema import (
     segments,
     transfers,
 )
-from faregate.storage.sqlite import backup, connect, resources
+from faregate.storage.sqlite import adjust, backup, connect, resources
 from faregate.storage.sqlite.project import Projection, stored_reservations
 
 #: How long a writer waits for its turn.
@@ -115,6 +127,13 @@ class SqliteBooks:
         with self._writing() as connection:
             return resources.put(connection, kind, row, self._clock.wall_nanos())
 
+    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+        """Insert or replace rows of a kind, all of them or none."""
+        with self._writing() as connection:
+            now = self._clock.wall_nanos()
+            for row in rows:
+                resources.put(connection, kind, row, now)
+
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
         with self._reading() as connection:
@@ -171,7 +190,7 @@ class SqliteBooks:
         return request_row(found[0]) if found else None
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
-        """Sums over settled requests grouped by dimensions: requests, tokens by leaf, cost, charge."""
+        """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
         statement, names = queries.usage(by, since, until, filters, _tag_of)
         with self._reading() as connection:
             found = connection.execute(statement).all()
@@ -190,18 +209,61 @@ class SqliteBooks:
             if fresh:
                 connection.execute(insert(rate_cards), list(fresh.values()))
 
+    def rate_card_versions(self, containing: str) -> list[str]:
+        """Versions of kept rate cards whose name contains a text."""
+        with self._reading() as connection:
+            return list(connection.execute(adjust.versions(containing)).scalars())
+
+    # -- corrections --------------------------------------------------------------------------------------------------
+    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+        """Book a correcting run in one transaction; false where one of its id is booked already.
+
+        ``lines`` say by how much each record is corrected, ``moved`` are ``(debited, credited, amount)``.
+        """
+        with self._writing() as connection:
+            return adjust.book(connection, run, lines, moved)
+
+    def adjustment(self, id: str) -> Row | None:
+        """One correcting run."""
+        found = self._rows(adjust.run(id))
+        return found[0] if found else None
+
+    def adjustments(self, *, after: str = "", limit: int = 100) -> list[Row]:
+        """Correcting runs, newest first by their ids."""
+        return self._rows(adjust.runs(after, limit))
+
+    def adjustment_lines(self, run: str, *, after: str = "", limit: int = 10_000) -> list[Row]:
+        """By how much a run corrected each record, in the order of their ids."""
+        return self._rows(adjust.lines_of(run, after, limit))
+
+    def corrections(self, ids: Sequence[str]) -> list[Row]:
+        """What runs corrected of some records, oldest first, each with the run's ``reason``, ``kind`` and ``at``."""
+        return self._rows(adjust.lines_about(ids)) if ids else []
+
+    def adjusted_accounts(self) -> dict[str, int]:
+        """Account → the sum of its postings that correct; they are part of ``account_balances``."""
+        with self._reading() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(adjust.moved_by_account())}
+
+    def adjusted_runs(self) -> dict[str, tuple[int, int]]:
+        """Run → what its transfers debited payers, and what they credited providers."""
+        with self._reading() as connection:
+            return {row[0]: (int(row[1]), int(row[2])) for row in connection.execute(adjust.moved_by_run())}
+
     # -- proof and care -----------------------------------------------------------------------------------------------
     def totals(self) -> Row:
         """``requests postings held unknown sum open rollup_cost request_cost posted`` over everything.
 
-        ``posted`` is what payers were debited, ``credited`` what providers were, some of it borne by the operator.
+        ``posted`` is what payers were debited, ``credited`` what providers were, ``late`` what of this was late.
         """
         counted = requests.c.status.not_in(queries.UNCOUNTED)
         held = func.coalesce(func.sum(reservations.c.held), 0)
         unknown = func.coalesce(func.sum(case((reservations.c.state == UNKNOWN, reservations.c.held), else_=0)), 0)
-        debited = case((transfers.c.debit.in_(_accounts_of("payer")), transfers.c.amount), else_=0)
+        # Corrections stand beside what the records hold.
+        ordinary = transfers.c.kind != literal_column("'adjustment'")
+        debited = case((transfers.c.debit.in_(_accounts_of("payer")) & ordinary, transfers.c.amount), else_=0)
         # What providers were credited is what was charged, whoever bears it.
-        credited = case((transfers.c.credit.in_(_accounts_of("provider")), transfers.c.amount), else_=0)
+        credited = case((transfers.c.credit.in_(_accounts_of("provider")) & ordinary, transfers.c.amount), else_=0)
         statements: dict[tuple[str, ...], Executable] = {
             ("records",): select(func.count()).select_from(requests),
             ("requests", "request_cost", "request_charge"): select(
@@ -211,6 +273,8 @@ class SqliteBooks:
             ("postings", "sum", "posted", "credited"): select(
                 2 * func.count(), literal(0), _sum(debited), _sum(credited)
             ).select_from(transfers),
+            ("adjusting",): select(2 * func.count()).select_from(transfers).where(adjust.IS_ADJUSTMENT),
+            ("late",): select(_sum(transfers.c.amount)).where(transfers.c.kind == literal_column("'late'")),
             ("open", "held", "unknown"): select(func.count(), held, unknown).select_from(reservations),
             ("rollup_requests", "rollup_cost", "rollup_charge"): select(
                 _sum(rollups.c.requests), _sum(rollups.c.cost), _sum(rollups.c.charge)

@@ -33,6 +33,7 @@ from faregate.core.ledger.reservations import State
 from faregate.errors import JournalCorrupt
 from faregate.ports import JournalRecord
 from faregate.storage.fold import (
+    CHARGED,
     DISPATCHED,
     ORDINARILY,
     ORDINARY,
@@ -48,6 +49,7 @@ from faregate.storage.fold import (
 )
 from faregate.storage.rows import TOLD_WHEN_LOST
 from faregate.storage.schema import (
+    RARE,
     SUMS,
     accounts,
     dimension_sets,
@@ -139,6 +141,7 @@ _RESOLVED_AT: Final = [_REQUEST_NAMES.index(name) for name in (*_RESOLVED, "id")
 
 _INSERT_REQUEST: Final = _insert(requests, *_REQUEST_NAMES)
 _INSERT_ORDINARY: Final = _insert(requests, *ORDINARY, **ORDINARILY)
+_INSERT_CHARGED: Final = _insert(requests, *CHARGED, **ORDINARILY)
 _RESOLVE_REQUEST: Final = _sql(
     update(requests).values(_bound(*_RESOLVED)).where(requests.c.id == bindparam("resolved_id"))
 )
@@ -156,18 +159,13 @@ _END_RESERVATION: Final = Statement(
     _sql(delete(reservations).where(reservations.c.id.in_([bindparam(f"id_{n}") for n in range(_ROWS)]))),
 )
 _FIND_REQUEST: Final = _sql(
-    select(requests.c.status, dimension_sets.c.provider, requests.c.charge, requests.c.resolution)
+    select(requests.c.status, dimension_sets.c.provider, requests.c.cost)
     .join(dimension_sets, dimension_sets.c.id == requests.c.dimensions)
     .where(requests.c.id == bindparam("id"))
 )
 _IS_REQUEST: Final = _sql(select(requests.c.number).where(requests.c.id == bindparam("id")))
 _LATE: Final = transfers.c.kind == literal_column("'late'")
 _IS_LATE: Final = _sql(select(transfers.c.sequence).where(_LATE, transfers.c.request_id == bindparam("id")))
-_FIND_CHARGE: Final = _sql(
-    select(transfers.c.amount)
-    .where(transfers.c.kind == literal_column("'charge'"))
-    .where(transfers.c.request_id == bindparam("id"))
-)
 _FIND_EVIDENCE_ONLY: Final = _sql(
     select(transfers.c.request_id)
     .where(_LATE)
@@ -308,6 +306,8 @@ class Projection:
 def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
     try:
         cursor.executemany(_INSERT_ORDINARY, batch.ordinary)
+        if batch.charged:
+            cursor.executemany(_INSERT_CHARGED, batch.charged)
         cursor.executemany(_INSERT_REQUEST, batch.requests)
     except sqlite3.IntegrityError as problem:
         raise RepeatedId from problem
@@ -330,13 +330,15 @@ def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
 
 def _sums(group: Group) -> Sequence[int]:
     """What a group adds to its roll-up, in the order of ``SUMS``."""
-    rows = group.rows
-    if len(rows) == 1:
-        return (1, *rows[0])
-    return (len(rows), *map(sum, zip(*rows, strict=True))) if rows else _NO_SUMS
+    rows, rare = group.rows, group.rare
+    if not rows:
+        return _NO_SUMS
+    usual = rows[0] if len(rows) == 1 else tuple(map(sum, zip(*rows, strict=True)))
+    return (len(rows), *usual, *(map(sum, zip(*rare, strict=True)) if rare else _NO_RARE))
 
 
 _NO_SUMS: Final = (0,) * len(SUMS)
+_NO_RARE: Final = (0,) * len(RARE)
 
 
 def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
@@ -391,11 +393,8 @@ def _ended(cursor: sqlite3.Cursor, records: Iterable[JournalRecord]) -> dict[str
         if cursor.execute(_IS_LATE, (id,)).fetchone() or (record and record[0] == "refused"):
             ended[id] = Ended(State.SETTLED_LATE)
         elif record and record[0] != UNKNOWN:
-            _, provider, charged, resolution = record
-            if resolution == "operator_pays":
-                # The record tells what the payer bears, which is not what was posted to the provider.
-                charged = sum(row[0] for row in cursor.execute(_FIND_CHARGE, (id,)))
-            ended[id] = Ended(State.SETTLED, provider, charged)
+            _, provider, credited = record
+            ended[id] = Ended(State.SETTLED, provider, credited)
     return ended
 
 
