@@ -31,6 +31,7 @@ from faregate.control import (
 from faregate.core import keys
 from faregate.core.ledger.events import Event
 from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.core.pricing.charging import ChargeRule
 from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
 from faregate.journal.read import FileJournalReader
@@ -144,6 +145,7 @@ async def running_gate(
     routes: Sequence[Route] | None = None,
     stages: dict[str, tuple[str, ...]] | None = None,
     provider_fields: dict[str, Any] | None = None,
+    charges: Sequence[ChargeRule] = (),
     opened: bool = True,
     journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
     **settings: Any,
@@ -169,6 +171,7 @@ async def running_gate(
         tuple(routes or (Route(place.model, (place.name,)) for place in places)),
         stages or {},
         ("search", "other"),
+        charges=tuple(charges),
     )
     async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
         running = RunningGate(gate, url, simulator, client, folder)

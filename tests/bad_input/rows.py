@@ -268,7 +268,7 @@ def _target_rows() -> list[Row]:
         Row("P70a", good(path="/v1/../admin/keys"), 400, ("uri_invalid",)),
         Row("P71", good(path=f"{CHAT}%00"), 400, ("uri_invalid",)),
         Row("P72", good(path="/" + "a" * 9 * 1024), 414, ("uri_too_long",)),
-        Row("P72a", good(path="/v1/responses"), 404, ("operation_unmetered", "not_found")),
+        Row("P72a", good(path="/v1/assistants"), 404, ("operation_unmetered", "not_found")),
     ]
 
 

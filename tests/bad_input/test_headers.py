@@ -25,7 +25,7 @@ x-api-version x-appengine-user-ip x-att-deviceid x-auth-token x-azure-ref x-b3-s
 x-client-ip x-client-request-id x-cluster-client-ip x-correlation-id x-csrf-token x-custom-host x-debug x-do-not-track
 x-envoy-external-address x-forwarded x-forwarded-by x-forwarded-client-cert x-forwarded-for x-forwarded-host
 x-forwarded-port x-forwarded-prefix x-forwarded-proto x-forwarded-scheme x-forwarded-server x-forwarded-user
-x-gateway-token x-goog-api-key x-goog-user-project x-host x-http-method x-http-method-override x-internal
+x-gateway-token x-goog-iap-jwt-assertion x-goog-user-project x-host x-http-method x-http-method-override x-internal
 x-internal-token x-litellm-api-key x-ms-client-principal x-ms-client-request-id x-ms-token-aad-access-token
 x-original-forwarded-for x-original-host x-original-method x-original-uri x-original-url x-portkey-api-key
 x-portkey-config

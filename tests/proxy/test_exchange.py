@@ -486,7 +486,7 @@ async def test_a_known_caller_on_an_unknown_path_is_on_record(tmp_path: Path) ->
     """A path that is not served is refused to everybody, and to a known key as a record of its own."""
     async with running_gate(tmp_path) as running:
         for headers in ({"authorization": f"Bearer {secret('caller')}"}, {"authorization": "Bearer nobody"}):
-            answer = await running.client.post("/v1/responses", json={}, headers=headers)
+            answer = await running.client.post("/v1/assistants", json={}, headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "operation_unmetered")
         await running.until(lambda: len(running.of(Refused)) == 1)
         (refused,) = running.of(Refused)
@@ -616,14 +616,14 @@ async def test_unknown_paths_never_reach_a_provider(tmp_path: Path) -> None:
     async with running_gate(tmp_path) as running:
         headers = {"authorization": f"Bearer {secret('caller')}"}
         told = {}
-        for path in ("/v1/responses", "/v1/images/generations", "/v1/messages", "/nowhere", "/v1/chat/completions/x"):
+        for path in ("/v1/assistants", "/v1/videos", "/v1/fine_tuning/jobs", "/nowhere", "/v1/chat/completions/x"):
             answer = await running.client.post(path, json={}, headers=headers)
             told[path] = answer.json()["error"]["code"]
 
         assert told == {
-            "/v1/responses": "operation_unmetered",
-            "/v1/images/generations": "operation_unmetered",
-            "/v1/messages": "operation_unmetered",
+            "/v1/assistants": "operation_unmetered",
+            "/v1/videos": "operation_unmetered",
+            "/v1/fine_tuning/jobs": "operation_unmetered",
             "/nowhere": "not_found",
             "/v1/chat/completions/x": "operation_unmetered",
         }

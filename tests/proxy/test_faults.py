@@ -10,6 +10,7 @@ import pytest
 
 from faregate.control import AskFigures, Figures, Load, Resolve
 from faregate.core.ledger.events import Intended, Lost, Settled
+from faregate.core.usage import Usage
 from faregate.simulator import BlackHole
 from gates import RunningGate, allowances, key, money, provider, running_gate, scenario, secret, steered, truth
 
@@ -179,7 +180,7 @@ async def test_with_a_lookup_the_outcome_waits_for_the_providers_word(tmp_path: 
         assert isinstance(before, Figures)
         waiting = await allowances(running)
         request_id = answer.headers["x-faregate-request-id"]
-        order = Resolve(request_id, "cut", "provider_said", (10, 0, 0, 0, 20, 0, 0), "provider", 50_000, 50_000)
+        order = Resolve(request_id, "cut", "provider_said", Usage(10, output_text=20), "provider", 50_000, 50_000)
         first = await running.ask(order)
         second = await running.ask(order)
 

@@ -14,7 +14,9 @@ from faregate.core.ledger.events import Attempt, Progressed, Settled
 from faregate.core.metering.fallback import Estimate
 from faregate.core.metering.meter import Metered, Report, StreamMeter, metered_answer
 from faregate.core.money import dollars
-from faregate.core.usage import NO_USAGE, Usage
+from faregate.core.pricing.charging import charge
+from faregate.core.pricing.cost import Tariff
+from faregate.core.usage import NO_USAGE, Usage, measures
 from faregate.dialects.answers import usage_in_tail
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
@@ -182,8 +184,9 @@ class Answer:
             exchange = self.exchange
             call, target = exchange.call, exchange.target
             assert target is not None
-            hide = not call.usage_wanted and target.provider.stream_usage
-            self._meter = StreamMeter(exchange.dialect.decode_event, hide, call.choices)
+            dialect = exchange.dialect
+            hide = dialect.asks_usage and not call.usage_wanted and target.provider.stream_usage
+            self._meter = StreamMeter(dialect.events(), hide, call.choices, dialect.last_mark)
             self._head = self._flowing_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(guarded(self._write_head, self.mistaken))
@@ -304,13 +307,14 @@ class Answer:
         status = self._status
         dialect = self.exchange.dialect
         if 200 <= status < 300:
-            if body[:1] != b"{" and body.lstrip()[:1] != b"{":
+            if dialect.answers_json and body[:1] != b"{" and body.lstrip()[:1] != b"{":
                 self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
                 return
             report = dialect.usage_of(body)
-            usage = report.usage
-            if usage is not None:
-                self._settle_and_deliver("ok", status, "", usage, "provider", report)
+            if self.exchange.call.declared:
+                self._settle_and_deliver("ok", status, "", *self._declared(report, body), report)
+            elif report.usage is not None:
+                self._settle_and_deliver("ok", status, "", report.usage, "provider", report)
             else:
                 self._conclude("ok", status, "", metered_answer(report, dialect.answer_text(body)))
         elif 300 <= status < 400 or status < 200:
@@ -343,7 +347,8 @@ class Answer:
             self._write(self._framed(data))
             return
         self._out.append(self._framed(data) + self._last_chunk)
-        report = usage_in_tail(self._body, self.exchange.dialect.usage_of)
+        exchange = self.exchange
+        report = usage_in_tail(self._body, exchange.dialect.usage_of) if exchange.dialect.answers_json else Report()
         # Where it tells no usage its bytes count: a token of text is at least one.
         self._conclude("ok", self._status, "", Metered(report, "complete", "", self._passed_bytes))
 
@@ -353,6 +358,10 @@ class Answer:
         """Step 9 begins: the usage is what the provider told, or our own count of what was delivered."""
         self._concluding = True
         told = metered.told
+        if self.exchange.call.declared:
+            usage, source = self._declared(metered.report._replace(usage=told))
+            self._settle_and_deliver(status, http_status, code, usage, source, metered.report)
+            return
         if told is not None:
             self._settle_and_deliver(status, http_status, code, told, "provider", metered.report)
             return
@@ -361,6 +370,26 @@ class Answer:
             self._settle_and_deliver(status, http_status, code, estimate.usage, estimate.source, metered.report)
 
         self._gate.count_usage(self.exchange, metered, guarded(counted, self.mistaken))
+
+    def _declared(self, report: Report, body: bytes = b"") -> tuple[Usage, str]:
+        """What a call that declares what it buys has used, and who says so.
+
+        Some of these are sold by the piece and others by the token, and only the price tells which. What the answer
+        does not say was known before: what was asked for, or our own count of its tokens, which is never less.
+        """
+        exchange = self.exchange
+        declared, told = exchange.call.declared, report.usage
+        if exchange.tariff.by_tokens:
+            if told is not None:
+                return told, "provider"
+            counted = exchange.dialect.counted
+            usage = counted(body, exchange.call) if counted is not None else Usage(other=declared)
+        elif told is None or not (told.other and {each.unit for each in declared} & {each.unit for each in told.other}):
+            # An answer that tells tokens only tells nothing of what is paid.
+            usage = (told or NO_USAGE)._replace(other=measures((*declared, *(told.other if told is not None else ()))))
+        else:
+            return told, "provider"
+        return usage, "provider_invalid" if report.invalid else "counted"
 
     def _settle_and_deliver(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
@@ -374,11 +403,16 @@ class Answer:
         assert reservation is not None
         assert match is not None
         assert target is not None
-        cost = exchange.tariff.cost(usage)
+        tariff = exchange.tariff
+        if report is not None and (report.service_tier or report.unknown or usage.other):
+            tariff = self._tariff_of(report, usage, target, reservation.admitted_at)
+        cost = tariff.cost(usage)
+        charging = match.charging
+        due = cost if charging is None else charge(charging, cost, used=usage != NO_USAGE)
         now, sent, started = gate.monotonic_nanos(), self._sent_nanos, exchange.started
         latency = (now - started) // 1000
         first_token = self._first_token_us or self._first_byte_us
-        over = cost - reservation.amounts[0]
+        over = due - reservation.amounts[0]
         # Named tuples' own constructors cost three times as much as the tuple's, on every request.
         attempt = tuple.__new__(Attempt, (target.name, self._status, code, (now - sent) // 1000))
         event = tuple.__new__(
@@ -392,8 +426,8 @@ class Answer:
                 usage,
                 source,
                 cost,
-                cost,
-                exchange.tariff.version,
+                due,
+                tariff.version,
                 latency,
                 first_token,
                 (*exchange.attempts, attempt) if exchange.attempts else (attempt,),
@@ -401,15 +435,16 @@ class Answer:
                 report.id if report is not None else "",
                 max(0, over),
                 "",
+                match.charge_rule,
             ),
         )
-        position = gate.settle(reservation, event, cost, usage)
+        position = gate.settle(reservation, event, due, usage)
         self._settled = True
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
         gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
         # A client that left gets none, and there may be no body to make one of.
         if self._meter is None and not self._passing and self._error is None and code != "client_gone":
-            answer = self._held_answer(target, cost)
+            answer = self._held_answer(target, due)
             if not gate.waits_for_disk:
                 if exchange.client is not None:
                     exchange.client.write(answer)
@@ -421,17 +456,29 @@ class Answer:
         else:
             self._recorded()
 
+    def _tariff_of(self, report: Report, usage: Usage, target: Target, admitted_at: int) -> Tariff:
+        """The tariff of the service tier that answered; an alarm counts what it has no price for."""
+        tariff = self.exchange.tariff
+        if report.service_tier:
+            tariff = target.tariff_of(report.service_tier, admitted_at) or tariff
+        if report.unknown:
+            self._gate.metrics.unmeasured("member", report.unknown)
+        unpriced = tariff.unpriced(usage.other) if usage.other else ""
+        if unpriced:
+            self._gate.metrics.unmeasured(unpriced.partition(" ")[0], 1)
+        return tariff
+
     def _recorded(self) -> None:
         self._on_record = True
         self._flush()
 
-    def _held_answer(self, target: Target, cost: int) -> bytes:
-        """The whole answer, now that its cost is known."""
+    def _held_answer(self, target: Target, due: int) -> bytes:
+        """The whole answer, now that it is known what its caller is charged."""
         exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.provider)
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
-        framing = f"x-faregate-cost: {dollars(cost)}\r\ncontent-length: {len(body)}\r\n".encode()
+        framing = f"x-faregate-cost: {dollars(due)}\r\ncontent-length: {len(body)}\r\n".encode()
         ours = target.tag if not (exchange.attempts or exchange.cap) else self._our_headers(target)
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
@@ -464,7 +511,7 @@ class Answer:
         if told is None and target.provider.lookup and not (unbilled and not self._sent_nanos):
             self._error = Problem(code, f"Provider {name}: {why}. Charged: pending.")
             self._lose(code)
-        elif told is not None:
+        elif told is not None and not exchange.call.declared:
             self._error = Problem(code, f"Provider {name}: {why}. Charged: what it reported.")
             self._settle_failed(status, http_status, code, told, "provider", metered.report)
         elif unbilled:
@@ -472,6 +519,10 @@ class Answer:
             self._settle_failed(status, http_status, code, NO_USAGE, "none", metered.report)
         else:
             self._error = Problem(code, f"Provider {name}: {why}. Charged: an estimate of what was used.")
+            if exchange.call.declared:
+                usage, _ = self._declared(metered.report._replace(usage=told))
+                self._settle_failed(status, http_status, code, usage, "estimate", metered.report)
+                return
 
             def counted(estimate: Estimate) -> None:
                 self._settle_failed(status, http_status, code, estimate.usage, "estimate", metered.report)

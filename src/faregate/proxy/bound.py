@@ -10,14 +10,37 @@ from typing import NamedTuple
 from faregate.core.amounts import Amounts, held_amounts
 from faregate.core.call import Call
 from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation, Standing
+from faregate.core.pricing.charging import ChargeRule, charge_bound, cost_within
 from faregate.core.pricing.cost import Tariff
+from faregate.core.usage import Measure
 from faregate.proxy.snapshot import Target
 
 
-def upper_bound(call: Call, tariff: Tariff, input_tokens: int, cap: int) -> Amounts:
-    """The amounts held for a call whose every choice has at most ``cap`` output tokens."""
+def upper_bound(
+    call: Call,
+    tariff: Tariff,
+    input_tokens: int,
+    cap: int,
+    tier_tariff: Tariff | None = None,
+    charging: ChargeRule | None = None,
+) -> Amounts:
+    """The amounts held for a call whose every choice has at most ``cap`` output tokens.
+
+    ``tier_tariff`` is that of another service tier which may answer instead of the standard one; ``charging`` is what
+    makes the charge, which limits count, another amount than the cost.
+    """
     output = cap * call.choices + call.extra_output_tokens if call.has_output else 0
-    return held_amounts(tariff.bound(input_tokens, output), input_tokens, output)
+    if not call.media and not call.at_most and not call.declared and tier_tariff is None:
+        most: tuple[Measure, ...] = ()
+        money = tariff.bound(input_tokens, output)
+    else:
+        most = (*call.at_most, *call.declared)
+        money = tariff.bound(input_tokens, output, call.media, most)
+        if tier_tariff is not None:
+            money = max(money, tier_tariff.bound(input_tokens, output, call.media, most))
+    if charging is not None:
+        money = charge_bound(charging, money)
+    return held_amounts(money, input_tokens, output, most)
 
 
 class Held(NamedTuple):
@@ -38,10 +61,23 @@ class Wants(NamedTuple):
     input_tokens: int
     default_output_tokens: int
     min_answer_tokens: int
+    tier_tariff: Tariff | None = None
+    charging: ChargeRule | None = None
 
     def amounts(self, cap: int) -> Amounts:
         """The amounts held for an output cap of one choice."""
-        return upper_bound(self.call, self.tariff, self.input_tokens, cap)
+        return upper_bound(self.call, self.tariff, self.input_tokens, cap, self.tier_tariff, self.charging)
+
+    def output_tokens_within(self, nanos: int) -> int:
+        """The most output tokens whose bound is at most ``nanos``, in any tier that may answer."""
+        call = self.call
+        if self.charging is not None:
+            nanos = cost_within(self.charging, nanos)
+        most = (*call.at_most, *call.declared)
+        fits = self.tariff.output_tokens_within(nanos, self.input_tokens, call.media, most)
+        if self.tier_tariff is None:
+            return fits
+        return min(fits, self.tier_tariff.output_tokens_within(nanos, self.input_tokens, call.media, most))
 
 
 def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Held | LimitRefusal:
@@ -55,7 +91,7 @@ def hold(request_id: str, wants: Wants, allowances: Allowances, now: int) -> Hel
         if isinstance(outcome, Reservation):
             return Held(outcome, 0)
         refusal = outcome
-        if not call.has_output or (given is not None and not refusal.clamp):
+        if not call.has_output or call.sealed or (given is not None and not refusal.clamp):
             return refusal
     return _clamped(request_id, wants, allowances, now, refusal, whole or 0)
 
@@ -85,7 +121,7 @@ def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
     output = min(
         room.output_tokens,
         room.tokens - wants.input_tokens,
-        wants.tariff.output_tokens_within(room.usd, wants.input_tokens),
+        wants.output_tokens_within(room.usd),
     )
     if room.requests < 1 or room.concurrency < 1 or room.input_tokens < wants.input_tokens:
         return -1

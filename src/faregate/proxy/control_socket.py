@@ -34,7 +34,6 @@ from faregate.control import (
     encode,
 )
 from faregate.core.ledger.events import Attempt, Settled
-from faregate.core.usage import Usage
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
@@ -160,7 +159,7 @@ class ControlSocket:
             order.status,
             200 if order.status == "ok" else 0,
             "",
-            Usage(*order.usage),
+            order.usage,
             order.usage_source,
             order.cost,
             order.charge,
@@ -172,6 +171,7 @@ class ControlSocket:
             order.provider_request_id,
             max(0, order.charge - unknown.held.usd),
             order.resolution,
+            unknown.charge_rule,
         )
         return gate.resolve(event)
 

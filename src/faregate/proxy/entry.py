@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from faregate.control import Key
 from faregate.dialects import DIALECTS, Dialect
 from faregate.dialects.errors_shape import models_answer
-from faregate.dialects.paths import Operation, route
+from faregate.dialects.paths import Operation, route, unmetered
 from faregate.errors import Problem
 from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import describe, identify
 from faregate.proxy.refuse import plain_answer
 from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.tokenize import TOKENIZER_OPERATIONS
 
 if TYPE_CHECKING:
     from faregate.proxy.exchange import Exchange
@@ -45,7 +46,7 @@ class Entered(NamedTuple):
 
 def admissible(gate: "Gate", request: Request) -> Key | Problem:
     """Whose the body that belongs to this head is, if it is worth being received: a known path, and a known key."""
-    operation = route(request.method, request.target)
+    operation = _routed(request)
     if isinstance(operation, Problem):
         return operation
     found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
@@ -54,10 +55,18 @@ def admissible(gate: "Gate", request: Request) -> Key | Problem:
     return gate.closed_for or found
 
 
+def _routed(request: Request) -> Operation | Problem:
+    """The operation of a request; one that is declared and that no dialect reads yet is refused by its name."""
+    operation = route(request.method, request.target)
+    if type(operation) is Operation and operation.metered and operation.name not in DIALECTS:
+        return unmetered(operation.name)
+    return operation
+
+
 def enter(exchange: "Exchange") -> Problem | None:
     """Find the operation and the key; answer what needs no provider."""
     request = exchange.request
-    operation = route(request.method, request.target)
+    operation = _routed(request)
     if not isinstance(operation, Problem):
         # Also a request that is refused is answered in the shape of its path.
         exchange.operation = operation
@@ -69,14 +78,20 @@ def enter(exchange: "Exchange") -> Problem | None:
         exchange.key = None if isinstance(found, Problem) else found
         return operation
     if operation.metered:
-        problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange)
+        dialect = exchange.dialect = DIALECTS[operation.name]
+        problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange, dialect.media)
         if problem is None:
             _remember(exchange)
         return problem
     if operation.name.startswith("health."):
         _answer_health(exchange, operation.name == "health.ready")
         return None
-    return identified(exchange) or _answer_models(exchange, operation)
+    problem = identified(exchange)
+    if problem is not None:
+        return problem
+    if operation.name in TOKENIZER_OPERATIONS:
+        return exchange.gate.tokenizer.answer(exchange)
+    return _answer_models(exchange, operation)
 
 
 def identified(exchange: "Exchange") -> Problem | None:
@@ -97,12 +112,15 @@ def identified(exchange: "Exchange") -> Problem | None:
     return None
 
 
-def _check_media(exchange: "Exchange") -> Problem | None:
-    """The head's part of step 3."""
+def _check_media(exchange: "Exchange", wanted: str) -> Problem | None:
+    """The head's part of step 3: whether the body is of the media type that the operation reads."""
     headers = exchange.request.headers
     media = headers.get(b"content-type")
-    if media != b"application/json" and not _is_json(media):
-        return Problem("media_unsupported", "Send Content-Type application/json.", "Content-Type")
+    if wanted == "json":
+        if media != b"application/json" and not _is_json(media):
+            return Problem("media_unsupported", "Send Content-Type application/json.", "Content-Type")
+    elif wanted == "form" and (media is None or not media.lower().startswith(b"multipart/form-data;")):
+        return Problem("media_unsupported", "Send Content-Type multipart/form-data.", "Content-Type")
     if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         return Problem("encoding_unsupported", "Compressed request bodies are not accepted.", "Content-Encoding")
     exchange.forwarded = forwarded_headers(headers)
@@ -116,8 +134,7 @@ def _remember(exchange: "Exchange") -> None:
         return
     timeless = not key.expires_at and not any(key.digests.values())
     if timeless and not request.describes and b"idempotency-key" not in request.headers:
-        dialect = DIALECTS[operation.name]
-        request.found = Entered(exchange.snapshot, operation, dialect, key, exchange.forwarded, {})
+        request.found = Entered(exchange.snapshot, operation, exchange.dialect, key, exchange.forwarded, {})
 
 
 def recall(exchange: "Exchange") -> Problem | None:

@@ -9,7 +9,7 @@ second candidate is tried only before the first byte was sent.
 The answer's side (steps 8 and 9) is in ``answer``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from faregate.control import Key
 from faregate.core.attribution import Attribution
@@ -17,9 +17,10 @@ from faregate.core.call import Call
 from faregate.core.ledger.events import Attempt, Intended, Refused
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.pricing.cost import Tariff
-from faregate.dialects import DIALECTS, Dialect
+from faregate.dialects import Dialect
 from faregate.dialects.paths import Operation
-from faregate.dialects.splice import edit
+from faregate.dialects.quoting import unbounded
+from faregate.dialects.splice import put
 from faregate.errors import FaregateError, Problem, status_of
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
@@ -41,8 +42,21 @@ _MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report 
 #: Prompts up to this size are counted where a money limit is tight, larger ones when they would be refused.
 _COUNTED_BYTES_MAX = 4 * 1024
 
+#: Where the unusual fields of a call begin, and what they are for nearly every call.
+_UNUSUAL: Final = Call._fields.index("media")
+_USUAL: Final = Call("", "")[_UNUSUAL:]
+
 #: Units whose bound shrinks when the prompt is counted instead of measured.
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
+
+
+def _not_yet(call: Call) -> Problem | None:
+    """The refusal of what outlives its own answer: nobody could tell yet whose it is, or settle it when it is done."""
+    if call.objects:
+        return unbounded(call.objects[0], "objects kept by the provider", "send their content itself")
+    if call.job:
+        return unbounded("background", "work that goes on after the answer", "leave it out")
+    return None
 
 
 class Exchange:
@@ -75,11 +89,14 @@ class Exchange:
         "started",
         "target",
         "tariff",
+        "tier_tariff",
     )
 
     dialect: Dialect
     call: Call
     tariff: Tariff
+    #: Of the service tier that was asked for, where it is not the standard one.
+    tier_tariff: Tariff | None
 
     def __init__(self, gate: "Gate", client: "ClientConnection", request: Request, body: bytes) -> None:
         self.gate = gate
@@ -125,7 +142,6 @@ class Exchange:
         else:
             problem = enter(self)
             if problem is None and self.operation is not None and self.operation.metered:
-                self.dialect = DIALECTS[self.operation.name]
                 problem = self._read(self.operation.deployment) or recall(self) or self._choose()
         if problem is not None:
             self.refuse(problem)
@@ -154,6 +170,10 @@ class Exchange:
         call = self.dialect.read(self.body, model, self.gate.settings.forbid_private_urls)
         if isinstance(call, Problem):
             return call
+        if call.whole_context or call.objects or call.job:
+            problem = _not_yet(call)
+            if problem is not None:
+                return problem
         self.call = call
         self.input_tokens = call.input_tokens_max
         return None
@@ -199,6 +219,12 @@ class Exchange:
             self.refuse(Problem("price_unknown", text, "model"))
             return
         self.tariff = tariff
+        self.tier_tariff = None
+        if call[_UNUSUAL:] != _USUAL:
+            problem = self._bound_closer(target, tariff, now)
+            if problem is not None:
+                self.refuse(problem)
+                return
         match = self.match
         if match is None:
             match = self.match = self._match(target)
@@ -209,7 +235,7 @@ class Exchange:
         whole = call.output_cap if call.output_cap is not None else target.output_tokens_max
         if whole or not call.has_output:
             # Nearly every call ends here: what it asks for fits.
-            amounts = upper_bound(call, tariff, self.input_tokens, whole)
+            amounts = upper_bound(call, tariff, self.input_tokens, whole, self.tier_tariff, match.charging)
             standing = match.standing
             if standing.roomy_for:
                 standing.roomy_for -= 1
@@ -228,21 +254,54 @@ class Exchange:
             self.cap = outcome.cap
             self._dispatch(target)
             return
-        if not self.counted and outcome.limit.unit_name in _COUNTABLE and target.encoding and self._may_fit(match, now):
+        countable = not self.counted and outcome.limit.unit_name in _COUNTABLE and self._all_in_body
+        if countable and target.encoding and self._may_fit(match, now):
             self._count(target)
             return
         self._refuse_for(outcome, wants, now)
 
+    def _bound_closer(self, target: Target, tariff: Tariff, now: int) -> Problem | None:
+        """What bounds a call that asks for more than text from its body: prices, tiers, the context window."""
+        call = self.call
+        missing = tariff.uncovered((*call.at_most, *call.declared))
+        if call.service_tier:
+            self.tier_tariff = target.tariff_of(call.service_tier, now)
+            if self.tier_tariff is None:
+                text = f"Model {call.model[:64]!r} has no price in the tier {call.service_tier[:32]!r}."
+                return Problem("price_unknown", f"service_tier: {text} Leave it out.", "service_tier")
+        if missing:
+            text = f"Model {call.model[:64]!r} has no price for {missing[:128]}; the administrator must set one."
+            return Problem("price_unknown", text, "model")
+        if call.whole_context or call.turns > 1:
+            # What tools bring is read, too, and everything is read again in each turn.
+            if not target.context_tokens_max:
+                return unbounded("input", f"input whose length depends on {call.model[:64]!r}", "send it as text")
+            self.input_tokens = max(call.input_tokens_max, target.context_tokens_max) * call.turns
+        return None
+
     def _may_fit(self, match: Match, now: int) -> bool:
         """Whether there is room for the answer alone: else no count of the prompt helps, however long it takes."""
         cap = self.call.output_cap
-        least = upper_bound(self.call, self.tariff, 0, self.gate.settings.min_answer_tokens if cap is None else cap)
+        least = upper_bound(
+            self.call,
+            self.tariff,
+            0,
+            self.gate.settings.min_answer_tokens if cap is None else cap,
+            self.tier_tariff,
+            match.charging,
+        )
         room = self.gate.allowances.room(match.standing, now)
         return all(wanted <= left for wanted, left in zip(least, room, strict=True))
 
     def _worth_counting(self, target: Target) -> bool:
         """Whether a count of its tokens, instead of the bound by length, is cheap: short, and not done yet."""
-        return not self.counted and bool(target.encoding) and len(self.body) <= _COUNTED_BYTES_MAX
+        short = len(self.body) <= _COUNTED_BYTES_MAX
+        return short and not self.counted and bool(target.encoding) and self._all_in_body
+
+    @property
+    def _all_in_body(self) -> bool:
+        """Whether the model reads nothing but what the body holds, so that a count of it is a bound."""
+        return not self.call.whole_context and self.call.turns == 1
 
     def _count(self, target: Target) -> None:
         """Count the prompt's tokens, then reserve: away from a limit the length of the body bounds them well enough.
@@ -285,6 +344,8 @@ class Exchange:
             self.input_tokens,
             settings.default_output_tokens,
             settings.min_answer_tokens,
+            self.tier_tariff,
+            match.charging,
         )
 
     def _prompt_counted(self, tokens: int) -> None:
@@ -331,7 +392,8 @@ class Exchange:
             described.tags,
             source,
         )
-        match = Match(who, snapshot.limits.matching(who), self.gate.metrics.row(who, "ok"))
+        row = self.gate.metrics.row(who, "ok")
+        match = Match(who, snapshot.limits.matching(who), row, snapshot.catalogue.charges)
         if plain:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
@@ -383,6 +445,7 @@ class Exchange:
                 self.input_tokens,
                 self.idempotency,
                 self.cap,
+                match.charge_rule,
             ),
         )
         try:
@@ -413,16 +476,19 @@ class Exchange:
 
     def _edited(self, target: Target, operation: Operation) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
-        call, body = self.call, self.body
+        call, body, dialect = self.call, self.body, self.dialect
         model = None
         if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
             model = target.upstream_model
-        ask_usage = call.stream and not call.usage_wanted and target.provider.stream_usage
-        if model is None and not self.cap and not ask_usage and body[:1] == b"{":
+        ask_usage = dialect.asks_usage and call.stream and not call.usage_wanted and target.provider.stream_usage
+        if model is None and not self.cap and not ask_usage and call.tool_cap is None and body[:1] == b"{":
             return body
-        # Only chat knows the newer name of the cap.
-        cap_field = target.cap_field if operation.name == "chat.completions" else "max_tokens"
-        return edit(body, call, model=model, cap=self.cap or None, cap_field=cap_field, ask_usage=ask_usage)
+        cap_field = dialect.cap_field or target.cap_field
+        body = dialect.edit(body, call, model=model, cap=self.cap or None, cap_field=cap_field, ask_usage=ask_usage)
+        if call.tool_cap is not None:
+            name, most = call.tool_cap
+            body = put(body, name, b"%d" % most, name in call.members)
+        return body
 
     def _not_connected(self, code: str, why: str) -> None:
         """Nothing was sent: the next candidate is tried under a hold of its own, all in memory."""

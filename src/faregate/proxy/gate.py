@@ -27,7 +27,7 @@ from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
-from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter
+from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
 from faregate.proxy.control_socket import ControlSocket
 from faregate.proxy.exchange import Exchange
@@ -36,6 +36,7 @@ from faregate.proxy.http1 import Bounds
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, apply
+from faregate.proxy.tokenize import TokenizerDesk
 from faregate.proxy.upstream import Pool
 
 logger = logging.getLogger("faregate.gate")
@@ -72,7 +73,7 @@ class Gate:
         settings: GateSettings,
         clock: Clock,
         journal: JournalWriter,
-        counter: TokenCounter,
+        counter: Tokenizer,
         answers: AnswerStore,
     ) -> None:
         self.settings = settings
@@ -114,8 +115,9 @@ class Gate:
         self._pools: dict[str, Pool] = {}
         self._refused: list[Refused] = []
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
-        self._counter = counter
+        self._counter: TokenCounter = counter
         self._counting = ThreadPoolExecutor(1, "count-tokens")
+        self.tokenizer = TokenizerDesk(counter)
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
 
@@ -152,6 +154,7 @@ class Gate:
             for pool in self._pools.values():
                 pool.close()
             self._counting.shutdown(wait=False, cancel_futures=True)
+            self.tokenizer.close()
             self.journal.close()
         return 0
 
@@ -352,6 +355,7 @@ class Gate:
                 exchange.who.deployment,
                 output_tokens,
                 exchange.input_tokens,
+                exchange.match.charge_rule if exchange.match is not None else "",
             )
         )
 

@@ -19,7 +19,9 @@ PIPELINE_MAX: Final = 1
 _SINGLE: Final = frozenset((b"host", b"content-length", b"content-type", b"content-encoding", b"idempotency-key"))
 
 #: Credentials may come in several headers, so a repeated one is told as a conflict of credentials.
-_CREDENTIALS: Final = frozenset((b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key"))
+_CREDENTIALS: Final = frozenset(
+    (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key")
+)
 
 #: By these a request says something about itself: who its end user is, which run it belongs to, and so on.
 DESCRIBING: Final = frozenset(

@@ -15,7 +15,7 @@ from faregate.errors import Problem
 from faregate.proxy.http1 import Request
 from faregate.proxy.snapshot import Snapshot
 
-_HEADERS: Final = (b"api-key", b"x-api-key", b"ocp-apim-subscription-key")
+_HEADERS: Final = (b"api-key", b"x-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key")
 
 _MISSING: Final = Problem("auth_missing", "Send Authorization: Bearer <key>.", "Authorization")
 _MALFORMED: Final = Problem("auth_malformed", "Key format or checksum is wrong. Check that it was copied whole.")

@@ -8,7 +8,7 @@ from typing import Final
 
 from faregate.control import Histogram, Sample
 from faregate.core.attribution import Attribution
-from faregate.core.usage import Usage
+from faregate.core.usage import COUNTED_UNITS, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Usage
 
 #: Durations are counted by their number of binary digits in microseconds: bucket ``n`` holds those below 2**n.
 DIGITS_MAX: Final = 60
@@ -28,7 +28,11 @@ _TOKEN_KINDS: Final = (
     "reasoning",
     "output_audio",
 )
-
+#: Where the units that few calls use stand in a row, behind those.
+_RARE_AT: Final = {
+    unit: 2 + len(_TOKEN_KINDS) + n for n, unit in enumerate((*OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS, *COUNTED_UNITS))
+}
+_ROW: Final = 2 + len(_TOKEN_KINDS) + len(_RARE_AT)
 
 #: The row of its labels, usage, cost, then microseconds: whole call, time before it was sent, time to the first token
 #: (0 where nothing came).
@@ -62,16 +66,17 @@ class Distribution:
 class Metrics:
     """Everything the gate counts."""
 
-    __slots__ = ("_by_labels", "_ended", "first_token", "latency", "overhead", "refusals", "settled")
+    __slots__ = ("_by_labels", "_ended", "first_token", "latency", "overhead", "refusals", "settled", "unpriced")
 
     def __init__(self) -> None:
-        #: labels → [requests, cost in nano-dollars, then tokens by kind].
+        #: labels → [requests, cost in nano-dollars, then tokens by kind and the rarer units].
         self._by_labels: dict[tuple[str, ...], list[int]] = {}
         #: Ended exchanges that are not counted yet: a hot loop over many costs a third of as many cold calls.
         self._ended: list[Ended] = []
         #: Count one ended exchange: its row, usage, cost, and durations in microseconds as in ``Ended``.
         self.settled: Callable[[Ended], None] = self._ended.append
         self.refusals: dict[str, int] = {}
+        self.unpriced: dict[str, int] = {}
         self.latency = Distribution()
         self.first_token = Distribution()
         self.overhead = Distribution()
@@ -83,7 +88,7 @@ class Metrics:
         if row is None:
             if len(self._by_labels) >= LABEL_SETS_MAX:
                 labels = _OTHER
-            row = self._by_labels.setdefault(labels, [0] * (2 + len(_TOKEN_KINDS)))
+            row = self._by_labels.setdefault(labels, [0] * _ROW)
         return row
 
     def count(self) -> None:
@@ -92,7 +97,7 @@ class Metrics:
         for row, usage, cost, latency_us, overhead_us, first_token_us in self._ended:
             row[0] += 1
             row[1] += cost
-            plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output = usage
+            plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output, other = usage
             row[2] += plain_input
             row[6] += plain_output
             # Most calls have only plain input and output; the other leaves are added where one of them is not 0.
@@ -102,6 +107,9 @@ class Metrics:
                 row[5] += audio
                 row[7] += reasoning
                 row[8] += audio_output
+            for unit, _, quantity in other:
+                if unit in _RARE_AT:
+                    row[_RARE_AT[unit]] += quantity
             latency.observe(latency_us)
             overhead.observe(overhead_us)
             if first_token_us:
@@ -112,17 +120,28 @@ class Metrics:
         """Count one refusal, of an identified caller or not."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
 
+    def unmeasured(self, what: str, count: int) -> None:
+        """Count what a provider reported and nobody here could price: a unit, or a ``member`` of its usage report."""
+        self.unpriced[what] = self.unpriced.get(what, 0) + count
+
     def samples(self) -> tuple[Sample, ...]:
         """All counters. Cost is in nano-dollars here; the console shows dollars."""
         self.count()
         samples = [Sample("faregate_refusals_total", (("code", code),), n) for code, n in self.refusals.items()]
+        samples += [Sample("faregate_unpriced_usage_total", (("unit", unit),), n) for unit, n in self.unpriced.items()]
         for values, row in self._by_labels.items():
             labels = tuple(zip(LABELS, values, strict=True))
             samples.append(Sample("faregate_requests_total", labels, row[0]))
             samples.append(Sample("faregate_cost_nanos_total", labels, row[1]))
-            for kind, count in zip(_TOKEN_KINDS, row[2:], strict=True):
+            for kind, count in zip(_TOKEN_KINDS, row[2:], strict=False):
                 if count:
                     samples.append(Sample("faregate_tokens_total", (*labels, ("kind", kind)), count))
+            for unit, at in _RARE_AT.items():
+                if row[at] and unit in COUNTED_UNITS:
+                    samples.append(Sample("faregate_units_total", (*labels, ("unit", unit)), row[at]))
+                elif row[at]:
+                    kind = unit.removesuffix("_tokens")
+                    samples.append(Sample("faregate_tokens_total", (*labels, ("kind", kind)), row[at]))
         return tuple(samples)
 
     def histograms(self) -> tuple[Histogram, ...]:

@@ -12,15 +12,11 @@ from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Standing
 from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
+from faregate.core.pricing.charging import ChargeRule, rule_for, text_of
+from faregate.core.pricing.cost import Tariff
+from faregate.dialects.operations import BY_NAME, upstream_path
 from faregate.proxy.forward import ID_HEADER, ID_HEADERS
 from faregate.proxy.upstream import Pool
-
-#: Where an operation lives below a provider's base URL.
-PATHS = {
-    "chat.completions": "/chat/completions",
-    "completions": "/completions",
-    "embeddings": "/embeddings",
-}
 
 
 class Target:
@@ -28,6 +24,7 @@ class Target:
 
     __slots__ = (
         "cap_field",
+        "context_tokens_max",
         "encoding",
         "heads",
         "id_header",
@@ -40,6 +37,7 @@ class Target:
         "provider",
         "rewrites_model",
         "tag",
+        "tier_prices",
         "upstream_model",
     )
 
@@ -49,27 +47,52 @@ class Target:
         self.upstream_model = deployment.upstream_model
         self.provider = provider
         self.pool = pool
-        self.prices = PriceTimeline(deployment.cards)
+        self.prices = PriceTimeline(card for card in deployment.cards if not card.service_tier)
+        #: Those of the service tiers that have prices of their own.
+        self.tier_prices = {
+            tier: PriceTimeline(card for card in deployment.cards if card.service_tier == tier)
+            for tier in {card.service_tier for card in deployment.cards if card.service_tier}
+        }
+        self.context_tokens_max = deployment.context_tokens_max
         self.output_tokens_max = deployment.output_tokens_max
         self.cap_field = deployment.cap_field
         self.encoding = deployment.encoding
         self.operations = frozenset(deployment.operations)
         #: An Azure path names the deployment; everywhere else the body does.
-        self.rewrites_model = provider.kind != "azure_openai"
+        self.rewrites_model = provider.kind not in ("azure_openai", "gemini")
         #: What every answer from here says about itself.
         self.tag = f"x-faregate-model: {self.model}\r\nx-faregate-deployment: {self.name}\r\n".encode()
         self.id_header = ID_HEADERS.get(provider.kind, ID_HEADER)
         #: The constant part of a request's head, by operation.
-        self.heads = {operation: _request_head(provider, deployment, operation) for operation in deployment.operations}
+        self.heads = {
+            operation: _request_head(provider, deployment, operation)
+            for operation in deployment.operations
+            if operation in BY_NAME
+        }
+
+    def tariff_of(self, service_tier: str, now_nanos: int) -> Tariff | None:
+        """The tariff of a service tier that has prices of its own."""
+        prices = self.tier_prices.get(service_tier)
+        return prices.at(now_nanos) if prices is not None else None
 
 
 class Match:
-    """Who the calls of one key at one deployment are charged to, and the limits that hold for them, found once."""
+    """Who the calls of one key at one deployment are charged to, what, and the limits that hold, found once."""
 
-    __slots__ = ("answered", "money_limited", "standing", "who")
+    __slots__ = ("answered", "charge_rule", "charging", "money_limited", "standing", "who")
 
-    def __init__(self, who: Attribution, limits: Iterable[CompiledLimit], answered: list[int]) -> None:
+    def __init__(
+        self,
+        who: Attribution,
+        limits: Iterable[CompiledLimit],
+        answered: list[int],
+        charges: Iterable[ChargeRule] = (),
+    ) -> None:
         self.who = who
+        rule = rule_for(charges, who)
+        #: The terms that make the charge another amount than the cost, as they are kept with it; empty without.
+        self.charge_rule = text_of(rule) if rule is not None else ""
+        self.charging = rule if self.charge_rule else None
         self.standing = Standing(who, limits)
         #: Some limit bounds what its calls may cost: a hard one in dollars, with an amount.
         self.money_limited = any(limit.bounds_money for limit in self.standing.limits)
@@ -189,11 +212,8 @@ def _request_head(provider: Provider, deployment: Deployment, operation: str) ->
     _, _, rest = provider.base_url.partition("://")
     authority, _, prefix = rest.partition("/")
     path = f"/{prefix}".rstrip("/")
-    if provider.kind == "azure_openai":
-        path += f"/openai/deployments/{deployment.upstream_model}{PATHS[operation]}?api-version={provider.api_version}"
-    else:
-        path += PATHS[operation]
-    head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\n"
+    path += upstream_path(provider.kind, operation, deployment.upstream_model, provider.api_version)
+    head = f"{BY_NAME[operation].method} {path} HTTP/1.1\r\nhost: {authority}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in provider.credential.items())
     # Usage must be read from the answer, so it must not come compressed.
     return (head + "accept-encoding: identity\r\n").encode("latin-1")

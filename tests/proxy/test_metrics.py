@@ -1,0 +1,44 @@
+"""What the gate counts of ended calls."""
+
+from faregate.control import Sample
+from faregate.core.attribution import Attribution
+from faregate.core.usage import COUNTED_UNITS, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, OTHER_UNITS, Measure, Usage
+from faregate.proxy.metrics import Metrics
+
+WHO = Attribution("default", "research", model="m")
+
+
+def counted(*usages: Usage) -> dict[tuple[str, str], int]:
+    """Name and last label of each counter that counts usage → its value."""
+    metrics = Metrics()
+    for usage in usages:
+        metrics.settled((metrics.row(WHO, "ok"), usage, 1, 2, 3, 4))
+    return {(sample.name, sample.labels[-1][1]): sample.value for sample in metrics.samples() if of_usage(sample)}
+
+
+def of_usage(sample: Sample) -> bool:
+    """Whether a sample counts tokens or units."""
+    return sample.labels[-1][0] in ("kind", "unit")
+
+
+def test_every_leaf_and_unit_is_counted_where_it_belongs() -> None:
+    """Tokens by kind, whatever kind; what is not tokens by its unit; variants together."""
+    other = tuple(Measure(unit, "", 100 + n) for n, unit in enumerate(OTHER_UNITS))
+    found = counted(Usage(1, 2, 3, 4, 5, 6, 7, other), Usage(other=(Measure("images", "hd", 1000),)))
+    kinds = ("input", "cached_input", "cache_write", "input_audio", "output", "reasoning", "output_audio")
+    tokens = {("faregate_tokens_total", kind): n for n, kind in enumerate(kinds, start=1)}
+    rare = {
+        ("faregate_tokens_total", unit.removesuffix("_tokens")): 100 + OTHER_UNITS.index(unit)
+        for unit in (*OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS)
+    }
+    units = {("faregate_units_total", unit): 100 + OTHER_UNITS.index(unit) for unit in COUNTED_UNITS}
+    units["faregate_units_total", "images"] += 1000
+    assert found == {**tokens, **rare, **units}
+
+
+def test_an_ordinary_call_makes_no_series_of_what_it_did_not_use() -> None:
+    """A scrape lists the units that somebody used."""
+    assert counted(Usage(3, output_text=2)) == {
+        ("faregate_tokens_total", "input"): 3,
+        ("faregate_tokens_total", "output"): 2,
+    }
