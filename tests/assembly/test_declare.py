@@ -46,6 +46,8 @@ OWN_PRICE = {
     "effective_from": 5,
     "effective_to": 0,
     "source": "api",
+    "above_input_tokens": 0,
+    "details": {},
 }
 
 
@@ -138,3 +140,23 @@ def test_what_cannot_be_used_is_found_without_starting_anything(tmp_path: Path) 
     problems = problems_of(load_text(text.encode(), "faregate.yaml", {}, tmp_path), {})
 
     assert "deployments.local-1" in {problem.where for problem in problems}
+
+
+def test_native_kinds_are_at_home_and_bring_their_credential(tmp_path: Path) -> None:
+    """Anthropic and Gemini need no address, and each takes its key in a header of its own; an address still wins."""
+    text = """\
+providers:
+  - {name: claude, kind: anthropic, api_key: "${CLAUDE}"}
+  - {name: google, kind: gemini, api_key: "${GOOGLE}"}
+  - {name: here, kind: gemini, base_url: "http://127.0.0.1:4010/v1beta"}
+"""
+    environment = {"CLAUDE": "sk-ant-secret-0001", "GOOGLE": "google-secret-0002"}
+    config = load_text(text.encode(), "faregate.yaml", environment, tmp_path)
+    claude, google, here = declared(config.config, config.folder, environment, [], []).providers
+
+    assert (claude.base_url, claude.credential) == ("https://api.anthropic.com/v1", {"x-api-key": "sk-ant-secret-0001"})
+    assert (google.base_url, google.credential) == (
+        "https://generativelanguage.googleapis.com/v1beta",
+        {"x-goog-api-key": "google-secret-0002"},
+    )
+    assert (here.base_url, here.credential) == ("http://127.0.0.1:4010/v1beta", {})

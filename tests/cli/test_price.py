@@ -8,6 +8,7 @@ import pytest
 
 from commands import command, program, served
 from console_parts import Parts, parts
+from faregate.config.load import load_text
 from faregate.console.doors import trusted
 
 CONFIG = """\
@@ -22,7 +23,7 @@ def running(tmp_path: Path) -> Iterator[Parts]:
         yield made
 
 
-def price(made: Parts, *words: str) -> Any:
+def price(made: Parts, *words: object) -> Any:
     return command("price", *words, "--data", made.folder / "data")
 
 
@@ -75,3 +76,106 @@ def test_bundled_prices_are_listed_without_anything_running(tmp_path: Path) -> N
     told = program(tmp_path, environment, "price", "list", "--model", "gpt-4o", "--json", "--data", "data")
     assert {row["unit"] for row in told.json} >= {"input_tokens", "output_tokens"}
     assert "up-123456789" not in told.out
+
+
+# -- files, and where a price comes from -------------------------------------------------------------------------------
+
+BOOK = """\
+provider,model,unit,per,price
+openai,gpt-4o,input_tokens,1M,2.40
+openai,gpt-4o,output_tokens,1M,9.60
+"""
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Parts]:
+    """A console whose catalogue is that of a configuration."""
+    config = load_text(CONFIG.encode(), "faregate.yaml", {"OPENAI_API_KEY": "up-123456789"}, tmp_path).config
+    with parts(tmp_path, config=config) as made, served(trusted(made.app), socket_in=tmp_path / "data"):
+        yield made
+
+
+def book(folder: Path, text: str = BOOK, name: str = "book.csv") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_a_file_is_taken_in_with_its_difference_shown(real: Parts, tmp_path: Path) -> None:
+    """Each price beside the one in force; a second time there is nothing to do."""
+    told = price(real, "import", book(tmp_path))
+    assert (told.code, "book.csv:2" in told.out, "2 changed" in told.err) == (0, True, True)
+    assert price(real, "import", book(tmp_path), "--json").json["same"] == 2
+    assert {row["layer"] for row in price(real, "list", "--model", "gpt-4o", "--json").json} >= {"imported"}
+
+
+def test_a_dry_run_takes_nothing_in(real: Parts, tmp_path: Path) -> None:
+    """It is the same difference."""
+    told = price(real, "import", book(tmp_path), "--dry-run")
+    assert ("would be taken in" in told.err, real.books.listing("price")) == (True, [])
+
+
+def test_outliers_want_a_yes(real: Parts, tmp_path: Path) -> None:
+    """The line is marked, the exit code says unsafe, and nothing is taken in without the word."""
+    file = book(tmp_path, BOOK.replace("input_tokens,1M", "input_tokens,1"))
+    told = price(real, "import", file)
+    assert (told.code, "! changed" in told.out, "--yes" in told.err) == (4, True, True)
+    assert real.books.listing("price") == []
+    assert price(real, "import", file, "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOOK.replace("2.40", "-1").replace("9.60", "much"), ["book.csv:2", "book.csv:3"]),
+        (BOOK.replace("openai", "opnai"), ["book.csv:2", "opnai"]),
+        ("", ["book.csv:1"]),
+    ],
+)
+def test_rows_that_cannot_be_are_named_by_their_lines(real: Parts, tmp_path: Path, text: str, said: list[str]) -> None:
+    """Exit 2, and nothing half-done."""
+    told = price(real, "import", book(tmp_path, text))
+    assert (told.code, [each in told.err for each in said]) == (2, [True] * len(said))
+    assert real.books.listing("price") == []
+
+
+def test_a_file_that_cannot_be_read_is_told(real: Parts, tmp_path: Path) -> None:
+    """A folder, nothing at all, bytes that are no text."""
+    (tmp_path / "b.csv").write_bytes(b"a,b\n\xff")
+    for file, said in ((tmp_path, "not a file"), (tmp_path / "no.csv", "not a file"), (tmp_path / "b.csv", "b.csv:2")):
+        told = price(real, "import", file)
+        assert (told.code, said in told.err) == (2, True)
+
+
+def test_the_public_list_is_synced_and_explained(real: Parts, tmp_path: Path) -> None:
+    """Its models are compared with the last copy, and each rate names where it came from."""
+    text = '{"gpt-4o": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 2.4e-06}}'
+    told = price(real, "sync", "--from", book(tmp_path, text, "prices.json"))
+    assert (told.code, "genai-prices" in told.out, "1 changed" in told.err) == (0, True, True)
+    told = price(real, "explain", "gpt-4o", "--usage", '{"input_tokens": 1000}')
+    assert ("imported" in told.out, "cost 0.0024" in told.out) == (True, True)
+    assert price(real, "explain", "gpt-4o", "--usage", "[]").code == 2
+    assert price(real, "explain", "gpt-4o", "--json").json["data"][0]["provider"] == "openai"
+
+
+def test_a_period_is_priced_again_and_corrected(real: Parts, tmp_path: Path) -> None:
+    """The what-if says that nothing was booked; the correction wants a reason."""
+    words = ["reprice", "--from", "2026-11-01", "--book", book(tmp_path), "--data", real.folder / "data"]
+    told = command(*words)
+    assert (told.code, "booked_cost" in told.out) == (0, True)
+    assert command(*words, "--commit").code == 2
+    done = command(*words, "--commit", "--reason", "contract", "--run", "r1", "--json").json
+    assert (done["run"], done["committed"]) == ("r1", True)
+    assert "before" in command(*words, "--commit", "--reason", "contract", "--run", "r1").err
+
+
+def test_a_capacity_is_set_split_and_removed(real: Parts) -> None:
+    """From the command line as through the API."""
+    where = ("--data", real.folder / "data")
+    made = command("capacity", "set", "ptu", "--provider", "openai", "--commitment", "5000", *where, "--json").json
+    assert (made["name"], made["commitment"]) == ("ptu", "5000")
+    assert "5000" in command("capacity", "list", *where).out
+    assert "utilisation" in command("capacity", "show", "ptu", *where).out
+    assert "idle" in command("capacity", "split", "ptu", "--by", "team,model", *where).out
+    assert command("capacity", "remove", "ptu", *where).code == 0
+    assert command("capacity", "show", "ptu", *where).code == 1

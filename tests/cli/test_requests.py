@@ -49,6 +49,25 @@ def test_one_request_shows_how_its_cost_came(running: Parts) -> None:
     told = requests(running, "req_1")
     assert f"sum 0.00175 = 0.00175 by {version}" in told.out
     assert requests(running, "req_1", "--json").json["derivation"]["cost"] == "0.00175"
+    assert "charged" not in told.out
+
+
+def test_one_request_shows_what_lies_between_cost_and_charge(running: Parts) -> None:
+    """Mark-up and fee as lines behind the cost, then the charge."""
+    catalogue = catalogue_of([], [])
+    running.books.keep_rate_cards(card_rows(catalogue))
+    intent, end = settled_call("req_1", version=catalogue.deployments[0].cards[0].version)
+    end = end._replace(charge=2_925_000, charge_rule="markup 10 % + fee 0.001")  # type: ignore[call-arg]
+    running.journal.add(opened(), intent, end)
+    running.project()
+    told = requests(running, "req_1").out.splitlines()
+    assert [line.split() for line in told[-5:]] == [
+        ["charge", "term", "amount"],
+        ["cost", "0.00175"],
+        ["markup", "10", "%", "0.000175"],
+        ["fee", "each", "call", "0.001"],
+        ["charged", "0.002925"],
+    ]
 
 
 @pytest.mark.parametrize(

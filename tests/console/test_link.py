@@ -21,6 +21,7 @@ from faregate.console.prices import put as put_price
 from faregate.control import Balance, Opening, Projected, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended, Started
+from faregate.core.usage import NO_USAGE
 from faregate.errors import Unavailable
 
 LIFETIME = NewLimit(unit="usd", amount="1", window="lifetime")
@@ -222,7 +223,7 @@ def test_orders_and_questions_reach_the_gate(tmp_path: Path) -> None:
 
     async def work(both: Linked) -> None:
         both.gate.unknown.add("req_9")
-        order = Resolve("req_9", "ok", "provider_said", (0,) * 7, "provider", 5, 5)
+        order = Resolve("req_9", "ok", "provider_said", NO_USAGE, "provider", 5, 5)
         assert await both.link.resolve(order) is True
         assert await both.link.resolve(order) is False
         assert (await both.link.figures()).ready

@@ -10,6 +10,11 @@ from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, refu
 from faregate.console.compile import card_rows
 from faregate.console.keys import NewKey, create
 from faregate.console.requests import exact
+from faregate.control import Catalogue, Deployment
+from faregate.core.ledger.events import Intended, Lost, Settled
+from faregate.core.money import dollars
+from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.core.usage import Measure, Usage
 
 #: What CONTRACT promises that a record holds.
 PROMISED = (
@@ -59,6 +64,87 @@ def test_the_derivation_adds_up_to_the_charge_by_the_stored_card(made: Parts, ap
         ("output_tokens", 100, "10", "0.001"),
     ]
     assert (found["sum"], found["cost"]) == ("0.00175", "0.00175")
+
+
+def charged(made: Parts, *ends: tuple[str, Usage, int, int, str, str]) -> None:
+    """Ended calls of ``(id, usage, cost, charge, charge rule, resolution)``."""
+    version = fill(made)
+    for id, usage, cost, charge, rule, resolution in ends:
+        intent, end = settled_call(id, version=version)
+        assert isinstance(intent, Intended)
+        assert isinstance(end, Settled)
+        lost = Lost(id, NOON, 502, "upstream_truncated", 5)
+        made.journal.add(intent._replace(charge_rule=rule), *([lost] if resolution else []))
+        made.journal.add(end._replace(usage=usage, cost=cost, charge=charge, charge_rule=rule, resolution=resolution))
+    made.project()
+
+
+PLAIN = Usage(input_text=300, output_text=100)
+
+
+@pytest.mark.parametrize(
+    ("charge", "rule", "resolution", "lines"),
+    [
+        (1_750_000, "", "", []),
+        (2_925_000, "markup 10 % + fee 0.001", "", [("markup", "10 %", "0.000175"), ("fee", "each call", "0.001")]),
+        (1_662_500, "discount 5 %", "", [("discount", "5 %", "-0.0000875")]),
+        (0, "free", "", [("free", "nothing is charged", "-0.00175")]),
+        (0, "", "operator_pays", [("resolution", "operator_pays", "-0.00175")]),
+        (
+            2_000_000,
+            "fee 0.001",
+            "charge_max",
+            [("fee", "each call", "0.001"), ("resolution", "charge_max", "-0.00075")],
+        ),
+    ],
+)
+def test_the_derivation_goes_on_from_the_cost_to_the_charge(
+    made: Parts, api: Api, charge: int, rule: str, resolution: str, lines: list[tuple[str, str, str]]
+) -> None:
+    """Mark-up, discount, fee and what is free are lines of their own; with the cost they add up to the charge."""
+    charged(made, ("req_9", PLAIN, 1_750_000, charge, rule, resolution))
+    record = api.get("/api/v1/requests/req_9")
+    found = record["derivation"]
+    assert [tuple(line.values()) for line in found["charge_lines"]] == lines
+    assert (record["charge_rule"], found["charge_rule"]) == (rule or None, rule or None)
+    assert (found["cost"], found["charge"], record["charge"]) == ("0.00175", dollars(charge), dollars(charge))
+    total = Fraction(record["cost"]) + sum(Fraction(line["amount"]) for line in found["charge_lines"])
+    assert total == Fraction(found["charge"])
+
+
+def test_units_beside_tokens_are_told(made: Parts, api: Api) -> None:
+    """Tokens of rarer kinds stand beside the other leaves and count in the totals; the rest is a list."""
+    other = (Measure("images", "hd", 2), Measure("input_image_tokens", "", 7), Measure("seconds", "", 3))
+    charged(made, ("req_9", Usage(input_text=3, other=other), 0, 0, "", ""))
+    record = api.get("/api/v1/requests/req_9")
+    assert (record["input_tokens"], record["input_image_tokens"], record["output_image_tokens"]) == (10, 7, 0)
+    assert record["units"] == [
+        {"unit": "images", "variant": "hd", "quantity": 2},
+        {"unit": "seconds", "variant": None, "quantity": 3},
+    ]
+    assert [(line["unit"], line["variant"], line["quantity"]) for line in record["derivation"]["lines"]] == [
+        ("input_tokens", None, 3),
+        ("images", "hd", 2),
+        ("input_image_tokens", None, 7),
+        ("seconds", None, 3),
+    ]
+    rows = api.get("/api/v1/usage?by=operation")["data"]
+    assert [(row["images"], row["seconds"], row["characters"]) for row in rows] == [(2, 3, 0)]
+
+
+def test_the_derivation_names_the_tier(made: Parts, api: Api) -> None:
+    """Above how many input tokens its prices hold, and the service tier that they are of."""
+    tiers = (Tier(0, (Rate("input_tokens", 10**12, 10**6),)), Tier(200, (Rate("input_tokens", 2 * 10**12, 10**6),)))
+    card = RateCard("openai", "gpt-4o", "v-tiers", tiers, service_tier="priority", region="eu")
+    made.books.keep_rate_cards(card_rows(Catalogue(deployments=(Deployment("d", "openai", "m", "m", (card,)),))))
+    for id, tokens in (("req_8", 200), ("req_9", 201)):
+        intent, end = settled_call(id, version="v-tiers")
+        assert isinstance(end, Settled)
+        made.journal.add(opened(), intent, end._replace(usage=Usage(input_text=tokens)))
+    made.project()
+    found = [api.get(f"/api/v1/requests/{id}")["derivation"] for id in ("req_8", "req_9")]
+    assert [(each["above_input_tokens"], each["cost"]) for each in found] == [(0, "0.0002"), (200, "0.000402")]
+    assert {(each["service_tier"], each["region"]) for each in found} == {("priority", "eu")}
 
 
 def test_a_refusal_is_a_record_without_a_derivation(made: Parts, api: Api) -> None:
@@ -163,6 +249,9 @@ def test_usage_sums_this_month_by_default_and_leaves_refusals_out(made: Parts, a
         "output_tokens": 100,
         "cached_input_tokens": 0,
         "reasoning_tokens": 0,
+        "images": 0,
+        "seconds": 0,
+        "characters": 0,
         "cost": "0.00175",
         "charge": "0.00175",
     }

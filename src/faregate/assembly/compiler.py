@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faregate.assembly.declare import declared
+from faregate.assembly.pricing import ConfiguredPrices
 from faregate.catalogue.compile import CatalogueProblem, compile_catalogue
 from faregate.config.schema import Config
 from faregate.config.tree import Environment
@@ -22,6 +23,8 @@ class CatalogueCompiler:
         self._config = config
         self._folder = folder
         self._environment = environment
+        #: What else is known of prices by the same configuration.
+        self.prices = ConfiguredPrices(config, folder, environment)
         self._turn = threading.Lock()
         self._last: tuple[tuple[object, ...], Catalogue] | None = None
         self._told: frozenset[CatalogueProblem] = frozenset()
@@ -47,5 +50,5 @@ class CatalogueCompiler:
 
 
 def _comparable(price_rows: Sequence[Row]) -> list[Row]:
-    """Rows without what no price depends on and nothing could compare."""
-    return [{name: value for name, value in row.items() if name != "details"} for row in price_rows]
+    """Rows as what can be compared: the details of a price, such as its variant, are a mapping."""
+    return [{**row, "details": repr(sorted((row["details"] or {}).items()))} for row in price_rows]

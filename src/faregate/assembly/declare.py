@@ -6,12 +6,21 @@ from pathlib import Path
 
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
+from faregate.config.schema import ChargeRule as ConfiguredCharge
 from faregate.config.schema import Config, Model
 from faregate.config.schema import Provider as ConfiguredProvider
 from faregate.config.tree import Environment
 from faregate.control import Provider
 from faregate.core import money
+from faregate.core.pricing.charging import ChargeRule, ppm
 from faregate.ports import Row
+
+#: Kind → the header that carries its credential, and what stands before it; all others take a bearer token.
+_CREDENTIALS = {
+    "azure_openai": ("api-key", ""),
+    "anthropic": ("x-api-key", ""),
+    "gemini": ("x-goog-api-key", ""),
+}
 
 #: Shorter texts would also mask what is no credential.
 _MASKED_CHARACTERS_MIN = 8
@@ -25,7 +34,12 @@ def declared(
         providers=tuple(_provider(provider, folder, environment) for provider in config.providers),
         deployments=tuple(
             DeclaredDeployment(
-                each.name, each.provider, each.deployment or each.model, each.model, each.max_output_tokens or 0
+                each.name,
+                each.provider,
+                each.deployment or each.model,
+                each.model,
+                each.max_output_tokens or 0,
+                each.region,
             )
             for each in config.deployments
         ),
@@ -35,6 +49,11 @@ def declared(
         projects=tuple(projects),
         require_limit=config.limits.require,
         unknown_price=config.pricing.unknown,
+        ceiling=tuple(
+            PriceRow(each.provider or "", "*", each.unit, each.per, money.picos(each.price))
+            for each in config.pricing.ceiling
+        ),
+        charges=tuple(_charge(rule) for rule in config.pricing.charges),
     )
 
 
@@ -42,8 +61,8 @@ def _provider(provider: ConfiguredProvider, folder: Path, environment: Environme
     secret = provider.api_key.get_secret_value() if provider.api_key is not None else ""
     credential: dict[str, str] = {}
     if secret:
-        azure = provider.kind == "azure_openai"
-        credential = {"api-key": secret} if azure else {"authorization": f"Bearer {secret}"}
+        header, scheme = _CREDENTIALS.get(provider.kind, ("authorization", "Bearer "))
+        credential = {header: scheme + secret}
     proxy = provider.proxy if provider.proxy is not None else proxy_for(provider.base_url, environment)
     return Provider(
         name=provider.name,
@@ -100,9 +119,25 @@ def _overrides(config: Config) -> list[PriceRow]:
             price.per,
             money.picos(price.price),
             _nanos(price.effective_from),
+            variant=price.variant or "",
+            service_tier=price.service_tier or "",
         )
         for price in config.pricing.overrides
     ]
+
+
+def _charge(rule: ConfiguredCharge) -> ChargeRule:
+    selected = {name: value for name, value in rule.select.model_dump().items() if value is not None}
+    if "operation" in selected:
+        # The books and the gate call an operation a service.
+        selected["service"] = selected.pop("operation")
+    return ChargeRule(
+        tuple(sorted(selected.items())),
+        ppm(rule.discount_percent),
+        ppm(rule.markup_percent),
+        money.nanos(rule.fee),
+        rule.free,
+    )
 
 
 def _nanos(moment: str | None) -> int:
@@ -114,6 +149,7 @@ def _nanos(moment: str | None) -> int:
 
 
 def _own_price(row: Row) -> PriceRow:
+    details = row["details"] or {}
     return PriceRow(
         row["provider"],
         row["model"],
@@ -123,4 +159,9 @@ def _own_price(row: Row) -> PriceRow:
         row["effective_from"],
         row["effective_to"],
         row["source"],
+        variant=details.get("variant", ""),
+        service_tier=details.get("service_tier", ""),
+        region=details.get("region", ""),
+        layer=details.get("layer", "override"),
+        above_input_tokens=row["above_input_tokens"],
     )

@@ -33,6 +33,7 @@ def run_gate(settings: GateSettings, input_descriptor: int) -> int:
 
 async def _serve(settings: GateSettings, input_descriptor: int) -> int:
     from faregate.catalogue.tokens import ToktokCounter
+    from faregate.dialects.pictures import size_of
     from faregate.journal.answers import FileAnswerStore
     from faregate.journal.append import FileJournal
     from faregate.proxy.gate import Gate
@@ -49,7 +50,7 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
         on_failure=_journal_lost,
     )
     answers = FileAnswerStore(folder / "journal" / "answers", clock.wall_nanos())
-    gate = Gate(settings, clock, journal, ToktokCounter(), answers)
+    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gate.drain)
     if settings.attached:

@@ -9,20 +9,24 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 
 import faregate
 from faregate.assembly.compiler import CatalogueCompiler
 from faregate.assembly.scheduling import use_idle_time
+from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.folder import DataFolder
 from faregate.config.schema import Config
 from faregate.config.secrets import Secrets as KeptSecrets
 from faregate.console.accounts import keys_without_pepper
 from faregate.console.compile import card_of
+from faregate.console.corrections import TrueUp
 from faregate.console.link import GateLink, unknown_of
 from faregate.console.state import Check, Console, Facts, Secrets
 from faregate.control import Unknown
 from faregate.core.pricing.card import RateCard
 from faregate.core.ulid import UlidSource
+from faregate.dialects.pictures import size_of
 from faregate.errors import FaregateError
 from faregate.jobs.keep_journal import keep_journal
 from faregate.jobs.lookups import ProviderLookups
@@ -36,8 +40,8 @@ from faregate.storage.sqlite.opening import open_books
 
 logger = logging.getLogger("faregate.console")
 
-#: How often unknowns are looked at, and segments of the journal.
-RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S = 1.0, 60.0
+#: How often unknowns are looked at, segments of the journal, and prices that have arrived.
+RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S, TRUE_UP_INTERVAL_S = 1.0, 60.0, 60.0
 
 #: A provider that is not declared any more cannot be asked; its calls are over after the longest default.
 MAX_REQUEST_MS_UNKNOWN = 600_000
@@ -115,10 +119,18 @@ class Workshop:
         behind_proxy = self._config is not None and self._config.console.behind_proxy
         facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
         console = self._console(facts, link, projection.projector)
-        jobs = JobRunner(self._jobs(link), randomly)
+        jobs = JobRunner(self._jobs(link, console), randomly)
         return console, (link.run, jobs.run)
 
     def _console(self, facts: Facts, link: GateLink | None = None, projector: Projector | None = None) -> Console:
+        if self._config is not None:
+            limits, gateway = self._config.limits, self._config.gateway
+            facts = replace(
+                facts,
+                default_output_tokens=limits.default_output_tokens,
+                min_answer_tokens=limits.min_answer_tokens,
+                forbid_private_urls=gateway.forbid_private_urls,
+            )
         return Console(
             books=self.books,
             journal=FileJournalReader(self.folder.journal),
@@ -131,6 +143,9 @@ class Workshop:
             gate=link,
             projector=projector,
             check_journal=self._check_journal,
+            price_book=self._compile.prices,
+            capacities=self._compile.prices.capacities(),
+            tokenizer=ToktokCounter(size_of),
         )
 
     def _check_journal(self) -> Sequence[Check]:
@@ -138,7 +153,7 @@ class Workshop:
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
-    def _jobs(self, link: GateLink) -> list[Job]:
+    def _jobs(self, link: GateLink, console: Console) -> list[Job]:
         assert self._config is not None
         catalogue = self._compile((), ())
         timeouts = {provider.name: provider.total_timeout_ms for provider in catalogue.providers}
@@ -165,6 +180,7 @@ class Workshop:
         return [
             Job("resolve_unknowns", RESOLVE_INTERVAL_S, resolver.run),
             Job("keep_journal", KEEP_JOURNAL_INTERVAL_S, keep),
+            Job("true_up", TRUE_UP_INTERVAL_S, TrueUp(console).run),
         ]
 
     def _card(self, version: str) -> RateCard | None:

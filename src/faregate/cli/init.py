@@ -23,7 +23,7 @@ TEMPLATE = """\
 # (start it with `faregate simulator --port 4010`): no network, no key, nothing costs money.
 providers:
   - name: simulator
-    kind: openai                            # openai | azure_openai
+    kind: openai                            # openai | azure_openai | anthropic | gemini
     base_url: http://127.0.0.1:4010/v1      # https, or plain http on loopback
     api_key: sk-any-key-will-do             # the simulator takes any; of real ones write ${NAME} or file:PATH
     lookup: {path: "/simulator/truth/{id}"} # it can be asked what became of a request
@@ -50,7 +50,7 @@ providers:
 
 # Prices are bundled; these replace them. Dollars as text, for so many units.
 # pricing:
-#   unknown: refuse                         # refuse | fallback
+#   unknown: refuse                         # refuse | fallback | ceiling
 #   overrides:
 #     - {provider: openai, model: house-model, unit: input_tokens,  per: 1000000, price: "2.50"}
 #     - {provider: openai, model: house-model, unit: output_tokens, per: 1000000, price: "10"}

@@ -1,16 +1,28 @@
-"""``faregate price``: look at prices and set own ones."""
+"""``faregate price``: look at prices, set own ones, take in whole files of them, and see where one comes from."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from faregate.cli.client import Where, connect
-from faregate.cli.output import Json, emit_json, table
-from faregate.cli.words import without_nothing
+from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.words import ascii_name, file_text, json_object, without_nothing
+from faregate.errors import Unsafe
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Prices, bundled and own.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Prices, bundled, imported and own.")
 
-_COLUMNS = ("provider", "model", "unit", "per", "price", "above_input_tokens", "effective_from", "source")
+_COLUMNS = (
+    *("provider", "model", "unit", "variant", "service_tier", "per", "price"),
+    *("above_input_tokens", "effective_from", "layer", "source"),
+)
+_CHANGES = (
+    *("change", "provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens"),
+    *("before", "before_per", "price", "per", "effective_from", "where"),
+)
+
+#: Lines of a difference that a terminal gets; --json has all.
+_SHOWN_MAX = 200
 
 
 @app.command("list")
@@ -37,13 +49,26 @@ def set_price(
     price: Annotated[str, typer.Option(help="Dollars for --per units, such as 2.50.")],
     per: Annotated[int, typer.Option(help="Units that the price is for.")] = 1_000_000,
     from_: Annotated[str | None, typer.Option("--from", help="First moment (default: now).")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which of the unit's, such as 1024x1024/hd of images.")] = None,
+    service_tier: Annotated[str | None, typer.Option(help="priority, flex, batch or scale.")] = None,
+    region: Annotated[str | None, typer.Option(help="Where it is processed: global, data_zone or regional.")] = None,
+    above: Annotated[int | None, typer.Option(help="Only for calls with more input tokens than that.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="The price is meant, however far from the last.")] = False,
     data: Where = None,
     json: Json = False,
 ) -> None:
     """Set an own price; what is booked already stays as it is."""
     body = {"provider": provider, "model": model, "unit": unit, "per": per, "price": price}
-    body |= without_nothing({"effective_from": from_, "confirm": True if confirm else None})
+    body |= without_nothing(
+        {
+            "effective_from": from_,
+            "variant": variant,
+            "service_tier": service_tier,
+            "region": region,
+            "above_input_tokens": above,
+            "confirm": True if confirm else None,
+        }
+    )
     with connect(data, make=True) as client:
         row = client.call("PUT", "/prices", body)
     row.pop("applied", None)
@@ -51,3 +76,139 @@ def set_price(
         emit_json(row)
     else:
         table(_COLUMNS, [[row[name] for name in _COLUMNS]])
+
+
+@app.command("import")
+def import_prices(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="LiteLLM's price JSON, or our CSV or YAML.")],
+    provider: Annotated[str | None, typer.Option(help="Take in prices of this provider only.")] = None,
+    format: Annotated[str, typer.Option(help="auto, litellm, csv or yaml.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Prices far from those before are meant.")] = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Take in a file of prices, all of it or nothing; they lie above the bundled ones and below your own."""
+    body: dict[str, object] = {
+        "file": ascii_name(file),
+        "text": file_text(file),
+        "format": format,
+        "provider": provider or "",
+    }
+    with connect(data, make=True) as client:
+        told = client.call("POST", "/prices/import", {**body, "dry_run": True})
+        if not json:
+            _difference(told)
+        if not dry_run:
+            if told["outliers"] and not yes:
+                raise Unsafe(
+                    f"{told['outliers']} prices are far from those in force, and nothing was taken in",
+                    hint="look at the lines marked with !, and repeat with --yes if they are meant",
+                )
+            told = client.call("POST", "/prices/import", {**body, "confirm": yes})
+    told.pop("applied", None)
+    if json:
+        emit_json(told)
+    else:
+        say(_summary(told))
+
+
+def _difference(told: dict[str, Any]) -> None:
+    """What a file changes, line by line, as far as a terminal wants to see it."""
+    changes = [each for each in told["changes"] if each["change"] != "confirmed"]
+    if changes:
+        rows = [
+            [f"{'! ' if each['outlier'] else ''}{each['change']}", *(each[name] for name in _CHANGES[1:])]
+            for each in changes[:_SHOWN_MAX]
+        ]
+        table(_CHANGES, rows)
+    if len(changes) > _SHOWN_MAX:
+        say(f"… and {len(changes) - _SHOWN_MAX} more; --json has all of them")
+    for fault in told["skipped"][:10]:
+        say(f"left out: {fault['where']}: {fault['problem']}")
+    if told["skipped_count"] > 10:
+        say(f"left out: {told['skipped_count'] - 10} more entries")
+
+
+def _summary(told: dict[str, Any]) -> str:
+    kinds = [each["change"] for each in told["changes"]]
+    words = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("new", "changed", "confirmed"))
+    done = "would be taken in" if told["dry_run"] else "taken in"
+    return f"{told['prices']} prices of {told['file']} {done}: {words}, {told['same']} there already"
+
+
+@app.command("sync")
+def sync_prices(
+    from_: Annotated[Path | None, typer.Option("--from", help="A newer copy of LiteLLM's price JSON.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Take in prices of this provider only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what changed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Prices far from those before are meant.")] = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Look at the bundled price list again and tell what changed since the last look; nothing is downloaded."""
+    body: dict[str, object] = {"dry_run": dry_run, "confirm": yes, "provider": provider or ""}
+    if from_ is not None:
+        body |= {"file": ascii_name(from_), "text": file_text(from_)}
+    with connect(data, make=True) as client:
+        told = client.call("POST", "/prices/sync", body)
+    told.pop("applied", None)
+    if json:
+        emit_json(told)
+        return
+    for each in told["lists"]:
+        before = f", before {each['last_edition']}" if each["last_edition"] else ", looked at for the first time"
+        emit(f"{each['list']} {each['edition']}{before}: {each['models']} models")
+        for word in ("added", "removed"):
+            emit(f"  {word}: {', '.join(each[word]) or 'none'}")
+        for change in each["changed"][:_SHOWN_MAX]:
+            emit(f"  {change['model']} {change['what']}: {change['before'] or '-'} → {change['after'] or '-'}")
+    if "import" in told:
+        say(_summary(told["import"]))
+
+
+@app.command("explain")
+def explain_price(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model, as callers or the provider name it.")],
+    provider: Annotated[str | None, typer.Option(help="Name of a provider; default: each that has it.")] = None,
+    at: Annotated[str | None, typer.Option(help="A moment (default: now).")] = None,
+    usage: Annotated[
+        str | None, typer.Option(help='What a usage would cost: \'{"input_tokens": 1000, "output_tokens": 200}\'.')
+    ] = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Show what a model costs, where each rate comes from, what a usage would cost, or why there is no price."""
+    body = {"model": model} | without_nothing({"provider": provider, "at": at})
+    if usage is not None:
+        body["usage"] = json_object(usage, "--usage")
+    with connect(data) as client:
+        told = client.call("POST", "/prices/explain", body)
+    if json:
+        emit_json(told)
+        return
+    for each in told["data"]:
+        emit(f"{each['model']} at {each['provider']}, {told['at']}")
+        for reason in each["reasons"]:
+            emit(f"  {reason}")
+        for card in each["cards"]:
+            _card(card)
+    if not told["data"]:
+        say("no provider is declared")
+
+
+def _card(card: dict[str, Any]) -> None:
+    special = [f"{name} {card[name]}" for name in ("service_tier", "region") if card[name]]
+    emit(f"\n{' · '.join(['card ' + card['version'], *special])}")
+    for note in card["notes"]:
+        emit(f"  {note}")
+    columns = ("unit", "variant", "above_input_tokens", "per", "price", "layer", "source")
+    table(columns, [[rate[name] for name in columns] for rate in card["rates"]])
+    costed = card["usage"]
+    if costed is None:
+        return
+    columns = ("unit", "variant", "priced_as", "quantity", "price", "per", "amount")
+    emit("")
+    table(columns, [[line[name] for name in columns] for line in costed["lines"]])
+    missing = f"; {costed['unpriced']} has no price, so that such a call is refused" if costed["unpriced"] else ""
+    emit(f"sum {costed['sum']}, cost {costed['cost']}{missing}")

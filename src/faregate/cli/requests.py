@@ -57,6 +57,11 @@ def _show(row: dict[str, Any], *, as_json: bool) -> None:
         columns = ("unit", "quantity", "price", "per", "amount")
         table(columns, [[line[name] for name in columns] for line in derivation["lines"]])
         emit(f"sum {derivation['sum']} = {derivation['cost']} by {derivation['price_version']}")
+        if derivation["charge_lines"]:
+            emit("")
+            rows = [("cost", "", row["cost"]), *(tuple(line.values()) for line in derivation["charge_lines"])]
+            table(("charge", "term", "amount"), rows)
+            emit(f"charged {derivation['charge']}")
 
 
 def _text(value: object) -> object:

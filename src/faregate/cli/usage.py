@@ -8,7 +8,9 @@ from faregate.cli.client import Where, connect
 from faregate.cli.output import Json, emit_json, table
 from faregate.cli.words import listed, pairs
 
-_SUMS = ("requests", "input_tokens", "output_tokens", "cost", "charge")
+#: These are told where some of them were used.
+_RARE = ("images", "seconds", "characters")
+_SUMS = ("requests", "input_tokens", "output_tokens", *_RARE, "cost", "charge")
 
 
 def command(
@@ -27,7 +29,7 @@ def command(
     names = [*([interval] if interval else []), *(listed(by) or ())]
     if "key" in names:
         names.insert(names.index("key") + 1, "key_name")
-    columns = [*names, *_SUMS]
+    columns = [*names, *(name for name in _SUMS if name not in _RARE or any(row[name] for row in rows))]
     if json:
         emit_json([{name: row[name] for name in columns} for row in rows])
     else:

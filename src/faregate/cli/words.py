@@ -1,4 +1,8 @@
-"""What people type for dimensions, amounts and lists, read into what the admin API takes."""
+"""What people type for dimensions, amounts, lists and files, read into what the admin API takes."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 from faregate.errors import UsageError
 
@@ -38,6 +42,52 @@ def amount(unit: str, text: str) -> str | int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise UsageError(f"--amount: {text[:64]!r} is not a whole number of {unit[:32]}; such as 20000", code="value")
     return int(text)
+
+
+#: The admin API takes no larger price file.
+FILE_BYTES_MAX = 7 * 1024 * 1024
+
+
+def file_text(file: Path) -> str:
+    """The text of a file that is named on the command line.
+
+    Raises:
+        UsageError: it is not there, is no file, is too large or is not UTF-8.
+    """
+    try:
+        if not file.is_file():
+            raise UsageError(f"{file} is not a file", code="value")
+        with file.open("rb") as opened:
+            content = opened.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}", code="value") from error
+    if len(content) > FILE_BYTES_MAX:
+        raise UsageError(f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", code="value")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{file}:{line} is not UTF-8", code="value") from error
+
+
+def ascii_name(file: Path) -> str:
+    """The name of a file as reports and sources of prices call it."""
+    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in file.name)[-128:]
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """A JSON object that was typed for an option.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f'{option} is not a JSON object such as {{"input_tokens": 1000}}', code="value")
+    return value
 
 
 def without_nothing(fields: dict[str, object]) -> dict[str, object]:

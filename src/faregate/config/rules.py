@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from faregate.config.findings import Path, did_you_mean
+from faregate.config.findings import Path, did_you_mean, quoted
 from faregate.config.schema import Config, Gateway, Provider
 from faregate.config.tls import certificate_problem
 from faregate.config.values import is_address, is_loopback, is_private
 from faregate.core import money
+from faregate.core.pricing.charging import FEE_NANOS_MAX, MARKUP_PPM_MAX, PPM, ppm
 
 #: A price per million tokens outside this band is nearly always one for another unit. Dearest known: 600 dollars.
 PRICE_BAND_PICOS = (1_000_000, 10_000 * money.PICOS_PER_DOLLAR)
@@ -41,6 +43,8 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     yield from _references(config)
     yield from _loops(config)
     yield from _prices(config)
+    yield from _charges(config)
+    yield from _capacities(config)
     if config.limits.min_answer_tokens > config.limits.default_output_tokens:
         yield Ruled("CFG-CONFLICT", ("limits", "min_answer_tokens"), "is more than limits.default_output_tokens")
     if config.journal.segment > config.journal.backlog_max:
@@ -86,6 +90,7 @@ def _unique_names(config: Config) -> Iterator[Ruled]:
         "providers": [provider.name for provider in config.providers],
         "deployments": [deployment.name for deployment in config.deployments],
         "models": [model.name for model in config.models],
+        "capacities": [capacity.name for capacity in config.capacities],
     }
     for key, names in named.items():
         seen: dict[str, int] = {}
@@ -94,6 +99,16 @@ def _unique_names(config: Config) -> Iterator[Ruled]:
                 problem = f"{name} is the name of {key}[{seen[name]}] already"
                 yield Ruled("CFG-CONFLICT", (key, index, "name"), problem, "names that differ")
             seen.setdefault(name, index)
+
+
+def _capacities(config: Config) -> Iterator[Ruled]:
+    for index, capacity in enumerate(config.capacities):
+        try:
+            ZoneInfo(capacity.timezone)
+        # A folder of the zone data, a name with a NUL or one that is too long each fail in a way of their own.
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            path: Path = ("capacities", index, "timezone")
+            yield Ruled("CFG-RANGE", path, f"{quoted(capacity.timezone)} is not a time zone", "such as Europe/Berlin")
 
 
 def _provider(provider: Provider, path: Path, folder: FilePath) -> Iterator[Ruled]:
@@ -136,6 +151,9 @@ def _references(config: Config) -> Iterator[Ruled]:
     for index, deployment in enumerate(config.deployments):
         if deployment.provider not in providers:
             yield _points_nowhere(("deployments", index, "provider"), "provider", deployment.provider, providers)
+    for index, capacity in enumerate(config.capacities):
+        if capacity.provider not in providers:
+            yield _points_nowhere(("capacities", index, "provider"), "provider", capacity.provider, providers)
     for stage, rule in config.stages.items():
         for index, name in enumerate(rule.providers):
             if name not in providers:
@@ -201,17 +219,49 @@ def _loop_from(start: str, aliases: dict[str, list[str]]) -> list[str]:
     return []
 
 
+def _charges(config: Config) -> Iterator[Ruled]:
+    """Charge rules that contradict themselves, are out of all proportion, name nobody, or never come to hold."""
+    providers = [provider.name for provider in config.providers]
+    selectors: list[dict[str, str]] = []
+    for index, rule in enumerate(config.pricing.charges):
+        path: Path = ("pricing", "charges", index)
+        markup, discount, fee = ppm(rule.markup_percent), ppm(rule.discount_percent), money.nanos(rule.fee)
+        if rule.free and (markup or discount or fee):
+            yield Ruled("CFG-CONFLICT", (*path, "free"), "nothing can be added to or taken off a free call", "it alone")
+        if discount > PPM:
+            yield Ruled("CFG-RANGE", (*path, "discount_percent"), "a discount is at most 100 percent", "0 to 100")
+        if markup > MARKUP_PPM_MAX:
+            yield Ruled("CFG-RANGE", (*path, "markup_percent"), "no mark-up is that large", "0 to 10000")
+        if fee > FEE_NANOS_MAX:
+            yield Ruled("CFG-RANGE", (*path, "fee"), "no fee of one call is that large", "0 to 1000 dollars")
+        select = {name: value for name, value in rule.select.model_dump().items() if value is not None}
+        if "operation" in select:
+            if select.setdefault("service", select["operation"]) != select["operation"]:
+                yield Ruled(
+                    "CFG-CONFLICT", (*path, "select", "operation"), "is not what service says", "one of the two"
+                )
+            del select["operation"]
+        if select.get("provider", providers[0]) not in providers:
+            yield _points_nowhere((*path, "select", "provider"), "provider", select["provider"], providers)
+        first = next((n for n, before in enumerate(selectors) if before.items() <= select.items()), None)
+        if first is not None:
+            problem = f"it never holds: pricing.charges[{first}] comes first and matches all that it would"
+            yield Ruled("CFG-CONFLICT", path, problem, hint="put rules for fewer calls before those for more")
+        selectors.append(select)
+
+
 def _prices(config: Config) -> Iterator[Ruled]:
-    seen: dict[tuple[str, str, str, str | None], int] = {}
+    seen: dict[tuple[str | None, ...], int] = {}
     for index, override in enumerate(config.pricing.overrides):
         path: Path = ("pricing", "overrides", index)
-        identity = (override.provider, override.model, override.unit, override.effective_from)
+        place = (override.unit, override.variant, override.service_tier)
+        identity = (override.provider, override.model, *place, override.effective_from)
         if identity in seen:
             yield Ruled("CFG-CONFLICT", path, f"the same price stands in pricing.overrides[{seen[identity]}] already")
         seen.setdefault(identity, index)
         picos = money.picos(override.price)
-        # Fallback prices stand for anything, and a price of 0 is a decision; neither is a slip of the unit.
-        if override.unit == "requests" or picos == 0 or override.confirm_price:
+        # An image or a search costs what it costs, and a price of 0 is a decision; neither is a slip of the unit.
+        if not override.unit.endswith("_tokens") or picos == 0 or override.confirm_price:
             continue
         per_million = picos * 1_000_000 // override.per
         if not PRICE_BAND_PICOS[0] <= per_million <= PRICE_BAND_PICOS[1]:

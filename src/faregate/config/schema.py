@@ -5,17 +5,19 @@ dollars, durations are milliseconds and sizes bytes once they are read.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
 
 from faregate.config.findings import quoted
 from faregate.config.values import (
+    Amount,
     Duration,
     Flag,
     Host,
     Label,
     Name,
+    Percent,
     Port,
     Price,
     Proxy,
@@ -26,7 +28,7 @@ from faregate.config.values import (
     Whole,
     wrong,
 )
-from faregate.core.pricing.card import PRICED_UNITS
+from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
 NOT_YET = ("pools", "services", "cache", "identity", "events", "alerts", "payments", "metrics")
@@ -111,17 +113,29 @@ class Timeouts(Section):
 
 
 def _kind(value: object) -> object:
-    if value in ("anthropic", "gemini", "http"):
-        raise wrong("CFG-RANGE", f"the kind {value} is not available yet", "openai or azure_openai")
+    if value == "http":
+        expected = "openai, azure_openai, anthropic or gemini"
+        raise wrong("CFG-RANGE", f"the kind {value} is not available yet", expected)
     return value
+
+
+#: Where the providers of a kind that has only one place are.
+BASE_URLS: Final = {
+    "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+}
 
 
 class Provider(Section):
     """One account at one model service."""
 
     name: Name = Field(description="how deployments, prices and reports call it")
-    kind: Annotated[Literal["openai", "azure_openai"], BeforeValidator(_kind)] = Field(description="its wire format")
-    base_url: Url = Field(description="where its API starts; https, or http on loopback")
+    kind: Annotated[Literal["openai", "azure_openai", "anthropic", "gemini"], BeforeValidator(_kind)] = Field(
+        description="its wire format"
+    )
+    base_url: Url = Field(
+        description="where its API starts; https, or http on loopback; may be left out for anthropic and gemini"
+    )
     api_key: Secret | None = Field(default=None, description="its credential, as ${NAME} or file:PATH")
     api_version: Text = Field(default="", description="Azure's api-version, quoted", pattern=r"^[A-Za-z0-9.-]{0,40}$")
     lookup: Lookup | None = Field(default=None, description="how to ask what became of a request")
@@ -143,6 +157,14 @@ class Provider(Section):
     allow_private: Flag = Field(default=False, description="allow a private address")
     connections_max: Bound = Field(default=2_000, description="connections to it at once")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _at_home(cls, value: object) -> object:
+        """A kind with one place in the world need not say where that is."""
+        if isinstance(value, dict) and "base_url" not in value and value.get("kind") in BASE_URLS:
+            return {**value, "base_url": BASE_URLS[value["kind"]]}
+        return value
+
 
 class Deployment(Section):
     """One place to send a call to."""
@@ -152,6 +174,9 @@ class Deployment(Section):
     deployment: Label | None = Field(default=None, description="what the provider calls it; default: the model")
     model: Label = Field(description="the model it is, and is priced as")
     max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
+    region: Literal["global", "data_zone", "regional"] = Field(
+        default="global", description="where it is processed, as far as that makes a difference in price"
+    )
 
 
 class Model(Section):
@@ -187,16 +212,86 @@ class PriceOverride(Section):
         default=None, description="from when on it holds"
     )
     confirm_price: Flag = Field(default=False, description="yes, it is meant to be that far from the usual")
+    variant: Label | None = Field(
+        default=None, description="which of the unit's, such as 1024x1024/hd of images; default: all without their own"
+    )
+    service_tier: Literal[SERVICE_TIERS[1:]] | None = Field(  # type: ignore[valid-type]
+        default=None, description="the service tier that it is for; default: the standard one"
+    )
+
+
+class CeilingPrice(Section):
+    """What a unit costs at most, for models whose price is not known."""
+
+    provider: Name | None = Field(default=None, description="name of a provider; default: all without their own")
+    unit: Literal[PRICED_UNITS] = Field(description="what is priced")  # type: ignore[valid-type]
+    per: Bound = Field(description="how many units the price is for", le=1_000_000_000)
+    price: Price = Field(description="dollars")
+
+
+class ChargeSelector(Section):
+    """Which calls a charge rule is for; what is left out holds for any."""
+
+    organization: Label | None = Field(default=None, description="organization that pays")
+    team: Label | None = Field(default=None, description="team that pays")
+    project: Label | None = Field(default=None, description="project that pays")
+    product: Label | None = Field(default=None, description="product that pays")
+    key: Label | None = Field(default=None, description="id of a key (key_…)")
+    stage: Label | None = Field(default=None, description="stage of the call")
+    provider: Label | None = Field(default=None, description="name of a provider")
+    deployment: Label | None = Field(default=None, description="name of a deployment, or provider/model")
+    model: Label | None = Field(default=None, description="model that it is priced as")
+    operation: Label | None = Field(default=None, description="operation, such as chat.completions")
+    service: Label | None = Field(default=None, description="the same, or a named service")
+
+
+class ChargeRule(Section):
+    """What payers are charged, where that is not the cost. The first rule that matches a call holds."""
+
+    select: ChargeSelector = Field(ChargeSelector(), description="which calls; every call where nothing is named")
+    markup_percent: Percent = Field(default="0", description="percent added to the cost")
+    discount_percent: Percent = Field(default="0", description="percent taken off the cost, before the mark-up")
+    fee: Amount = Field(default="0", description="dollars added for each call that used something")
+    free: Flag = Field(default=False, description="charge nothing; the cost is booked all the same")
 
 
 class Pricing(Section):
     """What calls cost."""
 
-    unknown: Literal["refuse", "fallback"] = Field(
+    unknown: Literal["refuse", "fallback", "ceiling"] = Field(
         default="refuse", description="what happens to a model without a price"
+    )
+    ceiling: tuple[CeilingPrice, ...] = Field(
+        default=(), description="with unknown: ceiling, what any model costs at most", max_length=256
     )
     overrides: tuple[PriceOverride, ...] = Field(
         default=(), description="prices that replace bundled ones", max_length=5_000
+    )
+    charges: tuple[ChargeRule, ...] = Field(
+        default=(), description="what payers are charged beside the cost: mark-ups, discounts, fees", max_length=1_000
+    )
+
+
+class Capacity(Section):
+    """A fixed commitment, such as provisioned throughput: its bill is split by use."""
+
+    name: Name = Field(description="how reports call it")
+    provider: Name = Field(description="name of a provider")
+    deployments: tuple[Label, ...] = Field(
+        default=(), description="deployments that it serves; default: all of the provider's", max_length=64
+    )
+    commitment: Amount = Field(description="dollars of a calendar month")
+    units: Annotated[Whole, Field(ge=0)] = Field(default=0, description="units that were bought, for showing")
+    tokens_per_second: Annotated[Whole, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0, description="tokens that all of them serve in a second; 0: not known, and nothing is idle"
+    )
+    timezone: Text = Field(default="UTC", description="time zone of its months, such as Europe/Berlin")
+    split: Literal["tokens", "cost"] = Field(
+        default="tokens", description="what shares are in proportion to: tokens, or what they would have cost"
+    )
+    idle: Literal["show", "spread", "operator"] = Field(
+        default="show",
+        description="the part that nobody used: shown, borne by those who used the rest, or by the operator",
     )
 
 
@@ -266,6 +361,7 @@ class Config(Section):
     models: tuple[Model, ...] = Field((), description="names that callers may use", max_length=5_000)
     stages: dict[StrictStr, Stage] = Field(default={}, description="providers of each stage", max_length=64)
     pricing: Pricing = Field(Pricing(), description="what calls cost")
+    capacities: tuple[Capacity, ...] = Field((), description="fixed commitments", max_length=256)
     limits: Limits = Field(Limits(), description="defaults of limits")
     unknowns: Unknowns = Field(Unknowns(), description="calls whose outcome was not learnt")
     journal: Journal = Field(Journal(), description="the journal's files")

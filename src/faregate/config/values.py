@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from faregate.config.findings import quoted
 from faregate.config.tree import PlainNumber, Referred
 from faregate.core import money
+from faregate.core.pricing import charging
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -109,6 +110,34 @@ def _price(value: object) -> object:
             "CFG-RANGE", str(error), 'dollars as decimal text, from 0 and with at most 12 decimals, e.g. "2.50"'
         ) from None
     return str(text)
+
+
+def _decimal(value: object, kind: str, example: str) -> str:
+    """Decimal text, which the number that YAML read would no longer be."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise wrong("CFG-TYPE", f"{shown(value)} is not {kind}", f"{kind} as decimal text, e.g. {example}")
+    return str(text)
+
+
+def _percent(value: object) -> object:
+    text = _decimal(value, "a percentage", '"12.5"')
+    try:
+        charging.ppm(text)
+    except ValueError as error:
+        raise wrong("CFG-RANGE", str(error), 'from 0 and with at most 4 decimals, e.g. "12.5"') from None
+    return text
+
+
+def _amount(value: object) -> object:
+    text = _decimal(value, "an amount", '"0.001"')
+    try:
+        money.nanos(text)
+    except ValueError as error:
+        raise wrong(
+            "CFG-RANGE", str(error), 'dollars as decimal text, from 0 and with at most 9 decimals, e.g. "0.001"'
+        ) from None
+    return text
 
 
 def _name(value: str) -> str:
@@ -253,6 +282,7 @@ _SIZE_SCHEMA: dict[str, Any] = {
     "examples": ["64MiB"],
 }
 _PRICE_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["2.50"]}
+_PERCENT_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["12.5"]}
 
 Text = Annotated[StrictStr, BeforeValidator(_text)]
 Whole = Annotated[StrictInt, BeforeValidator(_whole)]
@@ -270,6 +300,10 @@ Size = Annotated[StrictInt, BeforeValidator(_size), Field(gt=0), WithJsonSchema(
 Port = Annotated[Whole, Field(ge=1, le=65_535)]
 #: Dollars as the text that was written.
 Price = Annotated[str, BeforeValidator(_price), WithJsonSchema(_PRICE_SCHEMA)]
+#: Dollars that somebody pays, to nine decimals.
+Amount = Annotated[str, BeforeValidator(_amount), WithJsonSchema(_PRICE_SCHEMA)]
+#: A percentage as the text that was written, to four decimals.
+Percent = Annotated[str, BeforeValidator(_percent), WithJsonSchema(_PERCENT_SCHEMA)]
 #: A name that we make up, and may use in headers, metrics and paths.
 Name = Annotated[Text, AfterValidator(_name)]
 #: A name that somebody else made up, such as a model's.

@@ -6,17 +6,23 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from faregate.console import (
+    capacities,
     changes,
+    corrections,
     health,
     keys,
     limits,
     metrics,
     payers,
     places,
+    price_explain,
+    price_files,
     prices,
     problems,
+    quote,
     requests,
     spend,
+    tokenize,
     usage,
     verify,
 )
@@ -30,8 +36,13 @@ ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     limits.router,
     prices.router,
+    price_files.router,
+    price_explain.router,
+    capacities.router,
+    corrections.router,
     requests.router,
     usage.router,
+    quote.router,
     payers.router,
     places.router,
     changes.router,
@@ -55,6 +66,7 @@ def create_app(console: Console) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
+    app.include_router(tokenize.router)
     app.include_router(health.probes)
     app.include_router(metrics.router)
     app.include_router(spend.router)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -64,6 +64,14 @@ class AuditTrail:
         Raises:
             StorageFull: it could not be written; the change must not be made.
         """
+        self.append_all(at, [(kind, row_id, before, after)])
+
+    def append_all(self, at: str, changes: Sequence[tuple[str, str, Row | None, Row | None]]) -> None:
+        """Write changes ``(kind, id, before, after)`` that are made together, all of them or none.
+
+        Raises:
+            StorageFull: they could not be written; none of them must be made.
+        """
         who = author.get(_NOBODY)
         with self._lock:
             try:
@@ -72,25 +80,46 @@ class AuditTrail:
                 raise Unavailable(f"the trail of changes cannot be written: {error.strerror}") from error
             try:
                 number, chain = self._last or self._find_last(handle)
-                facts = {
-                    "n": number + 1, "at": at, "actor": who.actor, "request_id": who.request_id,
-                    "kind": kind, "id": row_id, "before": _shown(before), "after": _shown(after),
-                }  # fmt: skip
-                chain = _chained(chain, facts)
-                line = json.dumps({**facts, "chain": chain}, ensure_ascii=False).encode() + b"\n"
+                lines = []
+                for kind, row_id, before, after in changes:
+                    number += 1
+                    facts = {
+                        "n": number, "at": at, "actor": who.actor, "request_id": who.request_id,
+                        "kind": kind, "id": row_id, "before": _shown(before), "after": _shown(after),
+                    }  # fmt: skip
+                    chain = _chained(chain, facts)
+                    lines.append(json.dumps({**facts, "chain": chain}, ensure_ascii=False).encode() + b"\n")
+                text = b"".join(lines)
                 size = os.fstat(handle).st_size
                 try:
-                    written = os.write(handle, line)
+                    written = os.write(handle, text)
                     os.fdatasync(handle)
                 except OSError as error:
                     os.ftruncate(handle, size)
                     raise StorageFull("the trail of changes cannot be written: the disk is full") from error
-                if written != len(line):
+                if written != len(text):
                     os.ftruncate(handle, size)
                     raise StorageFull("the trail of changes cannot be written: the disk is full")
-                self._last = number + 1, chain
+                self._last = number, chain
             finally:
                 os.close(handle)
+
+    def told_of(self, kind: str) -> dict[str, Row | None]:
+        """Id → what the newest change of a kind left of it, as the trail tells."""
+        found: dict[str, Row | None] = {}
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return found
+        # Most lines are of other kinds, and need not be decoded.
+        mark = json.dumps(kind).encode()
+        with file:
+            for line in file:
+                if mark in line and line.endswith(b"\n"):
+                    facts = json.loads(line)
+                    if facts["kind"] == kind:
+                        found[facts["id"]] = facts["after"]
+        return found
 
     def _find_last(self, handle: int) -> tuple[int, str]:
         """Number and chain of the last whole line; a torn one, which nobody was told of, is cut off."""

@@ -58,6 +58,8 @@ def card_rows(catalogue: Catalogue) -> list[Row]:
             "effective_from": card.effective_from,
             "effective_to": card.effective_to,
             "source": card.source,
+            "service_tier": card.service_tier,
+            "region": card.region,
         }
         for card in cards.values()
     ]
@@ -74,4 +76,6 @@ def card_of(row: Row) -> RateCard:
         row["effective_from"],
         row["effective_to"],
         row["source"],
+        row["service_tier"],
+        row["region"],
     )

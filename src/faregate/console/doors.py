@@ -28,6 +28,9 @@ ACTOR: Final = "faregate.actor"
 CSRF_HEADER: Final = b"x-csrf-token"
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+#: Price lists of all models there are have two megabytes.
+PRICE_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
+_WITH_PRICE_FILES: Final = frozenset({"/api/v1/prices/import", "/api/v1/prices/sync", "/api/v1/reprice"})
 BODY_SECONDS_MAX: Final = 15
 #: Deeper JSON has no use here; Python's own reader gives up a little above a thousand.
 JSON_DEPTH_MAX: Final = 32
@@ -229,7 +232,8 @@ class BodyDoor:
         body = b""
         fault: tuple[str, str] | None = None
         with anyio.move_on_after(BODY_SECONDS_MAX) as deadline:
-            body, fault = await _read(receive)
+            bytes_max = PRICE_FILE_BYTES_MAX if scope["path"] in _WITH_PRICE_FILES else BODY_BYTES_MAX
+            body, fault = await _read(receive, bytes_max)
         if deadline.cancelled_caught:
             fault = ("body_timeout", f"the body was not there within {BODY_SECONDS_MAX} seconds")
         if fault is None and body and scope["path"].startswith("/api/"):
@@ -249,7 +253,7 @@ class BodyDoor:
         await self._app(scope, replay, send)
 
 
-async def _read(receive: Receive) -> tuple[bytes, tuple[str, str] | None]:
+async def _read(receive: Receive, bytes_max: int) -> tuple[bytes, tuple[str, str] | None]:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -258,8 +262,8 @@ async def _read(receive: Receive) -> tuple[bytes, tuple[str, str] | None]:
             return b"", ("client_gone", "the client left")
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            return b"", ("body_too_large", f"a body has at most {BODY_BYTES_MAX} bytes")
+        if size > bytes_max:
+            return b"", ("body_too_large", f"a body has at most {bytes_max} bytes")
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks), None

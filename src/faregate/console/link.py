@@ -312,6 +312,7 @@ def unknown_of(row: Row) -> Unknown:
         deployment=intent.who.deployment,
         output_tokens_seen=row["output_tokens_seen"],
         input_tokens_bound=intent.input_tokens_bound,
+        charge_rule=intent.charge_rule,
     )
 
 

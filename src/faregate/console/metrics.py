@@ -29,8 +29,10 @@ _NANOS_SUFFIX: Final = "_nanos_total"
 _HELP: Final = {
     "faregate_requests_total": "Calls that ended, by status.",
     "faregate_tokens_total": "Billed tokens by kind.",
+    "faregate_units_total": "What else was billed, by unit: images, seconds, characters, searches …",
     "faregate_cost_dollars_total": "Cost of ended calls in dollars.",
     "faregate_refusals_total": "Calls refused, by code.",
+    "faregate_unpriced_usage_total": "What providers reported and no price covers, by unit.",
     "faregate_request_seconds": "From the first byte of a call to the last byte of its answer.",
     "faregate_first_token_seconds": "From the first byte of a call to the first byte of its answer.",
     "faregate_overhead_seconds": "Time that Faregate itself took of a call.",
@@ -42,14 +44,14 @@ _Labels = tuple[tuple[str, str], ...]
 def guarded(samples: Sequence[Sample], label_sets_max: int) -> Iterator[tuple[_Labels, int]]:
     """Samples of one metric: the largest ``label_sets_max`` by value, and the sum of the rest as ``other``.
 
-    Labels of a small closed set (``kind``, ``code``, ``status``) keep their values in that sum.
+    Labels of a small closed set (``kind``, ``unit``, ``code``, ``status``) keep their values in that sum.
     """
     ordered = sorted(samples, key=lambda sample: (-sample.value, sample.labels))
     rest: dict[_Labels, int] = defaultdict(int)
     for sample in ordered[:label_sets_max]:
         rest[sample.labels] += sample.value
     for sample in ordered[label_sets_max:]:
-        closed = ("kind", "code", "status")
+        closed = ("kind", "unit", "code", "status")
         rest[tuple((name, value if name in closed else OTHER) for name, value in sample.labels)] += sample.value
     yield from rest.items()
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from fastapi import Request
@@ -45,8 +46,12 @@ def _after(cursor: str, key: bytes, path: str, filters: Mapping[str, Any]) -> st
     return after
 
 
-def single_values(request: Request, allowed: Iterable[str], *, tags: bool = False) -> dict[str, str]:
+def single_values(
+    request: Request, allowed: Iterable[str], *, tags: bool = False, texts: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str]:
     """The query's parameters, each known and given once, none longer than a value may be.
+
+    ``texts`` are those that hold any characters, with the most of them that each may have.
 
     Raises:
         ApiProblem: ``filter_invalid``.
@@ -59,7 +64,10 @@ def single_values(request: Request, allowed: Iterable[str], *, tags: bool = Fals
             raise ApiProblem("filter_invalid", f"unknown parameter; expected any of {', '.join(sorted(known))}")
         if name in values:
             raise ApiProblem("filter_invalid", "give each parameter once", field=name)
-        if len(value) > VALUE_CHARACTERS_MAX or not (value == "" or value.isprintable()):
+        if name in texts:
+            if len(value) > texts[name]:
+                raise ApiProblem("filter_invalid", f"at most {texts[name]} characters", field=name)
+        elif len(value) > VALUE_CHARACTERS_MAX or not (value == "" or value.isprintable()):
             rule = f"at most {VALUE_CHARACTERS_MAX} printable characters"
             raise ApiProblem("filter_invalid", rule, field=name)
         values[name] = value

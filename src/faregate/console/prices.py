@@ -1,10 +1,11 @@
-"""``/api/v1/prices``: what a unit costs now, bundled and own, and setting own prices.
+"""``/api/v1/prices``: what a unit costs now, bundled, imported and own, and setting own prices.
 
-An own price holds from its moment until the next one of the same unit; nothing that is already booked changes.
+An own price holds from its moment until the next one of the same unit; nothing that is already booked changes. Whole
+files of prices are taken in by ``price_files``, and ``price_explain`` tells where a price comes from.
 """
 
 from fractions import Fraction
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -13,13 +14,13 @@ from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, time_text
+from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, or_none, time_text
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue
 from faregate.core import money
-from faregate.core.pricing.card import PRICED_UNITS, RateCard
+from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS, Rate, RateCard
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -38,7 +39,7 @@ class NewPrice(Body):
     """An own price of one unit of a model at a provider."""
 
     READ_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {"id", "created_at", "updated_at", "effective_to", "source", "version"}
+        {"id", "created_at", "updated_at", "effective_to", "layer", "source", "version"}
     )
 
     provider: Name
@@ -48,6 +49,13 @@ class NewPrice(Body):
     #: Dollars for ``per`` units, as a decimal text.
     price: str = Field(max_length=32)
     effective_from: str | None = Field(default=None, max_length=40)
+    #: Which of the unit's, such as ``1024x1024/hd``; without one it prices all that have no price of their own.
+    variant: str = Field(default="", max_length=64, pattern=r"^[!-~]*$")
+    #: ``priority``, ``flex``, ``batch`` or ``scale``; the standard tier has no name.
+    service_tier: str = Field(default="", max_length=16)
+    region: str = Field(default="", max_length=64, pattern=r"^[!-~]*$")
+    #: It holds for calls with more input tokens than that.
+    above_input_tokens: int = Field(default=0, ge=0, le=PER_MAX)
     #: Says that a price far from the one before is meant.
     confirm: bool = False
 
@@ -75,6 +83,9 @@ def put(console: Console, wanted: NewPrice) -> Row:
     """
     if wanted.unit not in PRICED_UNITS:
         raise ApiProblem("field_enum", f"expected one of {', '.join(PRICED_UNITS)}", field="unit")
+    if wanted.service_tier not in SERVICE_TIERS:
+        rule = f"expected one of {', '.join(SERVICE_TIERS[1:])}, or nothing for the standard one"
+        raise ApiProblem("field_enum", rule, field="service_tier")
     try:
         pico = money.picos(wanted.price)
     except ValueError as problem:
@@ -85,26 +96,35 @@ def put(console: Console, wanted: NewPrice) -> Row:
     if wanted.provider not in known:
         choices = f"expected one of {', '.join(known)}" if known else "they are known after the first `faregate serve`"
         raise ApiProblem("field_enum", f"unknown provider; {choices}", field="provider")
-    _refuse_outlier(catalogue, wanted, pico, begins)
-    place = {"provider": wanted.provider, "model": wanted.model, "unit": wanted.unit}
-    rows = sorted(every(console.books, "price", **place), key=lambda row: int(row["effective_from"]))
+    place = Place(
+        wanted.provider,
+        wanted.model,
+        wanted.unit,
+        wanted.variant,
+        wanted.service_tier,
+        wanted.region,
+        wanted.above_input_tokens,
+    )
+    if not wanted.confirm and is_outlier(pico, wanted.per, rates_at(catalogue, begins).get(place)):
+        rule = f"is more than {OUTLIER} times off the present one; is per right? Send confirm: true"
+        raise ApiProblem("invariant", rule, field="price")
+    rows = sorted(
+        (
+            row
+            for row in every(console.books, "price", provider=wanted.provider, model=wanted.model, unit=wanted.unit)
+            if place_of(row) == place and layer_of(row) == "override"
+        ),
+        key=_start,
+    )
     same = [row for row in rows if row["effective_from"] == begins]
     later = [row for row in rows if row["effective_from"] > begins]
     now = console.clock.wall_nanos()
     for row in rows:
         if row["effective_from"] < begins and not 0 < row["effective_to"] <= begins:
             put_row(console, "price", {**row, "effective_to": begins, "updated_at": now})
-    row = {
+    row = row_of(place, "override", pico, wanted.per, begins, "api") | {
         "id": same[0]["id"] if same else console.new_id("prc_"),
-        "name": "",
-        **place,
-        "pico": pico,
-        "per": wanted.per,
-        "above_input_tokens": 0,
-        "effective_from": begins,
         "effective_to": later[0]["effective_from"] if later else 0,
-        "source": "api",
-        "details": {},
         "created_at": same[0]["created_at"] if same else now,
         "updated_at": now,
     }
@@ -112,18 +132,85 @@ def put(console: Console, wanted: NewPrice) -> Row:
     return row
 
 
-def _refuse_outlier(catalogue: Catalogue, wanted: NewPrice, pico: int, now: int) -> None:
-    """Stop a price that is four digits off the one in force, unless it is confirmed."""
-    if wanted.confirm or not pico:
-        return
-    for card in cards_now(catalogue, now):
-        if (card.provider, card.model) == (wanted.provider, wanted.model):
-            for rate in card.tiers[0].rates:
-                if rate.unit == wanted.unit and rate.pico:
-                    ratio = Fraction(pico, wanted.per) / Fraction(rate.pico, rate.per)
-                    if not Fraction(1, OUTLIER) < ratio < OUTLIER:
-                        rule = f"is more than {OUTLIER} times off the present one; is per right? Send confirm: true"
-                        raise ApiProblem("invariant", rule, field="price")
+class Place(NamedTuple):
+    """What a price is the price of."""
+
+    provider: str
+    model: str
+    unit: str
+    variant: str = ""
+    service_tier: str = ""
+    region: str = ""
+    above_input_tokens: int = 0
+
+
+def place_of(row: Row) -> Place:
+    """What a kept price is the price of."""
+    details = row["details"] or {}
+    return Place(
+        row["provider"],
+        row["model"],
+        row["unit"],
+        details.get("variant", ""),
+        details.get("service_tier", ""),
+        details.get("region", ""),
+        row["above_input_tokens"],
+    )
+
+
+def layer_of(row: Row) -> str:
+    """``imported`` for what a file brought, ``override`` for what was set."""
+    return str((row["details"] or {}).get("layer", "override"))
+
+
+def row_of(place: Place, layer: str, pico: int, per: int, begins: int, source: str) -> Row:
+    """A price as it is kept, but for its id and its end."""
+    finer = {"variant": place.variant, "service_tier": place.service_tier, "region": place.region}
+    kept = {name: value for name, value in finer.items() if value}
+    return {
+        "name": "",
+        "provider": place.provider,
+        "model": place.model,
+        "unit": place.unit,
+        "pico": pico,
+        "per": per,
+        "above_input_tokens": place.above_input_tokens,
+        "effective_from": begins,
+        "source": source,
+        "details": kept if layer == "override" else {**kept, "layer": layer},
+    }
+
+
+#: Where a model is processed when nobody says where; cards have no name for it, prices may have.
+GLOBAL: Final = "global"
+
+
+def rates_at(catalogue: Catalogue, moment: int) -> dict[Place, Rate]:
+    """Every rate that is in force at a moment, by all places that mean it."""
+    return {
+        place: rate
+        for card in cards_now(catalogue, moment)
+        for tier in card.tiers
+        for rate in tier.rates
+        for place in _places(card, rate, tier.above_input_tokens)
+    }
+
+
+def _places(card: RateCard, rate: Rate, above: int) -> tuple[Place, Place]:
+    """What a price of a rate may be written for: for the region of its card, and for any."""
+    here = Place(card.provider, card.model, rate.unit, rate.variant, card.service_tier, card.region or GLOBAL, above)
+    return here, here._replace(region="")
+
+
+def is_outlier(pico: int, per: int, present: Rate | None) -> bool:
+    """Whether a price is four digits off the one in force, as one per token is where per million was meant."""
+    if present is None or not pico or not present.pico:
+        return False
+    return not Fraction(1, OUTLIER) < Fraction(pico, per) / Fraction(present.pico, present.per) < OUTLIER
+
+
+def _start(row: Row) -> int:
+    return int(row["effective_from"])
 
 
 def compiled(console: Console) -> Catalogue:
@@ -136,25 +223,31 @@ def compiled(console: Console) -> Catalogue:
 def cards_now(catalogue: Catalogue, now: int) -> list[RateCard]:
     """The rate cards in force at ``now``, each once."""
     cards = {card.version: card for each in catalogue.deployments for card in each.cards}
-    return [card for card in cards.values() if _holds(card.effective_from, card.effective_to, now)]
+    return [card for card in cards.values() if holds(card.effective_from, card.effective_to, now)]
 
 
-def _holds(begins: int, ends: int, now: int) -> bool:
+def holds(begins: int, ends: int, now: int) -> bool:
+    """Whether a span holds a moment; an end of 0 is open."""
     return begins <= now and (not ends or now < ends)
 
 
 def shape(row: Row) -> dict[str, Any]:
-    """An own price as the API shows it."""
+    """An own or imported price as the API shows it."""
+    place = place_of(row)
     return {
         "id": row["id"],
-        "provider": row["provider"],
-        "model": row["model"],
-        "unit": row["unit"],
+        "provider": place.provider,
+        "model": place.model,
+        "unit": place.unit,
+        "variant": or_none(place.variant),
+        "service_tier": or_none(place.service_tier),
+        "region": or_none(place.region),
         "per": row["per"],
         "price": money.dollars_of_picos(row["pico"]),
-        "above_input_tokens": row["above_input_tokens"],
+        "above_input_tokens": place.above_input_tokens,
         "effective_from": time_text(row["effective_from"]),
         "effective_to": time_text(row["effective_to"]),
+        "layer": layer_of(row),
         "source": row["source"],
     }
 
@@ -162,9 +255,9 @@ def shape(row: Row) -> dict[str, Any]:
 def _effective(console: Console, provider: str, model: str) -> list[dict[str, Any]]:
     now = console.clock.wall_nanos()
     own = {
-        (row["provider"], row["model"], row["unit"], row["pico"], row["per"]): row
-        for row in every(console.books, "price")
-        if _holds(row["effective_from"], row["effective_to"], now)
+        (place_of(row), row["pico"], row["per"]): row
+        for row in sorted(every(console.books, "price"), key=_rank)
+        if holds(row["effective_from"], row["effective_to"], now)
     }
     found = []
     for card in cards_now(compiled(console), now):
@@ -172,29 +265,44 @@ def _effective(console: Console, provider: str, model: str) -> list[dict[str, An
             continue
         for tier in card.tiers:
             for rate in tier.rates:
-                row = own.get((card.provider, card.model, rate.unit, rate.pico, rate.per))
+                places = _places(card, rate, tier.above_input_tokens)
+                row = next((own[key] for place in places if (key := (place, rate.pico, rate.per)) in own), None)
                 found.append(
                     {
                         "id": row["id"] if row else None,
                         "provider": card.provider,
                         "model": card.model,
                         "unit": rate.unit,
+                        "variant": or_none(rate.variant),
+                        "service_tier": or_none(card.service_tier),
+                        "region": or_none(card.region),
                         "per": rate.per,
                         "price": money.dollars_of_picos(rate.pico),
                         "above_input_tokens": tier.above_input_tokens,
                         "effective_from": time_text(row["effective_from"] if row else card.effective_from),
                         "effective_to": time_text(row["effective_to"] if row else card.effective_to),
+                        "layer": layer_of(row) if row else None,
                         "source": row["source"] if row else card.source,
                         "version": card.version,
                     }
                 )
-    found.sort(key=lambda each: (each["provider"], each["model"], each["above_input_tokens"], each["unit"]))
+    found.sort(key=_shown_order)
     return found
+
+
+def _rank(row: Row) -> tuple[bool, int]:
+    """The later in this order lies above: what was set above what was imported, then the one that began later."""
+    return layer_of(row) == "override", int(row["effective_from"])
+
+
+def _shown_order(each: dict[str, Any]) -> tuple[object, ...]:
+    names = ("provider", "model", "service_tier", "region", "above_input_tokens", "unit", "variant")
+    return tuple("" if each[name] is None else each[name] for name in names)
 
 
 @router.get("")
 async def list_prices(request: Request) -> dict[str, Any]:
-    """Prices in force now, bundled and own, of the models that callers can reach; filters: ``provider``, ``model``."""
+    """Prices in force now of the models that callers can reach, of all layers; filters: ``provider``, ``model``."""
     console = console_of(request)
     wanted = single_values(request, ("provider", "model"))
     rows = await in_thread(lambda: _effective(console, wanted.get("provider", ""), wanted.get("model", "")))
@@ -211,7 +319,7 @@ async def set_price(request: Request, wanted: NewPrice) -> dict[str, Any]:
 
 @router.delete("/{price_id}")
 async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
-    """Take an own price back; what was booked with it stays."""
+    """Take an own or imported price back; what was booked with it stays."""
     console = console_of(request)
 
     def alone() -> None:

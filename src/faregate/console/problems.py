@@ -20,6 +20,7 @@ from faregate.errors import (
     Failed,
     FaregateError,
     NotFound,
+    Problem,
     StorageFull,
     Unavailable,
     Unsafe,
@@ -86,6 +87,14 @@ class ApiProblem(Exception):
         self.field = field
         single = [{"field": field, "code": code, "detail": detail}] if field else []
         self.errors = list(errors) or single
+
+
+def as_problem(problem: Problem, within: str = "") -> ApiProblem:
+    """A refusal of the gateway's, told here; ``within`` is the member of our body that held what was at fault."""
+    field = problem.param or ""
+    detail = problem.message.removeprefix(f"{field}: ") if field else problem.message
+    place = ".".join(part for part in (within, field.removeprefix("$").lstrip(".")) if part)
+    return ApiProblem(problem.code, detail.rstrip("."), field=place)
 
 
 def status_of(code: str) -> int:

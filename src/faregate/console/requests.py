@@ -1,5 +1,6 @@
 """``/api/v1/requests``: one record per call, and how its cost follows from the prices it was booked with."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ from faregate.console.texts import or_none, time_text
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.ledger.events import STATUSES
+from faregate.core.pricing.card import RateCard
+from faregate.core.pricing.charging import ChargeLine, charge, charge_lines, rule_of
 from faregate.core.pricing.cost import cost_lines
-from faregate.core.usage import Usage
+from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Measure, Usage
 from faregate.errors import NotFound
 from faregate.ports import Row
 
@@ -60,9 +63,11 @@ def shape(row: Row) -> dict[str, Any]:
         "input_audio_tokens": row["input_audio"],
         "reasoning_tokens": row["output_reasoning"],
         "output_audio_tokens": row["output_audio"],
+        **_others(row["other_units"]),
         "usage_source": or_none(row["usage_source"]),
         "cost": money.dollars(row["cost"]),
         "charge": money.dollars(row["charge"]),
+        "charge_rule": or_none(row["charge_rule"]),
         "held": money.dollars(row["held"]),
         "overrun": money.dollars(row["overrun"]),
         "price_version": or_none(row["price_version"]),
@@ -78,6 +83,18 @@ def shape(row: Row) -> dict[str, Any]:
         "idempotency_key": or_none(row["idempotency_key"]),
         "tags": row["tags"],
     }
+
+
+def _others(found: Iterable[Measure]) -> dict[str, Any]:
+    """Tokens of rarer kinds beside the other leaves, and what is not tokens as a list."""
+    tokens = dict.fromkeys((*OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS), 0)
+    units = []
+    for measure in found:
+        if measure.unit in tokens:
+            tokens[measure.unit] += measure.quantity
+        else:
+            units.append({**measure._asdict(), "variant": or_none(measure.variant)})
+    return {**tokens, "units": units}
 
 
 def _milliseconds(microseconds: int) -> float | None:
@@ -96,7 +113,7 @@ def _attempt(fields: Row) -> dict[str, Any]:
 
 def usage_of(row: Row) -> Usage:
     """The billed leaves of a record."""
-    return Usage(*(row[name] for name in Usage._fields))
+    return Usage(**{name: row[name] for name in Usage._fields if name != "other"}, other=row["other_units"])
 
 
 def exact(value: Fraction) -> str:
@@ -112,11 +129,11 @@ def exact(value: Fraction) -> str:
         return f"{value.numerator}/{value.denominator}"
     digits = f"{int(abs(value) * 10**decimals):0{decimals + 1}d}"
     whole = digits[: len(digits) - decimals]
-    return whole + (f".{digits[len(whole) :]}" if decimals else "")
+    return ("-" if value < 0 else "") + whole + (f".{digits[len(whole) :]}" if decimals else "")
 
 
 def derivation(console: Console, row: Row) -> dict[str, Any] | None:
-    """How the cost follows from the usage and the stored rate card; ``None`` where nothing was priced."""
+    """How cost and charge follow from usage, stored rate card and charge rule; ``None`` where nothing was priced."""
     if not row["price_version"] or row["status"] in ("refused", "unknown"):
         return None
     kept = console.books.rate_card(row["price_version"])
@@ -124,12 +141,14 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
         return None
     card = card_of(kept)
     lines, total = [], Fraction(0)
-    for line in cost_lines(card, usage_of(row)):
+    usage = usage_of(row)
+    for line in cost_lines(card, usage):
         amount = Fraction(line.numerator, line.denominator) / money.PICOS_PER_DOLLAR
         total += amount
         lines.append(
             {
                 "unit": line.unit,
+                "variant": or_none(line.variant),
                 "priced_as": line.priced_as,
                 "quantity": line.quantity,
                 "price": money.dollars_of_picos(line.price_pico),
@@ -142,11 +161,41 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
         "provider": card.provider,
         "model": card.model,
         "source": or_none(card.source),
+        "service_tier": or_none(card.service_tier),
+        "region": or_none(card.region),
+        "above_input_tokens": tier_of(card, usage),
         "lines": lines,
         "sum": exact(total),
         "rounding": "half_even to 9 decimals",
         "cost": money.dollars(money.half_even(total.numerator * money.NANOS_PER_DOLLAR, total.denominator)),
+        "charge_rule": or_none(row["charge_rule"]),
+        "charge_lines": _charge_lines(row, usage != NO_USAGE),
+        "charge": money.dollars(row["charge"]),
     }
+
+
+def tier_of(card: RateCard, usage: Usage) -> int:
+    """Above how many input tokens the prices hold that ``usage`` was billed at; 0 for the first tier."""
+    reached = [tier.above_input_tokens for tier in card.tiers if tier.above_input_tokens < usage.input_tokens]
+    return max(reached, default=0)
+
+
+def _charge_lines(row: Row, used: bool) -> list[dict[str, Any]]:
+    """What lies between cost and charge, line by line; with the cost they add up to the charge, up to its rounding."""
+    rule = rule_of(row["charge_rule"])
+    lines = charge_lines(rule, row["cost"], used=used)
+    more = row["charge"] - charge(rule, row["cost"], used=used)
+    if more:
+        # Somebody decided how an unknown ended: the operator bears it, or its hold is the most it is charged.
+        lines.append(ChargeLine("resolution", row["resolution"], more))
+    return [
+        {
+            "name": line.name,
+            "term": line.term,
+            "amount": exact(Fraction(line.numerator, line.denominator) / money.NANOS_PER_DOLLAR),
+        }
+        for line in lines
+    ]
 
 
 @router.get("")
@@ -180,6 +229,22 @@ def _booked(console: Console, limit: int, filters: dict[str, Any]) -> dict[str, 
     return {"data": [shape(row) for row in rows], "next_cursor": None, "booked_until": until}
 
 
+def adjustments_of(console: Console, request_id: str) -> list[dict[str, Any]]:
+    """What was corrected of a record after it was booked, oldest first; the record itself stays as it is."""
+    return [
+        {
+            "run": line["run"],
+            "kind": line["kind"],
+            "reason": line["reason"],
+            "at": time_text(line["at"]),
+            "cost_difference": money.dollars(line["cost"]),
+            "charge_difference": money.dollars(line["charge"]),
+            "price_version": line["price_version"],
+        }
+        for line in console.books.corrections([request_id])
+    ]
+
+
 @router.get("/{request_id}")
 async def read_request(request: Request, request_id: str) -> dict[str, Any]:
     """One record with the derivation of its cost."""
@@ -189,6 +254,10 @@ async def read_request(request: Request, request_id: str) -> dict[str, Any]:
         row = console.books.request(request_id) if len(request_id) <= 64 else None
         if row is None:
             raise NotFound("there is no such request")
-        return {**shape(row), "derivation": derivation(console, row)}
+        return {
+            **shape(row),
+            "derivation": derivation(console, row),
+            "adjustments": adjustments_of(console, request_id),
+        }
 
     return await in_thread(look)

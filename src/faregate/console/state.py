@@ -14,10 +14,33 @@ from faregate.console.accounts import KeyRing
 from faregate.console.audit import AuditTrail
 from faregate.console.sessions import Sessions
 from faregate.control import Allowances, Catalogue, Figures, Resolve
-from faregate.ports import Books, Clock, JournalReader, Row
+from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
+from faregate.ports import Books, Clock, JournalReader, Row, Tokenizer
 
 #: Own price rows and names of declared projects → everything that decides where a call may go and what it costs.
 CompileCatalogue = Callable[[Sequence[Row], Sequence[str]], Catalogue]
+
+
+class PriceBook(Protocol):
+    """What is known of prices beside those in force: how files of them are read, and where a price comes from."""
+
+    def read(self, text: str, name: str, format: str) -> PriceFile:
+        """The prices of a file's ``text``; ``name`` is what its places are called after.
+
+        Raises:
+            ValueError: there is no such ``format``; the message names those that there are.
+        """
+        ...
+
+    def explain(
+        self, prices: Sequence[Row], projects: Sequence[str], provider: str, model: str, at: int
+    ) -> Sequence[Explanation]:
+        """What ``model`` costs ``at`` a moment, at one provider or, with an empty name, at each that has it."""
+        ...
+
+    def bundled(self) -> BundledList:
+        """The list prices that ship with this version, of the kinds of providers that are declared."""
+        ...
 
 
 class Projector(Protocol):
@@ -105,6 +128,10 @@ class Facts:
     behind_proxy: bool = False
     #: Label sets per metric beyond which the rest is counted as ``other``.
     label_sets_max: int = 500
+    #: What the gate goes by for callers without an output cap, and for addresses in requests; quotes tell the same.
+    default_output_tokens: int = 4_096
+    min_answer_tokens: int = 256
+    forbid_private_urls: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,6 +154,12 @@ class Console:
     projector: Projector | None = None
     #: Compares the books with the journal; slow, so it runs in a thread.
     check_journal: Callable[[], Sequence[Check]] | None = None
+    #: ``None`` where nobody counts tokens: quotes are bounded by length then, and the tokenizer service is away.
+    tokenizer: Tokenizer | None = None
+    #: ``None`` where no configuration is there to tell the providers.
+    price_book: PriceBook | None = None
+    #: Fixed capacities that the configuration file declares, as rows.
+    capacities: Sequence[Row] = ()
     ring: KeyRing = field(init=False)
     sessions: Sessions = field(init=False)
     audit: AuditTrail = field(init=False)

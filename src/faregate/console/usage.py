@@ -28,7 +28,10 @@ INTERVALS: Final = ("hour", "day", "month")
 POINTS_MAX: Final = 10_000
 
 _BUCKET_NANOS: Final = {"hour": 3_600 * NANOS_PER_SECOND, "day": 86_400 * NANOS_PER_SECOND}
-_SUMMED: Final = ("requests", "input_tokens", "output_tokens", "input_cached", "output_reasoning", "cost", "charge")
+_SUMMED: Final = (
+    *("requests", "input_tokens", "output_tokens", "input_cached", "output_reasoning"),
+    *("images", "seconds", "characters", "cost", "charge"),
+)
 
 
 def month_start(now: int) -> int:
@@ -85,6 +88,9 @@ def _shape(row: Row, by: Sequence[str], interval: str, names: dict[str, str]) ->
         "output_tokens": row["output_tokens"],
         "cached_input_tokens": row["input_cached"],
         "reasoning_tokens": row["output_reasoning"],
+        "images": row["images"],
+        "seconds": row["seconds"],
+        "characters": row["characters"],
         "cost": money.dollars(row["cost"]),
         "charge": money.dollars(row["charge"]),
     }

@@ -9,6 +9,7 @@ import anyio
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console import corrections
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
@@ -60,6 +61,12 @@ def _sums(totals: dict[str, Any]) -> list[Check]:
             f"roll-ups hold {dollars(totals['rollup_cost'])}, request records {dollars(totals['request_cost'])}",
         ),
         Check(
+            "providers",
+            totals["credited"] == totals["request_cost"] + totals["late"],
+            f"providers were credited {dollars(totals['credited'])}, request records hold "
+            f"{dollars(totals['request_cost'])}, late evidence {dollars(totals['late'])}",
+        ),
+        Check(
             "postings",
             totals["posted"] == totals["request_charge"],
             f"charges posted {dollars(totals['posted'])}, request records hold {dollars(totals['request_charge'])}",
@@ -75,6 +82,7 @@ async def verify(request: Request) -> dict[str, Any]:
     checks = [await _caught_up(console)]
     totals = await in_thread(console.books.totals)
     checks += _sums(totals)
+    checks.append(await in_thread(lambda: corrections.check(console)))
     fault = await in_thread(console.audit.fault)
     checks.append(Check("audit", not fault, fault or "the trail of changes is whole"))
     if console.check_journal is not None:

@@ -1,6 +1,6 @@
 """How a change is made: written to the books, then waited for until the gate works from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
@@ -40,6 +40,19 @@ def put(console: Console, kind: str, row: Row) -> None:
     """
     _record(console, kind, row["id"], row)
     console.books.put(kind, row)
+
+
+def put_all(console: Console, kind: str, rows: Sequence[Row]) -> None:
+    """Insert or replace rows together, each with a line in the trail of changes; all of them or none.
+
+    Raises:
+        StorageFull: the trail cannot be written, and nothing was changed.
+    """
+    if not rows:
+        return
+    at = time_text(console.clock.wall_nanos()) or ""
+    console.audit.append_all(at, [(kind, row["id"], console.books.get(kind, row["id"]), row) for row in rows])
+    console.books.put_all(kind, rows)
 
 
 def remove(console: Console, kind: str, row_id: str) -> None:
