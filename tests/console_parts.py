@@ -18,6 +18,9 @@ from typing import Any, TypeVar
 import httpx2
 from fastapi import FastAPI
 
+from faregate.assembly.compiler import CatalogueCompiler
+from faregate.catalogue.tokens import ToktokCounter
+from faregate.config.schema import Config
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
 from faregate.console.state import Console, Facts, Gate, Secrets
@@ -28,6 +31,7 @@ from faregate.core.ledger.events import Attempt, Event, Intended, Refused, Settl
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import Usage
+from faregate.dialects.pictures import size_of
 from faregate.ports import JournalRecord, Row
 from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books
@@ -128,8 +132,12 @@ def _empty_books() -> Path:
 class Parts:
     """A console and everything behind it."""
 
-    def __init__(self, folder: Path, *, gate: Gate | None = None, tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, gate: Gate | None = None, tls: bool = False, config: Config | None = None
+    ) -> None:
         self.folder = folder
+        #: With a configuration the catalogue is the one that it really makes.
+        compiler = CatalogueCompiler(config, folder, {}) if config is not None else None
         self.clock = SetClock()
         (folder / "data").mkdir(exist_ok=True)
         shutil.copy(_empty_books(), folder / "data" / "books.sqlite3")
@@ -145,10 +153,13 @@ class Parts:
             new_id=self.new_id,
             random=self.random,
             secrets=Secrets((("p1", "11" * 32),), b"session-secret"),
-            compile_catalogue=catalogue_of,
+            compile_catalogue=compiler or catalogue_of,
+            price_book=compiler.prices if compiler else None,
+            capacities=compiler.prices.capacities() if compiler else (),
             facts=Facts("0.1.0", str(folder / "data"), "http://127.0.0.1:4000", tls=tls),
             gate=gate,
             projector=self.projector,
+            tokenizer=ToktokCounter(size_of),
         )
         self.app: FastAPI = create_app(self.console)
 
@@ -175,9 +186,11 @@ class Parts:
 
 
 @contextmanager
-def parts(folder: Path, *, gate: Gate | None = None, tls: bool = False) -> Iterator[Parts]:
+def parts(
+    folder: Path, *, gate: Gate | None = None, tls: bool = False, config: Config | None = None
+) -> Iterator[Parts]:
     """A console over fresh books in ``folder``."""
-    made = Parts(folder, gate=gate, tls=tls)
+    made = Parts(folder, gate=gate, tls=tls, config=config)
     try:
         yield made
     finally:

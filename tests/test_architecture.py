@@ -64,7 +64,8 @@ PACKAGES: dict[str, set[str]] = {
     "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"},
     "jobs": {"httpx2", "msgspec"},
     "simulator": {"httptools", "msgspec", "uvloop"},
-    "catalogue": {"genai_prices", "msgspec"},
+    # Own price files may be YAML; they are read to nodes, so that a price stays the digits that were written.
+    "catalogue": {"genai_prices", "msgspec", "yaml"},
     "supervise": {"msgspec"},
     "assembly": {"msgspec", "uvicorn", "httpx2", "starlette", "fastapi"},
     "cli": {"httpx2", "msgspec", "rich", "typer"},

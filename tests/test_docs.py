@@ -16,15 +16,18 @@ import pytest
 import typer
 
 from commands import command
+from faregate.assembly.declare import declared
+from faregate.catalogue.compile import compile_catalogue
 from faregate.config.folder import DataFolder
 from faregate.config.load import load_text
 from faregate.console import audit, health, metrics, spend
 from faregate.core import money
 from faregate.core.attribution import DIMENSIONS, Attribution
 from faregate.core.ledger.events import RESOLUTIONS, STATUSES, USAGE_SOURCES
-from faregate.core.ledger.postings import charge_postings, suspense_postings
+from faregate.core.ledger.postings import charge_postings, margin_postings, suspense_postings
 from faregate.core.limits.kinds import WINDOWS
 from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.core.pricing.charging import charge, charge_bound, charge_lines, rule_for, text_of
 from faregate.core.pricing.cost import Tariff, cost_lines
 from faregate.core.usage import Usage, split
 from faregate.dialects import paths
@@ -119,7 +122,7 @@ def test_every_path_is_in_the_reference() -> None:
     """What the gateway answers, and what the console answers beside its API."""
     page = (REFERENCE / "gateway.md").read_text()
     wanted = {
-        path.decode() for _, path in paths._EXACT if not path.startswith(b"/openai/v1") or path.endswith(b"models")
+        path.decode() for _, path in paths._EXACT if not path.startswith(b"/openai/v1/") or path.endswith(b"models")
     }
     console = (REFERENCE / "admin-api.md").read_text()
     routes = [route for router in (health.probes, metrics.router, spend.router) for route in router.routes]
@@ -302,6 +305,31 @@ def test_the_example_of_money_is_exact() -> None:
     for posting in (*charge_postings(_WHO, cost), *suspense_postings(_WHO, bound)):
         wanted.append(f"| `{posting.account}` | {money.dollars(posting.amount)} |")
     wanted.append(f"that is **{money.dollars(bound)}** dollars")
+
+    assert [text for text in wanted if text not in " ".join(page.split("\n"))] == []
+
+
+def test_the_example_of_a_charge_rule_is_exact() -> None:
+    """Its lines, its charge, its postings and its bound are what the code makes of the rule on the page."""
+    page = (DOCS / "money.md").read_text()
+    (text,) = _fences(DOCS / "money.md", "yaml")
+    config = load_text(text.encode(), "money.md", ENVIRONMENT, ROOT).config
+    charges = compile_catalogue(declared(config, ROOT, ENVIRONMENT)).catalogue.charges
+    rule = rule_for(charges, _WHO)
+    assert rule is not None
+    tariff = Tariff(_CARD)
+    cost = tariff.cost(Usage(210, 1025, output_text=77))
+    due = charge(rule, cost)
+
+    wanted = [f"| cost | | {money.dollars(cost)} |"]
+    wanted += [
+        f"| `{line.name}` | {line.term} | {exact_dollars(line.numerator * 1_000, line.denominator)} |"
+        for line in charge_lines(rule, cost)
+    ]
+    wanted += [f"| **charge** | `{text_of(rule)}` | **{money.dollars(due)}** |"]
+    for posting in (*charge_postings(_WHO, cost), *margin_postings(_WHO, due, cost)):
+        wanted.append(f"| `{posting.account}` | {money.dollars(posting.amount)} |")
+    wanted.append(f"{money.dollars(charge_bound(rule, tariff.bound(5120, 256)))} dollars here")
 
     assert [text for text in wanted if text not in " ".join(page.split("\n"))] == []
 

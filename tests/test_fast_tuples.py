@@ -18,7 +18,7 @@ from faregate.core.amounts import Amounts, held_amounts, posted_amounts
 from faregate.core.call import Call
 from faregate.core.ledger.events import Attempt, Event, Intended, Settled
 from faregate.core.metering.meter import Report
-from faregate.core.usage import Usage, split
+from faregate.core.usage import Measure, Usage, split
 from faregate.dialects import answers, openai_chat
 from faregate.journal.records import encode, whole_records
 from faregate.ports import JournalRecord
@@ -86,10 +86,15 @@ def test_there_are_such_places() -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.where)
 def test_every_place_fills_every_field(place: Place) -> None:
-    """As many values are written down as the type has fields, one by one."""
+    """As many values are written down as the type has fields, one by one; only a call's unusual ones come together."""
     assert isinstance(place.made, ast.Tuple)
-    assert not any(isinstance(each, ast.Starred) for each in place.made.elts)
-    assert len(place.made.elts) == len(place.kind._fields)  # type: ignore[attr-defined]
+    made = list(place.made.elts)
+    fields = list(place.kind._fields)  # type: ignore[attr-defined]
+    if place.kind is Call and isinstance(made[-1], ast.Starred):
+        # Cut from another call at this very field.
+        del made[-1], fields[fields.index("media") :]
+    assert not any(isinstance(each, ast.Starred) for each in made)
+    assert len(made) == len(fields)
 
 
 # -- what they make ----------------------------------------------------------------------------------------------------
@@ -108,6 +113,18 @@ def test_amounts() -> None:
     usage = Usage(1, 2, 4, 8, 16, 32, 64)
     posted = Amounts(usd=9, tokens=127, input_tokens=15, output_tokens=112, requests=1)
     assert same(posted_amounts(9, usage), posted)
+
+
+def test_amounts_of_rarer_units() -> None:
+    """What is counted beside tokens, and tokens of rarer kinds, each in its place."""
+    other = (Measure("characters", "", 4), Measure("images", "hd", 2), Measure("input_image_tokens", "", 8))
+    most = (*other, Measure("images", "sd", 1), Measure("seconds", "", 3))
+    held = Amounts(
+        usd=7, tokens=5, input_tokens=3, output_tokens=2, requests=1, concurrency=1, images=3, seconds=3, characters=4
+    )
+    assert same(held_amounts(7, 3, 2, most), held)
+    posted = Amounts(usd=9, tokens=9, input_tokens=9, requests=1, images=2, characters=4)
+    assert same(posted_amounts(9, Usage(1, other=other)), posted)
 
 
 def test_usage() -> None:

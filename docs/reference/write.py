@@ -97,6 +97,10 @@ _SECTIONS = {
     "Stage": "`stages.NAME`",
     "Pricing": "`pricing`",
     "PriceOverride": "`pricing.overrides[]`",
+    "CeilingPrice": "`pricing.ceiling[]`",
+    "ChargeRule": "`pricing.charges[]`",
+    "ChargeSelector": "`pricing.charges[].select`",
+    "Capacity": "`capacities[]`",
     "Limits": "`limits`",
     "Unknowns": "`unknowns`",
     "Journal": "`journal`",
@@ -132,6 +136,8 @@ def _kind(told: Mapping[str, Any]) -> str:
         return _kind(choices[0])
     if "60s" in str(told.get("examples", "")):
         return "duration"
+    if "12.5" in str(told.get("examples", "")):
+        return "percentage"
     if "enum" in told:
         return " \\| ".join(f"`{value}`" for value in told["enum"]).replace("\\|", "or")
     if "const" in told:
@@ -348,6 +354,10 @@ def record() -> Table:
             from faregate.console.requests import PLACES
 
             names += PLACES
+        elif "_others(" in line:
+            from faregate.core.usage import OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
+
+            names += [*OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS, "units"]
         elif found := re.match(r'        "([a-z_]+)":', line):
             names.append(found[1])
     return Table(("Field",), [(f"`{name}`",) for name in names], ("Meaning",))
@@ -357,9 +367,27 @@ def limit_units() -> Table:
     """What a limit may count."""
     from faregate.core.limits.kinds import KINDS
 
-    yes = {True: "yes", False: "not yet"}
-    rows = [(f"`{kind.unit}`", kind.held, kind.posted, yes[kind.metered]) for kind in KINDS.values()]
-    return Table(("Unit", "Held at admission", "Posted at the end", "Available"), rows)
+    rows = [(f"`{kind.unit}`", kind.held, kind.posted) for kind in KINDS.values()]
+    return Table(("Unit", "Held at admission", "Posted at the end"), rows)
+
+
+# -- gateway -----------------------------------------------------------------------------------------------------------
+
+
+def operations() -> Table:
+    """What passes to providers, and what is refused by name until it can be metered."""
+    from faregate.dialects import DIALECTS
+    from faregate.dialects.operations import AZURE, DECLARED
+    from faregate.dialects.paths import gate_paths
+
+    rows = []
+    for declared in DECLARED:
+        paths = [path for path in gate_paths(declared) if not path.startswith("/openai/v1/")]
+        asked = f"`{declared.method} {paths[0]}`" + "".join(f", `{path}`" for path in paths[1:])
+        below = "yes" if AZURE in declared.kinds and declared.azure == "deployment" else ""
+        meter = declared.meter if declared.name in DIALECTS else "refused by name: not metered yet"
+        rows.append((f"`{declared.name}`", asked, below, ", ".join(f"`{kind}`" for kind in declared.kinds), meter))
+    return Table(("Operation", "Request", "Below a deployment", "Kinds of providers", "Metered by"), rows)
 
 
 PARTS: Mapping[str, Callable[[], Table | str]] = {
@@ -376,6 +404,7 @@ PARTS: Mapping[str, Callable[[], Table | str]] = {
     "events": events,
     "record": record,
     "limit-units": limit_units,
+    "operations": operations,
 }
 
 
