@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.catalogue.importing import FORMATS, read_prices
+from faregate.catalogue.importing import FORMATS, YAML_CHARACTERS_MAX, read_prices
 from faregate.core.pricing.listing import PriceEntry
 
 HEAD = "provider,model,unit,per,price\n"
@@ -34,7 +34,7 @@ def test_a_csv_row_is_one_exact_price() -> None:
     text = (
         "provider,model,unit,per,price,variant,service_tier,region,effective_from,effective_to,source\n"
         "openai,gpt-4o,input_tokens,1M,2.50,,,,,,contract 7\n"
-        "openai,dall-e-3,images,1,0.080,1024x1024/hd,priority,eu,2026-12-01,2027-01-01T00:00:00+01:00,\n"
+        "openai,dall-e-3,images,1,0.080,1024x1024/hd,priority,data_zone,2026-12-01,2027-01-01T00:00:00+01:00,\n"
     )
     found = read_prices(text, "prices.csv")
     assert found.faults == ()
@@ -45,7 +45,7 @@ def test_a_csv_row_is_one_exact_price() -> None:
         ),
         PriceEntry(
             "dall-e-3", "images", 1, 80_000_000_000, provider="openai", variant="1024x1024/hd",
-            service_tier="priority", region="eu", effective_from=1_796_083_200 * 10**9,
+            service_tier="priority", region="data_zone", effective_from=1_796_083_200 * 10**9,
             effective_to=1_798_758_000 * 10**9, where="prices.csv:3",
         ),
     )  # fmt: skip
@@ -74,6 +74,7 @@ def test_a_table_may_be_cut_by_what_spreadsheets_write(delimiter: str) -> None:
         ("openai,gpt-4o,input_tokens,1000", "5 columns"),
         ('openai,"gpt-4o,input_tokens,1000,1', "no CSV"),
         ("openai," + "m" * 129 + ",input_tokens,1000,1", "128"),
+        ("openai,gpt-4o,input_tokens,1,9000001", "more than 9000000"),
     ],
 )
 def test_a_row_that_cannot_be_is_named_by_its_line(row: str, said: str) -> None:
@@ -94,6 +95,32 @@ def test_columns_are_named_in_the_first_line(columns: str, said: str) -> None:
     """A misspelt column would silently lose what stands in it."""
     (fault,) = read_prices(columns + "\n", "p.csv").faults
     assert (fault.where, said in fault.problem) == ("p.csv:1", True)
+
+
+def test_a_table_may_begin_with_comments() -> None:
+    """They count as lines, so that what is named after them is named rightly."""
+    text = (
+        "# contract of July, with; semicolons; in it\n\n" + HEAD + "openai,gpt-4o,input_tokens,1000,1\nopenai,a,b,1,1\n"
+    )
+    found = read_prices(text, "p.csv")
+    assert [fault.where for fault in found.faults] == ["p.csv:5"]
+    assert [entry.where for entry in found.entries] == ["p.csv:4"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("effective_to", "9999-12-31", "leave effective_to empty"),
+        ("effective_from", "2300-01-01T00:00:00Z", "after 2200"),
+        ("effective_from", "1970-01-01", "1970"),
+        ("region", "mars", "data_zone"),
+    ],
+)
+def test_a_moment_or_a_place_that_cannot_be_is_named(column: str, cell: str, said: str) -> None:
+    """A moment that no column holds, a place that no deployment can have: nothing would ever go by such a price."""
+    text = f"{HEAD.strip()},{column}\nopenai,gpt-4o,input_tokens,1000,1,{cell}\n"
+    (fault,) = read_prices(text, "p.csv").faults
+    assert (fault.where, said in fault.problem) == ("p.csv:2", True)
 
 
 def test_the_same_price_twice_is_a_contradiction() -> None:
@@ -130,6 +157,9 @@ def test_yaml_keeps_the_digits_that_stand_in_it() -> None:
         ("", "p.yaml:1"),
         ("- !!python/object:os.system {}", "p.yaml:1"),
         ("[" * 5_000, "p.yaml:1"),
+        ('- "\\U00110000"', "p.yaml:1"),
+        ("%YAML 1." + "9" * 5_000 + "\n---\n- a", "p.yaml:1"),
+        ("# " + "x" * YAML_CHARACTERS_MAX, "p.yaml:1"),
     ],
 )
 def test_yaml_that_is_something_else_is_named(text: str, where: str) -> None:
@@ -290,7 +320,38 @@ def test_a_list_that_cannot_be_is_named_by_its_line(text: str, where: str) -> No
     assert fault.where == where
 
 
-@given(st.decimals(min_value=0, max_value=900, places=12, allow_nan=False), st.sampled_from(["", "E", "e"]))
+@pytest.mark.parametrize(
+    "facts",
+    [{"": 1}, {"a\nb": 1}, {"cost_\ud800": 1}, {"cost_" + "x" * 100_000: 1}, {"litellm_provider": "\ud800"}],
+)
+def test_strange_names_of_fields_are_left_out(facts: dict[str, object]) -> None:
+    """They are told in a few printable characters, or not at all."""
+    found = read_prices(json.dumps({"m": {"litellm_provider": "openai", **facts}}), "l.json")
+    assert (found.entries, found.faults) == ((), ())
+    assert all(len(told.problem.encode()) < 200 and told.problem.isprintable() for told in found.skipped)
+
+
+def test_a_name_without_a_model_is_left_out() -> None:
+    """Nobody could call it."""
+    found = read_prices('{"openai/": {"litellm_provider": "openai", "input_cost_per_token": 1e-6}}', "l.json")
+    assert (found.entries, [told.where for told in found.skipped]) == ((), ["l.json:1"])
+
+
+def test_a_price_that_no_column_holds_is_named() -> None:
+    """Whether it is written so, or made so by what it is for."""
+    pixels = {"litellm_provider": "openai", "mode": "image_generation", "input_cost_per_pixel": 1}
+    text = json.dumps({"m": {"litellm_provider": "openai", "input_cost_per_token": 10}, "9999x9999/d": pixels})
+    assert ["more than" in fault.problem for fault in read_prices(text, "l.json").faults] == [True, True]
+
+
+def test_a_long_text_is_looked_through_once() -> None:
+    """A line of many quotes would take hours, were each of them taken for a beginning."""
+    text = json.dumps({"source": '"' * 1_000_000, "m": {"litellm_provider": "openai", "input_cost_per_token": 1e-6}})
+    (fault,) = read_prices(text, "l.json").faults
+    assert fault.where == "l.json:1"
+
+
+@given(st.decimals(min_value=0, max_value=9, places=12, allow_nan=False), st.sampled_from(["", "E", "e"]))
 def test_no_digit_is_lost_on_the_way(price: Decimal, exponent: str) -> None:
     """Whatever way a number of up to fifteen digits is written, the price is exactly that."""
     text = f"{price:f}"

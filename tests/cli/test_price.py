@@ -153,6 +153,7 @@ def test_the_public_list_is_synced_and_explained(real: Parts, tmp_path: Path) ->
     told = price(real, "sync", "--from", book(tmp_path, text, "prices.json"))
     assert (told.code, "genai-prices" in told.out, "1 changed" in told.err) == (0, True, True)
     told = price(real, "explain", "gpt-4o", "--usage", '{"input_tokens": 1000}')
+    assert [line[:15] for line in told.out.splitlines() if line.startswith("[1] ")][:1] == ["[1] prices.json"]
     assert ("imported" in told.out, "cost 0.0024" in told.out) == (True, True)
     assert price(real, "explain", "gpt-4o", "--usage", "[]").code == 2
     assert price(real, "explain", "gpt-4o", "--json").json["data"][0]["provider"] == "openai"

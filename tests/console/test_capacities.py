@@ -88,6 +88,10 @@ def test_what_the_file_declares_is_owned_by_it(api: Api) -> None:
         ({"tokens_per_second": -1}, "tokens_per_second"),
         ({"name": ""}, "name"),
         ({"colour": "red"}, "colour"),
+        ({"provider": "opnai"}, "provider"),
+        ({"deployments": ["weu-4o"]}, "deployments"),
+        ({"name": "a/b"}, "name"),
+        ({"name": ".."}, "name"),
     ],
 )
 def test_a_capacity_that_cannot_be_is_refused(api: Api, change: dict[str, Any], field: str) -> None:

@@ -58,7 +58,7 @@ def price(api: Api, model: str, unit: str, provider: str = "openai") -> Any:
 
 def test_an_imported_price_lies_above_the_bundled_one_and_below_the_own_ones(api: Api) -> None:
     """Whenever each began: what is set by hand stays in force through every import."""
-    assert price(api, "gpt-4o", "input_tokens")["layer"] is None
+    assert price(api, "gpt-4o", "input_tokens")["layer"] == "bundled"
     take_in(api, "openai,gpt-4o,input_tokens,1M,2.40,,,\n")
     row = price(api, "gpt-4o", "input_tokens")
     assert (row["price"], row["layer"], row["source"]) == ("2.4", "imported", "book.csv")
@@ -125,6 +125,44 @@ def test_every_row_that_cannot_be_is_named(made: Parts, api: Api, rows: str, pla
     assert [each["field"] for each in problem["errors"]] == places
     assert places[0] in problem["detail"]
     assert made.books.listing("price") == []
+
+
+def test_a_file_may_tell_how_a_price_was_before(made: Parts, api: Api) -> None:
+    """Where no file has told it yet: several prices of one thing, all begun, and the last one in force."""
+    rows = "openai,gpt-4o,input_tokens,1M,2.60,,,2026-01-01\nopenai,gpt-4o,input_tokens,1M,2.30,,,2026-06-01\n"
+    assert (take_in(api, rows)["written"], take_in(api, rows)["same"]) == (2, 2)
+    assert price(api, "gpt-4o", "input_tokens")["price"] == "2.3"
+    first = min(made.books.listing("price"), key=lambda row: int(row["effective_from"]))
+    assert first["effective_to"] == 1_780_272_000 * 10**9
+
+
+def test_the_end_of_a_price_can_be_changed(made: Parts, api: Api) -> None:
+    """The price alone being the same is not all that a row says."""
+    head, row = HEAD.replace("effective_from", "effective_to"), "openai,gpt-4o,input_tokens,1M,2.40,,,"
+    for end, written in (("2027-01-01", 1), ("2027-01-01", 0), ("2028-01-01", 1), ("", 1), ("", 0)):
+        body = {"file": "book.csv", "text": f"{head}{row}{end}\n"}
+        assert api.send("POST", "/api/v1/prices/import", body)["written"] == written
+    assert [each["effective_to"] for each in made.books.listing("price")] == [0]
+
+
+def test_a_price_that_has_ended_already_is_left_out(made: Parts, api: Api) -> None:
+    """It would end before it begins; the rest of its file is taken in."""
+    head, row = HEAD.replace("effective_from", "effective_to"), "openai,gpt-4o,input_tokens,1M,2.40,,,2026-01-01\n"
+    body = {"file": "book.csv", "text": f"{head}{row}openai,gpt-4o,output_tokens,1M,9.60,,,\n"}
+    told = api.send("POST", "/api/v1/prices/import", body)
+    assert (told["written"], [each["where"] for each in told["skipped"]]) == (1, ["book.csv:2"])
+
+
+def test_the_price_before_one_that_is_taken_back_holds_on(made: Parts, api: Api) -> None:
+    """What it ended does not stay ended, so that no day is left without a price."""
+    own = {"provider": "openai", "model": "gpt-4o", "unit": "input_tokens", "per": 1_000_000}
+    first = api.send("PUT", "/api/v1/prices", {**own, "price": "3"})
+    made.clock.now += HOUR
+    second = api.send("PUT", "/api/v1/prices", {**own, "price": "4"})
+    api.send("PUT", "/api/v1/prices", {**own, "price": "5", "effective_from": "2027-01-01"})
+    api.send("DELETE", f"/api/v1/prices/{second['id']}")
+    shown = price(api, "gpt-4o", "input_tokens")
+    assert (shown["id"], shown["price"], shown["effective_to"]) == (first["id"], "3", "2027-01-01T00:00:00Z")
 
 
 def test_a_price_cannot_be_changed_in_the_past(api: Api) -> None:

@@ -58,6 +58,8 @@ def test_a_later_price_ends_the_one_before(made: Parts, api: Api) -> None:
         ({"effective_from": "2099-01-01"}, "field_range", "effective_from", 422),
         ({"per": 1}, "invariant", "price", 409),
         ({"curency": "EUR"}, "field_unknown", "curency", 422),
+        ({"price": "10000000", "confirm": True}, "field_range", "price", 422),
+        ({"region": "mars"}, "field_enum", "region", 422),
     ],
 )
 def test_a_price_that_cannot_be_is_refused(

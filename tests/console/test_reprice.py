@@ -29,6 +29,7 @@ pricing:
     - {provider: openai, model: small, unit: input_tokens, per: 1000000, price: "0.1"}
     - {provider: openai, model: small, unit: cached_input_tokens, per: 1000000, price: "0.01"}
     - {provider: openai, model: small, unit: output_tokens, per: 1000000, price: "0.2"}
+    - {provider: openai, model: embed-only, unit: input_tokens, per: 1000000, price: "0.1"}
 models:
   - {name: strange, to: [openai/strange]}
 """
@@ -148,6 +149,20 @@ def test_another_model_is_told(made: Parts, api: Api) -> None:
     assert ask(api, map={"house": "openai/small"})["total"]["new_cost"] == "0.0072"
     told = ask(api, map={"house": "no-such-model"})
     assert (told["as_booked"], told["total"]["cost_difference"]) == ({"no_price": 4, "not_from_usage": 1}, "0")
+
+
+def test_what_another_model_has_no_price_for_is_not_counted_as_free(made: Parts, api: Api) -> None:
+    """One that only embeds has no price of an answer: the calls of a chat are left as they are booked."""
+    calls(made)
+    told = ask(api, map={"house": "embed-only"})
+    assert (told["as_booked"], told["total"]["cost_difference"]) == ({"no_price": 4, "not_from_usage": 1}, "0")
+
+
+def test_a_period_may_begin_before_all_time(made: Parts, api: Api) -> None:
+    """Whatever moment people write for everything there is."""
+    calls(made)
+    told = api.send("POST", "/api/v1/reprice", {"from": "0001-01-01"})
+    assert told["total"] == ask(api)["total"]
 
 
 def test_another_cache_rate_is_told(made: Parts, api: Api) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faregate.core import money
-from faregate.core.money import ceiling, dollars, dollars_of_picos, half_even, nanos, picos
+from faregate.core.money import PRICE_DOLLARS_MAX, ceiling, dollars, dollars_of_picos, half_even, nanos, picos
 
 CORE = Path(money.__file__).parent
 
@@ -91,6 +91,9 @@ def test_a_sign_is_read_only_where_it_is_allowed() -> None:
 def test_a_price_has_twelve_decimals() -> None:
     """Prices are finer than amounts: six decimals per million units are exact."""
     assert picos("0.000000000001") == 1
+    assert picos("9000000") < 2**63
+    with pytest.raises(ValueError, match="more than 9000000 dollars"):
+        picos("9000000.01")
     with pytest.raises(ValueError, match="more than 12 decimals"):
         picos("0.0000000000001")
 
@@ -118,7 +121,7 @@ def test_what_is_written_is_read_back(amount: int) -> None:
     assert nanos(dollars(amount), signed=True) == amount
 
 
-@given(st.integers(0, 10**21))
+@given(st.integers(0, PRICE_DOLLARS_MAX * 10**12))
 def test_what_is_written_of_a_price_is_read_back(amount: int) -> None:
     """Writing and reading are inverse for every price within bounds."""
     assert picos(dollars_of_picos(amount)) == amount

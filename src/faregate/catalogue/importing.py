@@ -11,19 +11,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from typing import Final
 
 import yaml
 
 from faregate.catalogue import litellm
-from faregate.core.money import DOLLARS_MAX, PICOS_PER_DOLLAR
-from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
+from faregate.core.money import PICOS_PER_DOLLAR, PRICE_DOLLARS_MAX
+from faregate.core.pricing.card import PRICED_UNITS, REGIONS, SERVICE_TIERS
 from faregate.core.pricing.listing import PriceEntry, PriceFault, PriceFile
 
 FORMATS: Final = ("auto", "litellm", "csv", "yaml")
 
 #: A price list of every model there is has some thousand rows; beyond this it is something else.
 ROWS_MAX: Final = 50_000
+
+#: A YAML parser takes a hundred times as long as a CSV one; nobody writes more than this by hand.
+YAML_CHARACTERS_MAX: Final = 1024 * 1024
 
 #: Faults that are named; a file with more is of another format.
 FAULTS_MAX: Final = 50
@@ -49,6 +53,8 @@ PER_MAX: Final = 1_000_000_000
 _TEXT_MAX: Final = 128
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: Later moments do not fit into 8 bytes of nanoseconds for long, and mean that a price has no end.
+_YEAR_MAX: Final = 2200
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _WHOLE: Final = re.compile(r"[0-9]{1,10}")
 _DIGITS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,18})?")
@@ -125,16 +131,20 @@ def _read_own(rows: _Rows, text: str, name: str, format: str) -> PriceFile:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
-    text = text.removeprefix("\ufeff")
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
     # newline="" keeps line ends within quotes; strict names a quote that is never closed.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    head, before = "", 0
+    for head in lines:
+        if head.strip() and not head.startswith("#"):
+            break
+        before += 1
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(chain((head,), lines), delimiter=delimiter, strict=True)
     try:
         columns = [cell.strip().lower() for cell in next(reader, [])]
-        _check_columns(columns)
+        _check_columns(columns, before + 1)
         while True:
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
             cells = next(reader, None)
             if cells is None:
                 return
@@ -144,22 +154,24 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
                 raise _Unreadable(line, f"has {len(cells)} cells, the first line names {len(columns)} columns")
             yield line, {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
     except csv.Error as error:
-        raise _Unreadable(reader.line_num, f"is no CSV: {error}") from error
+        raise _Unreadable(before + reader.line_num, f"is no CSV: {error}") from error
 
 
-def _check_columns(columns: list[str]) -> None:
+def _check_columns(columns: list[str], line: int) -> None:
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
-        raise _Unreadable(1, f"the first line names the columns; missing: {', '.join(missing)}")
+        raise _Unreadable(line, f"the first line names the columns; missing: {', '.join(missing)}")
     for name in columns:
         if name not in COLUMNS:
-            raise _Unreadable(1, f"unknown column {name[:32]!r}; expected any of {', '.join(COLUMNS)}")
+            raise _Unreadable(line, f"unknown column {name[:32]!r}; expected any of {', '.join(COLUMNS)}")
         if columns.count(name) > 1:
-            raise _Unreadable(1, f"the column {name} stands there twice")
+            raise _Unreadable(line, f"the column {name} stands there twice")
 
 
 def _yaml_rows(text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The mappings of a list, or of the list under ``prices``. Scalars stay the text that they are written as."""
+    if len(text) > YAML_CHARACTERS_MAX:
+        raise _Unreadable(1, f"a YAML file has at most {YAML_CHARACTERS_MAX} characters; write CSV")
     try:
         # Nodes only: nothing is constructed, so that 2.50 stays "2.50" and no tag does anything.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -169,6 +181,9 @@ def _yaml_rows(text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise _Unreadable(line, f"is no YAML: {getattr(error, 'problem', None) or 'cannot be read'}") from error
     except RecursionError as error:
         raise _Unreadable(1, "is nested too deeply") from error
+    except ValueError as error:
+        # The scanner makes numbers of escapes and of the version before it looks at them.
+        raise _Unreadable(1, "is no YAML: an escape or a version stands there that is none") from error
     if isinstance(root, yaml.MappingNode):
         named = {key.value: value for key, value in root.value if isinstance(key, yaml.ScalarNode)}
         if set(named) != {"prices"}:
@@ -211,6 +226,9 @@ def _entry(row: Mapping[str, str], where: str) -> PriceEntry | str:
         tier = ""
     if tier not in SERVICE_TIERS:
         return f"service_tier {tier[:32]!r} is unknown; expected one of {', '.join(SERVICE_TIERS[1:])}, or nothing"
+    region = row.get("region", "")
+    if region not in REGIONS:
+        return f"region {region[:32]!r} is unknown; expected one of {', '.join(REGIONS[1:])}, or nothing"
     try:
         per = _per(row["per"])
         pico = picos_of(row["price"])
@@ -229,7 +247,7 @@ def _entry(row: Mapping[str, str], where: str) -> PriceEntry | str:
         provider=row["provider"],
         variant=row.get("variant", ""),
         service_tier=tier,
-        region=row.get("region", ""),
+        region=region,
         above_input_tokens=above,
         effective_from=begins,
         effective_to=ends,
@@ -254,8 +272,8 @@ def picos_of(text: str) -> int:
         raise ValueError(f"price {text[:24]!r} is not an amount") from error
     if picos != picos.to_integral_value():
         raise ValueError(f"price {text[:24]!r} has more than twelve decimals; price more units at once with per")
-    if picos > DOLLARS_MAX * PICOS_PER_DOLLAR:
-        raise ValueError(f"price {text[:24]!r} is more than {DOLLARS_MAX} dollars")
+    if picos > PRICE_DOLLARS_MAX * PICOS_PER_DOLLAR:
+        raise ValueError(f"price {text[:24]!r} is more than {PRICE_DOLLARS_MAX} dollars")
     return int(picos)
 
 
@@ -289,5 +307,7 @@ def _moment(name: str, text: str) -> int:
         raise ValueError(f"{name} {text[:40]!r} has no time zone; write 2026-12-01T00:00:00Z")
     nanos = (at - _EPOCH) // timedelta(microseconds=1) * 1_000
     if nanos <= 0:
-        raise ValueError(f"{name} {text[:40]!r} lies before 1970")
+        raise ValueError(f"{name} {text[:40]!r} is not after 1970 began")
+    if at.year > _YEAR_MAX:
+        raise ValueError(f"{name} {text[:40]!r} lies after {_YEAR_MAX}; leave effective_to empty for an open end")
     return nanos

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final, NamedTuple
 
-from faregate.core.money import PICOS_PER_DOLLAR
+from faregate.core.money import PICOS_PER_DOLLAR, PRICE_DOLLARS_MAX
 from faregate.core.pricing.listing import PriceEntry, PriceFault, PriceFile
 
 #: ``litellm_provider`` → our kind of provider, and the prefix that the list's names carry for it.
@@ -82,6 +82,9 @@ _PRICE: Final = re.compile(r"(?:^|_)cost(?:_|$)|_price$")
 
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3})?")
 
+#: A text, and whether an object of that name begins after it.
+_TEXT: Final = re.compile(r'"(?P<name>(?:[^"\\]|\\.)*)"(?P<object>\s*:\s*\{)?')
+
 #: Segments before a model's name. A size is written ``1024-x-1024``, also with plain letters in between.
 _SIZE: Final = re.compile(r"([0-9]{2,5})-?x-?([0-9]{2,5})")
 _QUALITIES: Final = ("standard", "hd", "low", "medium", "high", "auto")
@@ -96,6 +99,8 @@ _EXACT: Final = Context(prec=60)
 _ENTRIES_MAX: Final = 50_000
 _FAULTS_MAX: Final = 50
 _NAME_MAX: Final = 128
+#: Of what a file calls things, so much stands in a sentence.
+_SHOWN_MAX: Final = 64
 _ONE_DOLLAR_MAX: Final = 1_000
 
 
@@ -163,21 +168,29 @@ def _keep_dearest(entries: dict[tuple[object, ...], PriceEntry], found: Iterator
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:64]!r} stands there twice in one object")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:_SHOWN_MAX]!r} stands there twice in one object")
+        found[name] = value
     return found
 
 
 def _lines(text: str) -> dict[str, int]:
     """The line that each name of an object stands on, the first where several are alike."""
     found: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        for name in re.findall(r'"((?:[^"\\]|\\.)*)"\s*:\s*\{', line):
-            found.setdefault(name, number)
+    # Only a line feed: the other signs that end lines may stand within a text. Each text is read to its end and never
+    # begun within, so that one long line takes no longer than many.
+    for number, line in enumerate(text.split("\n"), start=1):
+        for match in _TEXT.finditer(line):
+            if match["object"] is not None:
+                found.setdefault(match["name"], number)
     return found
+
+
+def _shown(name: str) -> str:
+    """A name of the file's as a sentence has it."""
+    return name[:_SHOWN_MAX] if name.isprintable() else repr(name[:_SHOWN_MAX])
 
 
 class _Place(NamedTuple):
@@ -194,6 +207,8 @@ def _place(name: str, prefix: str) -> _Place | str:
     # Sizes stand before or after the name of the provider: ``1024-x-1024/azure/…`` and ``azure/hd/1024-x-1024/…``.
     parts = name.split("/")
     model = parts.pop()
+    if not model:
+        return "it names no model"
     place = _Place(model)
     for part in parts:
         if f"{part}/" == prefix:
@@ -218,7 +233,9 @@ def _variant(place: _Place) -> str:
 def _model(name: str, facts: Mapping[str, Any], where: str, skipped: list[PriceFault]) -> Iterator[PriceEntry]:
     sold_by = str(facts.get("litellm_provider", ""))
     if sold_by not in _KINDS:
-        skipped.append(PriceFault(where, f"{name}: sold by {sold_by[:32] or 'nobody named'}, no kind of provider here"))
+        skipped.append(
+            PriceFault(where, f"{name}: sold by {_shown(sold_by) or 'nobody named'}, no kind of provider here")
+        )
         return
     kind, prefix = _KINDS[sold_by]
     place = _place(name, prefix)
@@ -240,7 +257,9 @@ def _prices(
     free = mode == "moderation"
     for key, value in facts.items():
         match = _SUFFIXED.fullmatch(key)
-        assert match is not None, "the pattern begins with anything"
+        if match is None:
+            # Nothing at all, or more than one line: no field of the list is called so.
+            continue
         field = _FIELDS.get(match["base"])
         tier = _TIERS.get(match["tier"] or match["tier_first"] or "", "")
         above = int(match["above"] or 0) * 1_000
@@ -260,7 +279,7 @@ def _prices(
                     # No answer says which size of context was searched with; the dearest is never too little.
                     yield base._replace(unit="web_searches", per=1_000, pico=pico)
         elif _PRICE.search(key) and value not in (None, "", "0", "0.0"):
-            skipped.append(PriceFault(base.where, f"{name}: {key} prices a unit that is not measured"))
+            skipped.append(PriceFault(base.where, f"{name}: {_shown(key)} prices a unit that is not measured"))
 
 
 def _images(key: str, value: Any, place: _Place, base: PriceEntry) -> Iterator[PriceEntry]:
@@ -272,7 +291,7 @@ def _images(key: str, value: Any, place: _Place, base: PriceEntry) -> Iterator[P
         # Divided by their pixels, prices of images were rounded there; they are whole tenths of a cent, and no image
         # is sold below the product.
         exact = _number(key, value) * place.size[0] * place.size[1]
-        pico = int(exact.quantize(Decimal("0.001"), ROUND_CEILING, _EXACT) * PICOS_PER_DOLLAR)
+        pico = _held(key, int(exact.quantize(Decimal("0.001"), ROUND_CEILING, _EXACT) * PICOS_PER_DOLLAR), 1)
     else:
         return
     if pico:
@@ -285,7 +304,14 @@ def _picos(key: str, value: Any, per: int, of: int = 1) -> int:
     whole = exact.to_integral_value(ROUND_HALF_EVEN)
     if exact != whole:
         raise _Refused(f"{key} has more decimals than a price holds")
-    return int(whole)
+    return _held(key, int(whole), per)
+
+
+def _held(key: str, pico: int, per: int) -> int:
+    """A price that is not larger than one may be."""
+    if pico > PRICE_DOLLARS_MAX * PICOS_PER_DOLLAR:
+        raise _Refused(f"{key} is more than {PRICE_DOLLARS_MAX} dollars for {per} units")
+    return pico
 
 
 def _number(key: str, value: Any) -> Decimal:

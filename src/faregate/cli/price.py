@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Prices, bun
 
 _COLUMNS = (
     *("provider", "model", "unit", "variant", "service_tier", "per", "price"),
-    *("above_input_tokens", "effective_from", "layer", "source"),
+    *("above_input_tokens", "effective_from", "layer"),
 )
 _CHANGES = (
     *("change", "provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens"),
@@ -32,7 +32,7 @@ def list_prices(
     data: Where = None,
     json: Json = False,
 ) -> None:
-    """List the prices in force now."""
+    """List the prices in force now; ``--json`` and ``explain`` have the source of each."""
     with connect(data) as client:
         rows = client.call("GET", "/prices", query={"provider": provider, "model": model})["data"]
     if json:
@@ -202,8 +202,14 @@ def _card(card: dict[str, Any]) -> None:
     emit(f"\n{' · '.join(['card ' + card['version'], *special])}")
     for note in card["notes"]:
         emit(f"  {note}")
-    columns = ("unit", "variant", "above_input_tokens", "per", "price", "layer", "source")
-    table(columns, [[rate[name] for name in columns] for rate in card["rates"]])
+    shown = ("unit", "variant", "above_input_tokens", "per", "price", "layer")
+    # A source is a sentence, and most rates have the same: a number stands for it in the table.
+    sources = list(dict.fromkeys(rate["source"] for rate in card["rates"] if rate["source"]))
+    numbers = [f"[{sources.index(rate['source']) + 1}]" if rate["source"] else None for rate in card["rates"]]
+    rows = [[rate[name] for name in shown] for rate in card["rates"]]
+    table((*shown, "source"), [[*row, number] for row, number in zip(rows, numbers, strict=True)])
+    for number, source in enumerate(sources, start=1):
+        emit(f"[{number}] {source}")
     costed = card["usage"]
     if costed is None:
         return

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from faregate.console.allowances import zone_known
 from faregate.console.paging import single_values
+from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
 from faregate.console.requests import FILTERS
@@ -87,6 +88,9 @@ def put(console: Console, wanted: NewCapacity) -> Row:
         raise ApiProblem("field_range", str(problem), field="commitment") from problem
     if not zone_known(wanted.timezone):
         raise ApiProblem("field_enum", "unknown time zone; write one such as Europe/Berlin", field="timezone")
+    if "/" in wanted.name or not wanted.name.strip("."):
+        raise ApiProblem("field_range", "a name stands in a path: no slash, and not dots alone", field="name")
+    _check_places(console, wanted)
     if any(row["name"] == wanted.name for row in console.capacities):
         raise Conflict("a capacity of this name is declared in the configuration file; change it there")
     before = next(iter(console.books.listing("capacity", name=wanted.name)), None)
@@ -110,6 +114,20 @@ def put(console: Console, wanted: NewCapacity) -> Row:
     if before is None or any(before[name] != row[name] for name in row if name != "updated_at"):
         put_row(console, "capacity", row)
     return row
+
+
+def _check_places(console: Console, wanted: NewCapacity) -> None:
+    """A misspelled place would never be used, and its commitment would look idle."""
+    catalogue = compiled(console)
+    known = sorted(each.name for each in catalogue.providers)
+    if wanted.provider not in known:
+        choices = f"expected one of {', '.join(known)}" if known else "they are known after the first `faregate serve`"
+        raise ApiProblem("field_enum", f"unknown provider; {choices}", field="provider")
+    names = {each.name for each in catalogue.deployments if each.provider == wanted.provider}
+    strange = next((name for name in wanted.deployments if name not in names), "")
+    if strange:
+        rule = f"{strange[:64]!r} is no deployment of {wanted.provider}"
+        raise ApiProblem("field_enum", rule, field="deployments")
 
 
 def shape(row: Row) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Wanted(Body):
 def _span(console: Console, wanted: Wanted) -> tuple[int, int]:
     # Up to this moment, with what was admitted in it.
     now = console.clock.wall_nanos() + 1
-    since = read_moment("from", wanted.since)
+    since = max(0, read_moment("from", wanted.since))
     until = min(read_moment("to", wanted.until), now) if wanted.until is not None else now
     if until < since:
         raise ApiProblem("filter_invalid", "from lies after to, or in the future", field="from")

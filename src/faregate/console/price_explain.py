@@ -107,7 +107,7 @@ def costed(card: RateCard, usage: Usage) -> dict[str, Any]:
         "lines": lines,
         "sum": exact(total),
         "cost": money.dollars(tariff.cost(usage)),
-        "unpriced": or_none(tariff.unpriced(usage.other)),
+        "unpriced": or_none(tariff.uncovered(usage.other)),
     }
 
 

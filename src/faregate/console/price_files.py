@@ -47,6 +47,9 @@ SKIPPED_SHOWN_MAX: Final = 200
 #: Faults of a file that the sentence names; the answer lists more.
 FAULTS_NAMED_MAX: Final = 10
 
+#: Prices of one thing by time: a price of every month for eighty years.
+PRICES_OF_ONE_MAX: Final = 1_000
+
 #: Prices of a list that changed, as far as an answer names them.
 CHANGES_SHOWN_MAX: Final = 2_000
 
@@ -90,6 +93,8 @@ class _Taken(NamedTuple):
     rows: list[Row]
     changes: list[dict[str, Any]]
     outliers: list[PriceFault]
+    #: Prices that have ended already.
+    ended: list[PriceFault]
     same: int
 
 
@@ -194,8 +199,8 @@ def take_in(console: Console, wanted: PriceFileBody) -> dict[str, Any]:
         "written": 0 if wanted.dry_run else len(taken.rows),
         "changes": taken.changes,
         "outliers": len(taken.outliers),
-        "skipped": [fault._asdict() for fault in found.skipped[:SKIPPED_SHOWN_MAX]],
-        "skipped_count": len(found.skipped),
+        "skipped": [fault._asdict() for fault in (*taken.ended, *found.skipped)[:SKIPPED_SHOWN_MAX]],
+        "skipped_count": len(taken.ended) + len(found.skipped),
     }
 
 
@@ -205,24 +210,29 @@ def _taken(console: Console, catalogue: Catalogue, entries: Sequence[_Wanted], f
     for row in every(console.books, "price"):
         if layer_of(row) == IMPORTED:
             known[place_of(row)].append(row)
+    begun = {place for place, rows in known.items() if rows}
     present = rates_at(catalogue, now)
-    taken = _Taken([], [], [], 0)
+    changed: dict[str, Row] = {}
+    taken = _Taken([], [], [], [], 0)
     same = 0
     faults: list[PriceFault] = []
     # Those of one place in the order of time, so that each ends the one before.
     for wanted in sorted(entries, key=_begin):
-        rows = sorted(known[wanted.place], key=_start)
-        made = _merged(console, wanted, rows, now, file)
+        place, ends = wanted.place, wanted.entry.effective_to
+        if 0 < ends <= now and not wanted.entry.effective_from:
+            taken.ended.append(PriceFault(wanted.entry.where, "its effective_to has passed"))
+            continue
+        rows = sorted(known[place], key=_start)
+        made = _merged(console, wanted, rows, now, file, in_force=place in begun)
         if isinstance(made, str):
             faults.append(PriceFault(wanted.entry.where, made))
         elif not made:
             same += 1
         else:
-            rate = present.get(wanted.place)
-            changed = {row["id"]: row for row in made}
-            known[wanted.place] = [row for row in rows if row["id"] not in changed] + made
-            kept = [row for row in taken.rows if row["id"] not in changed]
-            taken.rows[:] = [*kept, *made]
+            rate = present.get(place)
+            again = {row["id"]: row for row in made}
+            known[place] = [row for row in rows if row["id"] not in again] + made
+            changed |= again
             taken.changes.append(_change(wanted, made[-1], rate))
             if is_outlier(wanted.entry.pico, wanted.entry.per, rate):
                 assert rate is not None
@@ -233,7 +243,7 @@ def _taken(console: Console, catalogue: Catalogue, entries: Sequence[_Wanted], f
                 )
                 taken.outliers.append(PriceFault(wanted.entry.where, problem))
     refuse(faults)
-    return taken._replace(same=same)
+    return taken._replace(rows=list(changed.values()), same=same)
 
 
 def _begin(wanted: _Wanted) -> tuple[Place, int]:
@@ -244,24 +254,34 @@ def _start(row: Row) -> int:
     return int(row["effective_from"])
 
 
-def _merged(console: Console, wanted: _Wanted, rows: Sequence[Row], now: int, file: str) -> list[Row] | str:
-    """The rows that taking in one price changes, the new one last; nothing where it is there, or why it cannot be."""
+def _merged(
+    console: Console, wanted: _Wanted, rows: Sequence[Row], now: int, file: str, *, in_force: bool
+) -> list[Row] | str:
+    """The rows that taking in one price changes, the new one last; nothing where it is there, or why it cannot be.
+
+    ``in_force`` says whether an earlier file brought a price of this. Only where none did may one begin in the past.
+    """
     entry = wanted.entry
     begins = entry.effective_from or now
+    later = next((row["effective_from"] for row in rows if row["effective_from"] > begins), 0)
+    ends = min(filter(None, (entry.effective_to, later)), default=0)
     at = next((row for row in rows if holds(row["effective_from"], row["effective_to"], begins)), None)
     if at is not None and _says(at, entry) and (not entry.effective_from or at["effective_from"] == begins):
-        return []
-    exactly = next((row for row in rows if row["effective_from"] == begins), None)
-    if begins < now - PAST_NANOS_MAX and rows:
+        if at["effective_to"] == ends:
+            return []
+        if not 0 < ends <= now and not 0 < at["effective_to"] <= now:
+            return [{**at, "effective_to": ends, "updated_at": now}]
+    if begins < now - PAST_NANOS_MAX and in_force:
         return "a price of this has begun already and cannot be changed in the past; leave effective_from empty"
-    later = next((row["effective_from"] for row in rows if row["effective_from"] > begins), 0)
+    if len(rows) >= PRICES_OF_ONE_MAX:
+        return f"one thing has at most {PRICES_OF_ONE_MAX} prices by time"
+    exactly = next((row for row in rows if row["effective_from"] == begins), None)
     made = [
         {**row, "effective_to": begins, "updated_at": now}
         for row in rows
         if row["effective_from"] < begins and not 0 < row["effective_to"] <= begins
     ]
     source = f"{file}: {entry.source}" if entry.source else file
-    ends = min(filter(None, (entry.effective_to, later)), default=0)
     new = row_of(wanted.place, IMPORTED, entry.pico, entry.per, begins, source) | {
         "id": exactly["id"] if exactly else console.new_id("prc_"),
         "effective_to": ends,

@@ -15,12 +15,11 @@ from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, or_none, time_text
-from faregate.console.writing import acted, console_of, locked
-from faregate.console.writing import put as put_row
+from faregate.console.writing import acted, console_of, locked, put_all
 from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue
 from faregate.core import money
-from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS, Rate, RateCard
+from faregate.core.pricing.card import PRICED_UNITS, REGIONS, SERVICE_TIERS, Rate, RateCard, is_provisional
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -86,6 +85,9 @@ def put(console: Console, wanted: NewPrice) -> Row:
     if wanted.service_tier not in SERVICE_TIERS:
         rule = f"expected one of {', '.join(SERVICE_TIERS[1:])}, or nothing for the standard one"
         raise ApiProblem("field_enum", rule, field="service_tier")
+    if wanted.region not in REGIONS:
+        rule = f"expected one of {', '.join(REGIONS[1:])}, or nothing for all of them"
+        raise ApiProblem("field_enum", rule, field="region")
     try:
         pico = money.picos(wanted.price)
     except ValueError as problem:
@@ -119,17 +121,37 @@ def put(console: Console, wanted: NewPrice) -> Row:
     same = [row for row in rows if row["effective_from"] == begins]
     later = [row for row in rows if row["effective_from"] > begins]
     now = console.clock.wall_nanos()
-    for row in rows:
-        if row["effective_from"] < begins and not 0 < row["effective_to"] <= begins:
-            put_row(console, "price", {**row, "effective_to": begins, "updated_at": now})
+    ended = [
+        {**row, "effective_to": begins, "updated_at": now}
+        for row in rows
+        if row["effective_from"] < begins and not 0 < row["effective_to"] <= begins
+    ]
     row = row_of(place, "override", pico, wanted.per, begins, "api") | {
         "id": same[0]["id"] if same else console.new_id("prc_"),
         "effective_to": later[0]["effective_from"] if later else 0,
         "created_at": same[0]["created_at"] if same else now,
         "updated_at": now,
     }
-    put_row(console, "price", row)
+    # Together: were the first kept alone, the price would end and none begin.
+    put_all(console, "price", [*ended, row])
     return row
+
+
+def take_back(console: Console, row: Row) -> None:
+    """Remove a price; the own one that it ended holds on in its place."""
+    if layer_of(row) == "override":
+        before = [
+            each
+            for each in every(console.books, "price", provider=row["provider"], model=row["model"], unit=row["unit"])
+            if each["effective_to"] == row["effective_from"]
+            and each["source"] != "file"
+            and layer_of(each) == "override"
+            and place_of(each) == place_of(row)
+        ]
+        # First, so that at no moment there is no price: where both hold, the later one does.
+        now = console.clock.wall_nanos()
+        put_all(console, "price", [{**each, "effective_to": row["effective_to"], "updated_at": now} for each in before])
+    remove_row(console, "price", row["id"])
 
 
 class Place(NamedTuple):
@@ -281,7 +303,7 @@ def _effective(console: Console, provider: str, model: str) -> list[dict[str, An
                         "above_input_tokens": tier.above_input_tokens,
                         "effective_from": time_text(row["effective_from"] if row else card.effective_from),
                         "effective_to": time_text(row["effective_to"] if row else card.effective_to),
-                        "layer": layer_of(row) if row else None,
+                        "layer": layer_of(row) if row else "ceiling" if is_provisional(card.version) else "bundled",
                         "source": row["source"] if row else card.source,
                         "version": card.version,
                     }
@@ -328,7 +350,7 @@ async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
             raise NotFound("there is no such own price; bundled prices are overridden, not removed")
         if row["source"] == "file":
             raise Conflict("this price is declared in the configuration file; change it there")
-        remove_row(console, "price", price_id)
+        take_back(console, row)
 
     await locked(console, alone)
     return await acted(console, {"id": price_id, "deleted": True})

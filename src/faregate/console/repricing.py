@@ -31,7 +31,7 @@ GROUPS_SHOWN_MAX: Final = 1_000
 
 _PAGE: Final = 1_000
 _DAY: Final = 86_400 * 1_000_000_000
-_UNCOUNTED: Final = ("refused", "unknown")
+_UNCOUNTED: Final = ("refused", "unknown", "pending")
 
 
 class Question(NamedTuple):

@@ -14,6 +14,9 @@ PICOS_PER_NANO: Final = 1_000
 #: The largest amount that is read; an 8-byte column holds nine times as many nano-dollars.
 DOLLARS_MAX: Final = 1_000_000_000
 
+#: The largest price: pico-dollars of more do not fit into 8 bytes.
+PRICE_DOLLARS_MAX: Final = 9_000_000
+
 #: Digits of the largest amount, a point and twelve decimals, a sign: longer texts are not looked at.
 _TEXT_LENGTH_MAX: Final = 24
 
@@ -27,20 +30,20 @@ def nanos(text: str, *, signed: bool = False) -> int:
         ValueError: it is not a plain decimal, has more decimals, exceeds ``DOLLARS_MAX``, or is negative where
             ``signed`` does not allow it. The message is a sentence about the value.
     """
-    return _read(text, NANOS_PER_DOLLAR, 9, signed)
+    return _read(text, NANOS_PER_DOLLAR, 9, DOLLARS_MAX, signed)
 
 
 def picos(text: str) -> int:
     """Pico-dollars of a price in dollars, such as ``"2.50"``; at most twelve decimals, never negative.
 
     Raises:
-        ValueError: as ``nanos`` does.
+        ValueError: as ``nanos`` does, beyond ``PRICE_DOLLARS_MAX``.
     """
-    return _read(text, PICOS_PER_DOLLAR, 12, signed=False)
+    return _read(text, PICOS_PER_DOLLAR, 12, PRICE_DOLLARS_MAX, signed=False)
 
 
-def _read(text: str, scale: int, decimals: int, signed: bool) -> int:
-    """The amount in units of which ``scale``, ten to the ``decimals``, make a dollar."""
+def _read(text: str, scale: int, decimals: int, most: int, signed: bool) -> int:
+    """The amount in units of which ``scale``, ten to the ``decimals``, make a dollar; at most ``most`` dollars."""
     if len(text) > _TEXT_LENGTH_MAX:
         raise ValueError(f"an amount has at most {_TEXT_LENGTH_MAX} characters")
     # fullmatch, because "$" would let a trailing line feed pass.
@@ -53,8 +56,8 @@ def _read(text: str, scale: int, decimals: int, signed: bool) -> int:
     if len(fraction) > decimals:
         raise ValueError(f"{text!r} has more than {decimals} decimals")
     amount = int(whole) * scale + int(fraction.ljust(decimals, "0"))
-    if amount > DOLLARS_MAX * scale:
-        raise ValueError(f"{text!r} is more than {DOLLARS_MAX} dollars")
+    if amount > most * scale:
+        raise ValueError(f"{text!r} is more than {most} dollars")
     return -amount if sign else amount
 
 

@@ -24,6 +24,9 @@ PRICED_UNITS = (
 #: Service tiers that may have prices of their own; the standard one has no name.
 SERVICE_TIERS = ("", "priority", "flex", "batch", "scale", "fast")
 
+#: Where a model is processed when a price is for one such place only; without one it is for any.
+REGIONS = ("", "global", "data_zone", "regional")
+
 #: What the version of a card has before its content's mark where nobody knows the price: it holds until one is known.
 PROVISIONAL = "#provisional@"
 

@@ -113,6 +113,7 @@ class Tariff:
         "_others",
         "_rows",
         "_thresholds",
+        "_without",
         "service_tier",
         "version",
     )
@@ -131,6 +132,8 @@ class Tariff:
         self._rows = tuple(tuple(row[unit, ""] for unit in (*LEAF_UNITS, "requests")) for row in self._others)
         self._thresholds = tuple(tier.above_input_tokens for tier in card.tiers[1:])
         self._by_tokens = rate_of(tiers[0], "input_tokens") is not None
+        #: The leaves that have no price, not even one of what they are a kind of.
+        self._without = tuple(at for at, unit in enumerate(LEAF_UNITS) if rate_of(tiers[0], unit) is None)
         self._bounds = _bounds(self._others, 0)
         self._media_bounds: dict[int, tuple[tuple[int, int, int], ...]] = {0: self._bounds}
         self.version = card.version
@@ -184,6 +187,25 @@ class Tariff:
             amount += self._most_of(at_most, at)
         return -(-amount // self._denominator)
 
+    def bound_of_calls(
+        self,
+        calls: int,
+        longest: int,
+        input_tokens: int,
+        output_tokens: int,
+        media: int = 0,
+        at_most: tuple[Measure, ...] = (),
+    ) -> int:
+        """Nano-dollars that ``calls`` calls together do not exceed, none with more than ``longest`` input tokens.
+
+        The totals are those of all; no less than their bounds one by one, which are rounded up one by one.
+        """
+        bounds = self._bounds if not media else self._bounds_for(media)
+        at = bisect_left(self._thresholds, longest + own_input(at_most)) if self._thresholds else 0
+        c_in, c_out, c_call = bounds[at]
+        amount = input_tokens * c_in + output_tokens * c_out + calls * c_call + self._most_of(at_most, at)
+        return -(-amount // self._denominator) + max(0, calls - 1)
+
     def output_tokens_within(
         self, nanos: int, input_tokens: int, media: int = 0, at_most: tuple[Measure, ...] = ()
     ) -> int:
@@ -210,6 +232,11 @@ class Tariff:
             if (unit, variant) not in prices and ((unit, "") not in prices or (variant and unit in _TOKEN_UNITS)):
                 return f"{unit} ({variant})" if variant else unit
         return ""
+
+    def lacking(self, usage: Usage) -> set[Variant]:
+        """Everything in ``usage`` that has no price here, so that ``cost`` counts it as nothing."""
+        found: set[Variant] = {(LEAF_UNITS[at], "") for at in self._without if usage[at]}
+        return found.union((each.unit, each.variant) for each in usage.other if self.unpriced((each,)))
 
     @property
     def by_tokens(self) -> bool:

@@ -40,7 +40,8 @@ def reprice(booked: Booked, old: Tariff, new: Tariff | None, cached_percent: int
     """
     if old.cost(booked.usage) != booked.cost:
         return NOT_FROM_USAGE
-    if new is None or new.unpriced(booked.usage.other):
+    # What neither of them prices is told in another way beside it, such as images by their tokens.
+    if new is None or new.lacking(booked.usage) - old.lacking(booked.usage):
         return NO_PRICE
     usage = booked.usage if cached_percent is None else with_cached(booked.usage, cached_percent)
     cost = new.cost(usage) if usage != NO_USAGE or booked.cost else 0
