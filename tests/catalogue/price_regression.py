@@ -62,10 +62,13 @@ def usages(units: set[str], variants: set[tuple[str, str]]) -> Iterator[Usage]:
         yield Usage(input_text=7, output_text=5, output_audio=1_003)
     if "input_image_tokens" in units:
         yield Usage(input_text=40, output_text=1_056, other=(Measure("input_image_tokens", "", 323),))
+    for unit in ("cached_input_audio_tokens", "cached_input_image_tokens", "output_image_tokens"):
+        if unit in units:
+            yield Usage(input_text=40, output_text=9, other=(Measure(unit, "", 511),))
     for unit, variant in sorted(variants):
         if unit in ("images", "seconds", "characters", "search_units"):
             yield Usage(other=(Measure(unit, variant, 61),))
-        elif unit in ("web_searches", "code_sessions"):
+        elif unit in ("web_searches", "file_searches", "code_sessions"):
             yield Usage(input_text=9, output_text=2, other=(Measure(unit, variant, 2),))
     if units == {"requests"}:
         yield Usage(input_text=100)

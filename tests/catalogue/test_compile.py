@@ -7,6 +7,7 @@ from faregate.catalogue.compile import Compiled, compile_catalogue, price_rows
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.catalogue.model_facts import (
     BATCHES,
+    EMBED,
     FILES,
     GENERATE,
     IMAGES,
@@ -153,7 +154,7 @@ def test_a_price_for_input_only_is_told_once_unless_the_name_says_that_it_is_mea
         (ANTHROPIC, "claude-haiku-4-5", MESSAGES, (200_000, 64_000)),
         (GEMINI, "gemini-2.5-pro", GENERATE, (1_048_576, 65_536)),
         (GEMINI, "gemini-4-argon", GENERATE, (1_048_576, 1_048_576)),
-        (GEMINI, "gemini-embedding-001", ("gemini.embed", "gemini.count_tokens"), (0, 0)),
+        (GEMINI, "gemini-embedding-001", EMBED, (0, 0)),
         (GEMINI, "gemini-3.8-live", (), (131_072, 0)),
         # The list of Google's models holds those of others that Vertex AI sells in other formats.
         (GEMINI, "claude-opus-5", (), (1_000_000, 0)),

@@ -52,7 +52,9 @@ TALK = (CHAT, *RESPONSES)
         ("gpt-image-1.5", 141_136, 6_540, "", IMAGES),
         ("dall-e-2", 0, 0, "", (*IMAGES, VARIATIONS)),
         ("gpt-5-image", 400_000, 128_000, "o200k_base", ()),
-        ("gpt-4o-realtime-preview-2025-06-03", 128_000, 16_384, "o200k_base", ()),
+        ("gpt-4o-realtime-preview-2025-06-03", 128_000, 4_096, "o200k_base", ("realtime",)),
+        ("gpt-realtime-2025-08-28", 32_000, 4_096, "o200k_base", ("realtime",)),
+        ("gpt-realtime-whisper", 0, 0, "", ()),
     ],
 )
 def test_a_name_follows_its_family(

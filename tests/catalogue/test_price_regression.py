@@ -73,7 +73,28 @@ def test_the_file_covers_what_is_sold() -> None:
     assert len({(line["kind"], line["model"]) for line in LINES}) >= 60
     assert {line["service_tier"] for line in LINES} >= {"", "priority", "flex", "batch", "fast"}
     measured = {measure[0] for line in LINES for measure in line["usage"].get("other", ())}
-    assert measured >= {"images", "seconds", "characters", "web_searches", "code_sessions", "search_units"}
+    assert measured >= {"images", "seconds", "characters", "search_units"}
+    assert measured >= {"web_searches", "file_searches", "code_sessions"}
+    assert measured >= {"cache_write_1h_tokens", "cached_input_audio_tokens", "cached_input_image_tokens"}
+    assert measured >= {"input_image_tokens", "output_image_tokens"}
+    leaves = {leaf for line in LINES for leaf in line["usage"]}
+    assert leaves >= {*Usage._fields}
+
+
+def test_prices_of_a_date_and_of_long_prompts_are_in_it() -> None:
+    """Some models cost another amount at another moment, and some another one a token where the prompt is long."""
+    at_moments: dict[str, set[int]] = {}
+    for line in LINES:
+        same = json.dumps({**line, "at": 0, "nanos": 0, "corrected": ""})
+        at_moments.setdefault(same, set()).add(line["nanos"])
+    assert sum(len(costs) > 1 for costs in at_moments.values()) >= 4
+
+    def steps(line: dict[str, Any]) -> int | None:
+        return ours({**line, "usage": {"input_text": 300_001}})
+
+    long = [line for line in LINES if line["usage"].get("input_text") == 300_001]
+    dearer = [line for line in long if (steps(line) or 0) > 2 * (ours({**line, "usage": {"input_text": 150_001}}) or 0)]
+    assert len(dearer) >= 10
 
 
 @pytest.mark.parametrize(

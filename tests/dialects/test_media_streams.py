@@ -1,6 +1,7 @@
 """Streams of images, transcripts and speech: what they say, whatever pieces they arrive in.
 
-The transcripts are written here after OpenAI's API reference: image streaming, transcript and speech events.
+The transcripts are written here after OpenAI's API reference: image streaming, transcript and speech events; those that
+say another page are after that one.
 """
 
 import base64
@@ -20,6 +21,11 @@ PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 
 def event(kind: str, **members: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, **members}).encode())
+
+
+def chunk(members: dict[str, Any]) -> bytes:
+    named = {"id": "trsl-7", "object": "translation.chunk", "created": 1, "model": "whisper-large-v3"}
+    return b"data: %b\n\n" % json.dumps({**named, **members}).encode()
 
 
 def image_usage(text: int, images: int, output: int, **more: Any) -> dict[str, Any]:
@@ -59,6 +65,7 @@ class Stream(NamedTuple):
     malformed: bool = False
     error: bool = False
     done: bool = False
+    named: tuple[str, str] = ("", "")
 
 
 def pictures(text: int, images: int, output: int) -> Usage:
@@ -137,6 +144,28 @@ STREAMS = {
         malformed=True,
         done=True,
     ),
+    # vLLM, "OpenAI-compatible server", Translations API.
+    "translation_in_chunks": Stream(
+        "audio.translations",
+        chunk({"choices": [{"index": 0, "delta": {"content": "Greetings, "}, "finish_reason": None}]})
+        + chunk({"choices": [{"index": 0, "delta": {"content": "世界"}, "finish_reason": "stop"}]})
+        + chunk({"choices": [], "usage": {"prompt_tokens": 14, "completion_tokens": 3, "total_tokens": 17}})
+        + b"data: [DONE]\n\n",
+        Usage(14, output_text=3),
+        text="Greetings, 世界",
+        named=("whisper-large-v3", "trsl-7"),
+        done=True,
+    ),
+    "translation_in_chunks_without_usage": Stream(
+        "audio.translations",
+        chunk({"choices": [{"delta": {"content": "Hi"}}, 5, {"delta": 5}], "usage": None})
+        + chunk({"choices": [{"delta": {"content": " you"}, "finish_reason": "stop"}]})
+        + b"data: [DONE]\n\n",
+        None,
+        text="Hi you",
+        named=("whisper-large-v3", "trsl-7"),
+        done=True,
+    ),
     "speech": Stream(
         "audio.speech",
         event("speech.audio.delta", audio="AAAA")
@@ -155,7 +184,7 @@ def run(stream: Stream, pieces: list[bytes]) -> tuple[bytes, bool, bool, Metered
 
 
 def expected(stream: Stream) -> tuple[bytes, bool, bool, Metered]:
-    report = Report(stream.usage, stream.invalid, unknown=stream.unknown)
+    report = Report(stream.usage, stream.invalid, *stream.named, unknown=stream.unknown)
     told = Metered(report, "complete", stream.text, len(stream.text), 0, stream.malformed, stream.error)
     return stream.data, stream.done, stream.finished, told
 

@@ -228,6 +228,64 @@ def test_embeddings_and_counts() -> None:
     assert gemini_answers.report_of_count(b'{"totalTokens":3}') == Report(NO_USAGE)
 
 
+def batch(*models: str | None, **fields: Any) -> bytes:
+    """A batch of embeddings as Google's client sends it."""
+    named = [{"model": model} if model is not None else {} for model in models]
+    return json.dumps({"requests": [{**each, "content": CONTENTS[0]} for each in named], **fields}).encode()
+
+
+def test_a_batch_of_embeddings_is_bounded_as_a_whole() -> None:
+    """Every request's bytes and pictures count, and each must name the model of the path, if it names one."""
+    raw = batch(f"models/{MODEL}", None, MODEL)
+    told = gemini.read_batch_embed(raw, MODEL)
+    assert isinstance(told, Call)
+    assert (told.operation, told.has_output, told.input_tokens_max) == ("gemini.batch_embed", False, len(raw))
+    texts = gemini.prompt_text(raw)
+    assert texts == ["Hello"] * 3
+    heard = json.dumps({"requests": [{"content": part("audio/mp3", b"abc")[0]}]}).encode()
+    told = gemini.read_batch_embed(heard, MODEL)
+    assert isinstance(told, Call)
+    assert (told.whole_context, told.media) == (True, AUDIO_IN)
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (batch("models/other"), "requests[0].model"),
+        (batch(None, "other"), "requests[1].model"),
+        (batch(model="models/other"), "model"),
+        (b'{"requests":[{"model":5}]}', "requests[0].model"),
+        (b'{"requests":[]}', "requests"),
+        (b'{"requests":{}}', "requests"),
+        (b'{"requests":[5]}', "requests"),
+        (b'{"content":{}}', "requests"),
+        (b'{"requests":[{"content":{"parts":[{"fileData":{"fileUri":"files/abc"}}]}}]}', "requests: fileData.fileUri"),
+    ],
+)
+def test_batches_that_are_refused(raw: bytes, param: str) -> None:
+    """Another model than the path's would be another price; an empty or odd batch is no batch."""
+    problem = gemini.read_batch_embed(raw, MODEL)
+    assert isinstance(problem, Problem)
+    assert problem.param == param
+
+
+def test_another_model_is_put_in_wherever_a_body_names_it() -> None:
+    """The provider wants the model of the path in a body, too; what does not name one stays as it is."""
+    edit = DIALECTS["gemini.batch_embed"].edit
+    raw = batch(f"models/{MODEL}", None)
+    call = gemini.read_batch_embed(raw, MODEL)
+    assert isinstance(call, Call)
+    changed = json.loads(edit(raw, call, model="m2", cap=None, cap_field="", ask_usage=False))
+    assert changed == json.loads(batch("models/m2", None))
+    one = json.dumps(
+        {"model": f"models/{MODEL}", "content": {"role": "model", "parts": [{"text": '"model":'}]}}
+    ).encode()
+    changed = json.loads(edit(one, call, model="m2", cap=None, cap_field="", ask_usage=False))
+    assert changed == {**json.loads(one), "model": "models/m2"}
+    turns = encoded(contents=[{"role": "model", "parts": [{"functionCall": {"args": {"model": "x"}}}]}])
+    assert edit(turns, call, model="m2", cap=None, cap_field="", ask_usage=False) == turns
+
+
 @pytest.mark.parametrize(
     "fields",
     [

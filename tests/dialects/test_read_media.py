@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dialects import recordings
 from faregate.core.call import AUDIO_IN, AUDIO_OUT, IMAGE_IN, IMAGE_OUT, Call
 from faregate.core.metering.meter import Report
-from faregate.core.usage import NO_USAGE, Measure, Usage
+from faregate.core.usage import Measure, Usage
 from faregate.dialects import DIALECTS, forms, openai_audio, openai_images, rerank
 from faregate.errors import Problem
 
@@ -354,10 +354,10 @@ def test_a_moderation_call() -> None:
     assert call_of("moderations", raw(input=[{"type": "text", "text": "a"}, picture])).media == IMAGE_IN
 
 
-def test_a_moderation_uses_nothing_but_the_call() -> None:
-    """A verdict is an answer; others tell tokens, and an error tells nothing."""
+def test_a_moderation_that_tells_nothing_is_counted() -> None:
+    """A verdict alone is no report, so that models with a price of tokens are not free; others tell tokens."""
     usage_of = DIALECTS["moderations"].usage_of
-    assert usage_of(raw(id="modr-1", model="m", results=[])) == Report(NO_USAGE, "", "m", "modr-1")
+    assert usage_of(raw(id="modr-1", model="m", results=[])) == Report(None, "", "m", "modr-1")
     assert usage_of(raw(results=[], usage={"prompt_tokens": 4, "total_tokens": 4})).usage == Usage(4)
     assert usage_of(raw(error={"message": "no"})).usage is None
 

@@ -1,6 +1,6 @@
 """The simulator speaks Anthropic's and Gemini's formats, to the stock ``anthropic`` client and to raw calls.
 
-``google-genai`` is no dependency (it brings a cryptography stack), so Gemini's side is spoken by hand.
+The stock ``google-genai`` client talks to it through the gate, in ``tests/system``.
 """
 
 import asyncio
@@ -187,6 +187,11 @@ def test_gemini_embeddings_and_counts(provider: Provider) -> None:
     body = {"content": contents()["contents"][0], "outputDimensionality": 8}
     embedded = json.loads(ask(provider, path + "embedContent", body).body)
     assert (len(embedded["embedding"]["values"]), embedded["usageMetadata"]["promptTokenCount"]) == (8, 3)
+    one = {"model": "models/gemini-embedding-001", **body}
+    batch = json.loads(ask(provider, path + "batchEmbedContents", {"requests": [one, one]}).body)
+    assert batch["embeddings"] == [embedded["embedding"]] * 2
+    assert batch["usageMetadata"]["promptTokenCount"] == 6
+    assert ask(provider, path + "batchEmbedContents", {"requests": [body]}).status == 400
     before = provider.simulator.truth.last_seq
     assert json.loads(ask(provider, path + "countTokens", contents()).body) == {"totalTokens": 7}
     assert provider.simulator.truth.last_seq == before

@@ -5,79 +5,19 @@ Every call is booked to the nano-dollar as the provider's truth has it, by price
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
-from anthropic import Anthropic
+from anthropic import Anthropic, AsyncAnthropic
 
 from installation import UPSTREAM_SECRET, Installation, nanos
 from system.calls import CALL_SECONDS, new_key, new_limit, record, record_count, truth_of
-
-CONFIG = """\
-providers:
-  - name: claude
-    kind: anthropic
-    base_url: http://127.0.0.1:{simulator_port}/v1
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-  - name: google
-    kind: gemini
-    base_url: http://127.0.0.1:{simulator_port}/v1beta
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-models:
-  - {{name: claude, to: [claude/sim-1], max_output_tokens: 4096, max_context_tokens: 8192}}
-  - {{name: gemini-2.5-flash, to: [google/sim-1], max_output_tokens: 4096, max_context_tokens: 8192}}
-  - {{name: embedder, to: [google/sim-embed], max_context_tokens: 8192}}
-pricing:
-  unknown: refuse
-  overrides:
-{prices}"""
-
-#: Dollars per million tokens, or per thousand searches.
-CLAUDE = {
-    "input_tokens": "3",
-    "cached_input_tokens": "0.3",
-    "cache_write_tokens": "3.75",
-    "cache_write_1h_tokens": "6",
-    "output_tokens": "15",
-    "web_searches": "10",
-}
-GOOGLE = {
-    "input_tokens": "0.3",
-    "cached_input_tokens": "0.075",
-    "input_audio_tokens": "1",
-    "output_tokens": "2.5",
-    "output_audio_tokens": "12",
-    "web_searches": "35",
-}
-LINE = '    - {{provider: {}, model: {}, unit: {}, per: {}, price: "{}"}}\n'
-
-
-def _lines(provider: str, model: str, prices: Mapping[str, str]) -> str:
-    return (
-        "".join(
-            LINE.format(provider, model, unit, 1000 if unit == "web_searches" else 1_000_000, price)
-            for unit, price in prices.items()
-        )
-        .replace("{{", "{")
-        .replace("}}", "}")
-    )
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """An installation with a provider of each native kind."""
-    prices = _lines("claude", "sim-1", CLAUDE) + _lines("google", "sim-1", GOOGLE)
-    prices += _lines("google", "sim-embed", {"input_tokens": "0.15"})
-    config = CONFIG.replace("{prices}", prices.replace("{", "{{").replace("}", "}}"))
-    with Installation(tmp_path_factory.mktemp("native"), config=config) as installation:
-        yield installation
+from system.natives import CLAUDE, booked, booked_message, claude_cost, google_cost, price
 
 
 @pytest.fixture(scope="module")
@@ -91,48 +31,6 @@ def client(native: Installation, secret: str) -> Iterator[Anthropic]:
     """The stock client, with only its URL and key changed."""
     with Anthropic(base_url=native.gateway_url, api_key=secret, max_retries=0) as made:
         yield made
-
-
-def _price(prices: Mapping[str, str], **units: int) -> int:
-    """The cost of so many units in nano-dollars, rounded once."""
-    per = {unit: 1000 if unit == "web_searches" else 1_000_000 for unit in units}
-    return round(sum((Fraction(prices[unit]) * count / per[unit] for unit, count in units.items()), Fraction()) * 10**9)
-
-
-def _claude_cost(usage: Mapping[str, Any]) -> int:
-    creation = usage["cache_creation"]
-    return _price(
-        CLAUDE,
-        input_tokens=usage["input_tokens"],
-        cached_input_tokens=usage["cache_read_input_tokens"],
-        cache_write_tokens=creation["ephemeral_5m_input_tokens"],
-        cache_write_1h_tokens=creation["ephemeral_1h_input_tokens"],
-        output_tokens=usage["output_tokens"],
-        web_searches=usage.get("server_tool_use", {}).get("web_search_requests", 0),
-    )
-
-
-def _google_cost(usage: Mapping[str, Any], searches: int = 0) -> int:
-    def audio(name: str) -> int:
-        return sum(int(each["tokenCount"]) for each in usage.get(name, ()) if each["modality"] == "AUDIO")
-
-    heard, said = audio("promptTokensDetails"), audio("candidatesTokensDetails")
-    cached = usage.get("cachedContentTokenCount", 0)
-    return _price(
-        GOOGLE,
-        input_tokens=usage["promptTokenCount"] - cached - heard,
-        cached_input_tokens=cached,
-        input_audio_tokens=heard,
-        output_tokens=usage["candidatesTokenCount"] - said + usage.get("thoughtsTokenCount", 0),
-        output_audio_tokens=said,
-        web_searches=searches,
-    )
-
-
-def _booked(native: Installation, request_id: str, cost: int, source: str = "provider") -> dict[str, Any]:
-    row = record(native, request_id)
-    assert (nanos(row["cost"]), nanos(row["charge"]), row["usage_source"]) == (cost, cost, source)
-    return row
 
 
 def steered(text: str = "hello", **steering: Any) -> Any:
@@ -161,22 +59,83 @@ def test_a_message_is_booked_as_served(client: Anthropic, native: Installation, 
     answer = raw.parse()
 
     request_id = raw.headers["x-faregate-request-id"]
-    truth = truth_of(native, request_id)
-    row = _booked(native, request_id, _claude_cost(truth["usage"]))
+    row = booked_message(native, request_id)
     assert raw.headers["x-faregate-cost"] == row["cost"]
     assert answer.usage.output_tokens == row["output_tokens"]
     assert (row["operation"], row["model"], row["end_user"]) == ("messages", "sim-1", "customer-7")
 
 
+@pytest.mark.parametrize("ttl", ["5m", "1h"])
 @pytest.mark.parametrize("steering", STEERINGS)
-def test_a_streamed_message_is_booked_as_served(client: Anthropic, native: Installation, steering: Any) -> None:
+def test_a_streamed_message_is_booked_as_served(
+    client: Anthropic, native: Installation, steering: Any, ttl: Any
+) -> None:
     """A stream passes unchanged to the client's own helper and costs what the provider's totals say."""
-    with client.messages.stream(model="claude", max_tokens=100, messages=steered(**steering)) as stream:
+    asked: Any = {"cache_control": {"type": "ephemeral", "ttl": ttl}}
+    with client.messages.stream(model="claude", max_tokens=100, messages=steered(**steering), **asked) as stream:
         message = stream.get_final_message()
         request_id = stream.response.headers["x-faregate-request-id"]
 
-    row = _booked(native, request_id, _claude_cost(truth_of(native, request_id)["usage"]))
+    row = booked_message(native, request_id)
     assert (message.usage.output_tokens, row["stream"]) == (row["output_tokens"], True)
+
+
+TOOL: Any = {
+    "name": "weather",
+    "description": "The weather of a city.",
+    "input_schema": {"type": "object", "properties": {"text": {"type": "string"}}},
+}
+
+
+def test_tools_are_called_and_answered(client: Anthropic, native: Installation) -> None:
+    """A call of a tool comes back whole, its result goes out with a picture in it, and both messages are booked."""
+    first = client.messages.with_raw_response.create(
+        model="claude", max_tokens=50, messages=steered(tool_calls=1), tools=[TOOL], thinking={"type": "disabled"}
+    )
+    asked = first.parse()
+    called = next(block for block in asked.content if block.type == "tool_use")
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    result: Any = {"type": "tool_result", "tool_use_id": called.id, "content": [picture]}
+    turns: Any = [
+        *steered(),
+        {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in asked.content]},
+        {"role": "user", "content": [result, *steered("And now?")[0]["content"]]},
+    ]
+    second = client.messages.with_raw_response.create(model="claude", max_tokens=50, messages=turns, tools=[TOOL])
+
+    assert asked.stop_reason == "tool_use"
+    for raw in (first, second):
+        booked_message(native, raw.headers["x-faregate-request-id"])
+
+
+def test_the_asynchronous_client_does_the_same(native: Installation, secret: str) -> None:
+    """Messages, streams, tools and counts run at once, each booked as served."""
+
+    async def use() -> list[str]:
+        async with AsyncAnthropic(base_url=native.gateway_url, api_key=secret, max_retries=0) as client:
+
+            async def streamed(**steering: Any) -> str:
+                messages = steered(**steering)
+                async with client.messages.stream(model="claude", max_tokens=60, messages=messages) as stream:
+                    text = "".join([piece async for piece in stream.text_stream])
+                    message = await stream.get_final_message()
+                    assert "".join(block.text for block in message.content if block.type == "text") == text
+                    return str(stream.response.headers["x-faregate-request-id"])
+
+            make = client.messages.with_raw_response.create
+            cached = steered(prompt_tokens=800, cached_tokens=500, cache_write_tokens=70)
+            counted, plain, called, *streams = await asyncio.gather(
+                client.messages.count_tokens(model="claude", messages=steered()),
+                make(model="claude", max_tokens=20, messages=cached, cache_control={"type": "ephemeral", "ttl": "1h"}),
+                make(model="claude", max_tokens=20, messages=steered(tool_calls=2), tools=[TOOL]),
+                streamed(),
+                streamed(prompt_tokens=300, cached_tokens=200, cache_write_tokens=90, reasoning_tokens=5),
+            )
+            assert counted.input_tokens > 0
+            return [raw.headers["x-faregate-request-id"] for raw in (plain, called)] + streams
+
+    for request_id in asyncio.run(use()):
+        booked_message(native, request_id)
 
 
 def test_searches_of_a_message_are_billed(client: Anthropic, native: Installation) -> None:
@@ -187,7 +146,7 @@ def test_searches_of_a_message_are_billed(client: Anthropic, native: Installatio
     request_id = raw.headers["x-faregate-request-id"]
     usage = truth_of(native, request_id)["usage"]
     assert usage["server_tool_use"]["web_search_requests"] == 1
-    _booked(native, request_id, _claude_cost(usage))
+    booked(native, request_id, claude_cost(usage))
     unbounded: Any = [{**tool, "max_uses": None}]
     with pytest.raises(anthropic.BadRequestError) as caught:
         client.messages.create(model="claude", max_tokens=9, messages=steered(), tools=unbounded)
@@ -218,7 +177,7 @@ def test_a_message_that_its_reader_leaves_is_billed_what_came(client: Anthropic,
     row = record(native, request_id)
     assert (row["status"], row["input_tokens"]) == ("aborted", 500)
     assert 1 <= row["output_tokens"] < 4000
-    assert nanos(row["cost"]) == _price(
+    assert nanos(row["cost"]) == price(
         CLAUDE, input_tokens=100, cached_input_tokens=400, output_tokens=row["output_tokens"]
     )
 
@@ -304,7 +263,7 @@ def test_gemini_content_is_booked_as_served(native: Installation, secret: str, v
 
     request_id = got.headers["x-faregate-request-id"]
     truth = truth_of(native, request_id)
-    row = _booked(native, request_id, _google_cost(truth["usage"]))
+    row = booked(native, request_id, google_cost(truth["usage"]))
     assert row["operation"] == ("gemini.stream" if "stream" in verb else "gemini.generate")
     assert (truth["credential"]["header"], truth["credential"]["last4"]) == ("x-goog-api-key", UPSTREAM_SECRET[-4:])
     assert truth["path"] == f"/v1beta/models/sim-1:{verb.partition('?')[0]}"
@@ -324,7 +283,7 @@ def test_a_gemini_search_is_billed_once(native: Installation, secret: str) -> No
     request_id = got.headers["x-faregate-request-id"]
     usage = truth_of(native, request_id)["usage"]
     # The simulator answers as the model sim-1, whose queries count each.
-    _booked(native, request_id, _google_cost(usage, searches=2))
+    booked(native, request_id, google_cost(usage, searches=2))
 
 
 def test_gemini_embeddings_and_counts(native: Installation, secret: str) -> None:
@@ -333,7 +292,7 @@ def test_gemini_embeddings_and_counts(native: Installation, secret: str) -> None
     got = generate(native, secret, {"content": content}, verb="embedContent", model="embedder")
     assert got.status_code == 200, got.text
     usage = truth_of(native, got.headers["x-faregate-request-id"])["usage"]
-    _booked(native, got.headers["x-faregate-request-id"], usage["promptTokenCount"] * 150)
+    booked(native, got.headers["x-faregate-request-id"], usage["promptTokenCount"] * 150)
     counted = generate(native, secret, contents(), verb="countTokens")
     assert counted.json()["totalTokens"] > 0
     assert nanos(counted.headers.get("x-faregate-cost", "0")) == 0

@@ -125,6 +125,11 @@ def searches(model: str) -> bool:
     return "-search-preview" in model or "-search-api" in model
 
 
+def says_by_name(model: str) -> bool:
+    """Whether a chat's bound depends on the model's name: it may search unasked, or hear what the history names."""
+    return "search" in model or "audio" in model
+
+
 def report_of(body: bytes, outputs: bool = True) -> Report:
     """What a whole answer reports. Never raises."""
     try:

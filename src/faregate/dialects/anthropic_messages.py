@@ -378,6 +378,7 @@ def _loose(body: bytes) -> dict[str, Any]:
 
 #: Members of a block that are no text for the model.
 _NO_TEXT: Final = frozenset(("type", "cache_control", "signature"))
+_FREE_FORM: Final = _NO_TEXT | {"input"}
 
 
 def _strings(value: Any) -> list[str]:
@@ -388,7 +389,9 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, dict):
         if value.get("type") == "base64":
             return []
-        return [text for name, part in value.items() if name not in _NO_TEXT for text in _strings(part)]
+        texts = [text for name, part in value.items() if name not in _FREE_FORM for text in _strings(part)]
+        # What a tool was called with has any shape, and all of it is read.
+        return texts + ([_encode(value["input"]).decode()] if value.get("input") is not None else [])
     return []
 
 
@@ -396,7 +399,7 @@ def prompt_text(body: bytes) -> list[str]:
     """Everything of a request that the model reads as text, in pieces that are tokenized one by one."""
     value = _loose(body)
     texts = _strings(value.get("system")) + _strings(value.get("messages"))
-    for field in ("tools", "tool_choice", "output_config"):
+    for field in ("tools", "tool_choice", "output_config", "output_format"):
         if value.get(field) is not None:
             texts.append(_encode(value[field]).decode())
     return texts

@@ -229,6 +229,8 @@ def steering(found: Members) -> Problem | None:
         for told in inner:
             if told in _METADATA_ALLOWED and carrier == "metadata":
                 continue
+            if told in _READ_NAMES and carrier == "extra_body":
+                return forbidden(f"{carrier}.{echo(told)}")
             if _steers(told):
                 return forbidden(f"{carrier}.{echo(told)}")
     return None
@@ -237,6 +239,15 @@ def steering(found: Members) -> Problem | None:
 #: Harmless words in the caller's own labels: OpenAI's ``metadata`` is free text, and only hosts and secrets steer.
 _METADATA_ALLOWED: Final = frozenset(
     "headers models organization organization_id project provider router deployment_id proxy".split()
+)
+
+
+#: Members whose value is held and routed by at the top level: a server that unpacks a carrier would put its own there.
+_READ_NAMES: Final = frozenset(
+    """
+    best_of input max_completion_tokens max_output_tokens max_tokens max_tool_calls messages modalities model n prompt
+    quality service_tier size stream stream_options tools web_search_options
+    """.split()
 )
 
 

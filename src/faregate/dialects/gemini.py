@@ -7,6 +7,7 @@ refused by name. Knows the fields of this one wire format (Google, "Gemini API",
 """
 
 import binascii
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from faregate.errors import Problem
 OPERATION: Final = "gemini.generate"
 STREAM_OPERATION: Final = "gemini.stream"
 EMBED_OPERATION: Final = "gemini.embed"
+BATCH_EMBED_OPERATION: Final = "gemini.batch_embed"
 COUNT_OPERATION: Final = "gemini.count_tokens"
 
 CAP_FIELD: Final = "maxOutputTokens"
@@ -57,6 +59,10 @@ _CLIENT_TOOLS: Final = frozenset(("functionDeclarations", "computerUse"))
 _anything = msgspec.json.Decoder(Any).decode
 _values = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _texts = msgspec.json.Decoder(list[str]).decode
+_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+#: Looks for the member, as every turn of the model's has the word, too.
+_MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\r\n]*:')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -94,14 +100,30 @@ def read_stream(body: bytes, model: str = "", forbid_private_urls: bool = True) 
 
 def read_embed(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call | Problem:
     """What is to be embedded: its bytes bound the tokens, unless it is more than text."""
-    found = _members(body, model, "content")
+    return _read_embed(body, model, forbid_private_urls, EMBED_OPERATION, "content")
+
+
+def read_batch_embed(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call | Problem:
+    """Several contents to embed, each with the model that the path names: what bounds one bounds all.
+
+    Google's own client sends every embedding this way ("Embeddings", ``batchEmbedContents``).
+    """
+    return _read_embed(body, model, forbid_private_urls, BATCH_EMBED_OPERATION, "requests")
+
+
+def _read_embed(body: bytes, model: str, forbid_private_urls: bool, operation: str, wanted: str) -> Call | Problem:
+    found = _members(body, model, wanted)
     if isinstance(found, Problem):
         return found
-    attached = _attached(body, found, ("content",), forbid_private_urls)
+    if operation == BATCH_EMBED_OPERATION:
+        problem = _of_one_model(found[wanted], model)
+        if problem is not None:
+            return problem
+    attached = _attached(body, found, (wanted,), forbid_private_urls)
     if isinstance(attached, Problem):
         return attached
     return Call(
-        EMBED_OPERATION,
+        operation,
         model,
         input_tokens_max=len(body) + attached.tokens,
         has_output=False,
@@ -109,6 +131,33 @@ def read_embed(body: bytes, model: str = "", forbid_private_urls: bool = True) -
         media=attached.media,
         whole_context=attached.whole_context,
     )
+
+
+def _of_one_model(requests: msgspec.Raw, model: str) -> Problem | None:
+    """The refusal of a batch that is no list of requests, or that names another model than the path does."""
+    try:
+        found = _values(requests)
+    except DECODING_ERRORS:
+        return expected("field_type", "requests", "a list of requests", "something else")
+    if not found:
+        return expected("field_range", "requests", "at least one request", "an empty list")
+    for index, request in enumerate(found):
+        problem = _as_in_the_path(request, f"requests[{index}].model", model)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _as_in_the_path(found: Members, where: str, model: str) -> Problem | None:
+    """The refusal of a model that a body names beside the path, where it is another one."""
+    if "model" not in found:
+        return None
+    named = fields.text(found["model"], where)
+    if isinstance(named, Problem):
+        return named
+    if named is not None and named.removeprefix("models/") != model:
+        return expected("field_conflict", where, f"{echo(model)}, as in the path", echo(named), "leave it out")
+    return None
 
 
 def read_count(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call | Problem:
@@ -135,13 +184,9 @@ def _members(body: bytes, model: str, wanted: str) -> Members | Problem:
         return found
     if wanted not in found:
         return missing(wanted, "what the model is to read")
-    if "model" in found:
-        named = fields.text(found["model"], "model")
-        if isinstance(named, Problem):
-            return named
-        if named is not None and named.removeprefix("models/") != model:
-            return expected("field_conflict", "model", f"{echo(model)}, as in the path", echo(named), "leave it out")
-        found = {name: value for name, value in found.items() if name != "model"}
+    problem = _as_in_the_path(found, "model", model)
+    if problem is not None:
+        return problem
     return fields.refuse_present(found, _FEATURES) or found
 
 
@@ -336,7 +381,7 @@ def _held(raw: bytes, name: str, forbid_private_urls: bool) -> _Attached | Probl
     except DECODING_ERRORS:
         return Problem("json_utf8", f"{name}: a text holds half of a character; send whole ones.", param=name)
     tokens, media, whole = 0, 0, False
-    for part in _objects(value):
+    for part, quoted in _objects(value):
         for spelling in ("inlineData", "inline_data", "fileData", "file_data"):
             data = part.get(spelling)
             if not isinstance(data, dict):
@@ -348,22 +393,27 @@ def _held(raw: bytes, name: str, forbid_private_urls: bool) -> _Attached | Probl
             )
             if isinstance(held, Problem):
                 return held
-            tokens += held.tokens
+            # Inside a function's arguments or result it is text, all bytes of which count.
+            tokens += max(0, held.tokens) if quoted else held.tokens
             media |= held.media
             whole |= held.whole_context
     return _Attached(tokens, media, whole)
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a value, however deep; a part may be in a function's result, too."""
-    waiting = [value]
+#: Members of any shape, which the model reads as they are written: the arguments and the result of a function.
+_FREE_FORM: Final = frozenset(("args", "response"))
+
+
+def _objects(value: Any) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Every object in a value, however deep, and whether it is in a member of any shape; a part may be in a result."""
+    waiting = [(value, False)]
     while waiting:
-        one = waiting.pop()
+        one, quoted = waiting.pop()
         if isinstance(one, dict):
-            yield one
-            waiting += one.values()
+            yield one, quoted
+            waiting += [(part, quoted or name in _FREE_FORM) for name, part in one.items()]
         elif isinstance(one, list):
-            waiting += one
+            waiting += [(part, quoted) for part in one]
 
 
 def _inline(data: dict[str, Any]) -> _Attached:
@@ -420,9 +470,14 @@ def _is_public(uri: str) -> bool:
 
 
 def edit(body: bytes, call: Call, *, model: str | None, cap: int | None, cap_field: str, ask_usage: bool) -> bytes:
-    """``body`` with another output cap, which stands inside ``generationConfig``; the model is in the path."""
+    """``body`` with another output cap, which stands inside ``generationConfig``.
+
+    The model is in the path; where a body names it, too, it has to be the same one there.
+    """
     if body[:3] == b"\xef\xbb\xbf":
         body = body[3:]
+    if model is not None and b'"model"' in body and _MODEL_MEMBER.search(body) is not None:
+        body = _with_model(body, _encode(f"models/{model}"))
     if cap is None:
         return body
     outer, span = _span(body, ("generationConfig", "generation_config"))
@@ -435,6 +490,20 @@ def edit(body: bytes, call: Call, *, model: str | None, cap: int | None, cap_fie
     inner, place = _span(config, ("maxOutputTokens", "max_output_tokens"))
     config = splice.put(config, inner, value, place is not None)
     return body[: span[0]] + config + body[span[1] :]
+
+
+def _with_model(body: bytes, model: bytes) -> bytes:
+    """``body`` with the model that it names, and that each request of a batch names, replaced."""
+    if splice.span_of(body, "model") is not None:
+        body = splice.put(body, "model", model, True)
+    span = splice.span_of(body, "requests")
+    if span is None or body[span[0] : span[0] + 1] != b"[":
+        return body
+    batch = []
+    for request in _raws(body[span[0] : span[1]]):
+        one = bytes(request)
+        batch.append(one if splice.span_of(one, "model") is None else splice.put(one, "model", model, True))
+    return body[: span[0]] + b"[" + b",".join(batch) + b"]" + body[span[1] :]
 
 
 def _span(body: bytes, spellings: tuple[str, str]) -> tuple[str, tuple[int, int] | None]:
@@ -466,16 +535,29 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for part in value for text in _strings(part)]
     if isinstance(value, dict):
-        return [text for name, part in value.items() if name not in _NO_TEXT for text in _strings(part)]
+        known = [part for name, part in value.items() if name not in _NO_TEXT and name not in _FREE_FORM]
+        texts = [text for part in known for text in _strings(part)]
+        return texts + [_encode(value[name]).decode() for name in _FREE_FORM if value.get(name) is not None]
     return []
 
 
 def prompt_text(body: bytes) -> list[str]:
     """Everything of a request that the model reads as text, in pieces that are tokenized one by one."""
     value = _loose(body)
-    texts = [text for name in ("systemInstruction", "contents", "content") for text in _strings(value.get(name))]
+    texts = [text for name in _TEXT_MEMBERS for text in _strings(value.get(name))]
+    texts += [text for request in _batched(value) for text in _strings(request.get("content"))]
     asked = (value.get(name) for name in ("tools", "toolConfig", "generationConfig"))
     return texts + [_encode(each).decode() for each in asked if each]
+
+
+#: Members of a request that the model reads.
+_TEXT_MEMBERS: Final = ("systemInstruction", "contents", "content")
+
+
+def _batched(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The requests of a batch of embeddings."""
+    requests = value.get("requests")
+    return [each for each in requests if isinstance(each, dict)] if isinstance(requests, list) else []
 
 
 #: Tokens around each turn, generously.
@@ -486,7 +568,8 @@ def prompt_tokens_overhead(body: bytes) -> int:
     """Upper bound of the input tokens beyond those of ``prompt_text``: framing, pictures, what the provider adds."""
     value = _loose(body)
     tokens = HIDDEN_TOKENS if value.get("tools") else 0
-    for part in _objects({name: value.get(name) for name in ("systemInstruction", "contents", "content")}):
+    read_of_all = [value.get(name) for name in _TEXT_MEMBERS]
+    for part, _ in _objects([*read_of_all, *(request.get("content") for request in _batched(value))]):
         data = part.get("inlineData") or part.get("inline_data")
         content = data.get("data") if isinstance(data, dict) else None
         tokens += _TURN_TOKENS + (picture_tokens(content) if isinstance(content, str) else 0)

@@ -23,6 +23,8 @@ class Length(NamedTuple):
 
     seconds: int
     most: int
+    #: Packets and bytes were counted. Otherwise a header is believed that nothing here can check.
+    counted: bool = True
 
 
 def length(body: bytes, start: int, end: int) -> Length:
@@ -37,7 +39,7 @@ def length(body: bytes, start: int, end: int) -> Length:
         whole = ceil(slowest)
         return Length(whole, whole)
     most = played.most if played.exact else max(played.most, slowest)
-    return Length(ceil(played.seconds), ceil(most))
+    return Length(ceil(played.seconds), ceil(most), played.exact)
 
 
 def _played(body: bytes, start: int, end: int) -> Played | None:

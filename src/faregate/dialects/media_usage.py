@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, gc=False):
     svg_usage: Any = None
     error: Any = None
     delta: Any = None
-    results: Any = None
+    choices: Any = None
 
 
 _answer = msgspec.json.Decoder(Answer).decode

@@ -54,6 +54,12 @@ _SINGLE: Final = frozenset(
 )
 
 
+#: Formats of an answer that tell neither seconds nor tokens.
+_SILENT: Final = ("text", "srt", "vtt")
+
+#: Fields by which some services fetch a recording, whose length nobody here can tell (Groq, "Speech to text": ``url``).
+_ELSEWHERE: Final = ("url", "audio_url", "file_url", "file_id")
+
 _number = msgspec.json.Decoder(float | None).decode
 
 
@@ -82,6 +88,9 @@ def _read_file(operation: str, body: bytes, model: str) -> Call | Problem:
     name = forms.name_of_model(form, body, model)
     if isinstance(name, Problem):
         return name
+    for elsewhere in _ELSEWHERE:
+        if form.named(elsewhere):
+            return unbounded(elsewhere, "a recording that the provider fetches", "send the file itself")
     files = form.named("file")
     if not files:
         return missing("file", "an audio file")
@@ -92,6 +101,10 @@ def _read_file(operation: str, body: bytes, model: str) -> Call | Problem:
     most = length.most + REFERENCE_SECONDS_MAX * len(form.named("known_speaker_references"))
     if most > media.SECONDS_MAX:
         return unbounded("file", "audio whose length cannot be told", "send a shorter file, as WAV, MP3 or FLAC")
+    if not length.counted:
+        problem = _told_by_the_answer(form, body)
+        if problem is not None:
+            return problem
     streamed = forms.flag(form, body, "stream")
     if isinstance(streamed, Problem):
         return streamed
@@ -111,6 +124,15 @@ def _read_file(operation: str, body: bytes, model: str) -> Call | Problem:
         declared=measures((Measure("seconds", "", length.seconds),)),
         sealed=True,
     )
+
+
+def _told_by_the_answer(form: Form, body: bytes) -> Problem | None:
+    """The refusal of an answer that says no length, for a file whose header alone would then decide what is paid."""
+    told = forms.text(form, body, "response_format")
+    if isinstance(told, Problem) or told not in _SILENT:
+        return told if isinstance(told, Problem) else None
+    remedy = "ask for json or verbose_json, or send the file as WAV, MP3, FLAC or AAC"
+    return unbounded("response_format", f"{told} of a recording whose length only its header tells", remedy)
 
 
 def usage_of(body: bytes) -> Report:
@@ -212,6 +234,8 @@ def _event(payload: bytes, delta: str, done: str, output: media_usage.Output) ->
         return Event(malformed=True)
     if delta and answer.type == delta and answer.usage is None and answer.error is None:
         return answer.delta if isinstance(answer.delta, str) else ""
+    if delta and answer.choices is not None and answer.error is None:
+        return _chunk(answer)
     # An id here is a segment's, not the answer's.
     model, _ = media_usage.named(answer)
     if answer.error is not None or answer.type == "error":
@@ -219,6 +243,22 @@ def _event(payload: bytes, delta: str, done: str, output: media_usage.Output) ->
     told, unknown = media_usage.leaves(answer.usage, output)
     ended = answer.type == done or (not answer.type and told is not None)
     return Event(usage=told, finished=int(ended), model=model, unknown=unknown, last=ended)
+
+
+def _chunk(answer: media_usage.Answer) -> Event | str:
+    """What an event says that is written like one of a chat, as servers of open models do (vLLM, "Transcriptions API").
+
+    Its stream ends with ``[DONE]``, and tells usage only where it was asked for.
+    """
+    choices = [each for each in answer.choices if isinstance(each, dict)] if isinstance(answer.choices, list) else []
+    deltas = [each["delta"] for each in choices if isinstance(each.get("delta"), dict)]
+    texts = [delta["content"] for delta in deltas if isinstance(delta.get("content"), str)]
+    finished = sum(each.get("finish_reason") is not None for each in choices)
+    told, unknown = media_usage.leaves(answer.usage, "text")
+    if told is None and not finished:
+        return "".join(texts)
+    model, id = media_usage.named(answer)
+    return Event("".join(texts), usage=told, finished=finished, model=model, id=id, unknown=unknown)
 
 
 decode_transcript: Final = TranscriptEvents()

@@ -51,6 +51,8 @@ _FEATURES: Final = {
     "conversation": ("stored conversations", "send the messages themselves"),
     "plugins": ("plugins", "leave it out"),
     "file_ids": ("stored files", "send their text"),
+    # Servers of open models let a caller bring the template, which may repeat a message without end.
+    "chat_template": ("templates of the prompt", "leave it out"),
 }
 
 _TOOL_TYPES: Final = ("function", "custom")
@@ -315,13 +317,22 @@ def _take_part(part: Part, where: str, attached: Attached) -> Problem | None:
 # -- exact counting, off the hot path ---------------------------------------------------------------------------------
 
 
+#: Members that are no text for the model, and the one that is read as it is written.
+_NO_TEXT: Final = frozenset(("type", "image_url", "arguments"))
+
+_encode = msgspec.json.Encoder().encode
+
+
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
         return [text for part in value for text in _strings(part)]
     if isinstance(value, dict):
-        return [text for name, part in value.items() if name not in ("type", "image_url") for text in _strings(part)]
+        texts = [text for name, part in value.items() if name not in _NO_TEXT for text in _strings(part)]
+        called = value.get("arguments")
+        # Servers of open models take the arguments of a call as an object, too, which may have any shape.
+        return texts if called is None else [*texts, called if isinstance(called, str) else _encode(called).decode()]
     return []
 
 

@@ -8,7 +8,7 @@ from faregate.core.call import Call
 from faregate.core.metering.meter import Event
 from faregate.dialects import answers, fields
 from faregate.dialects.jsonbody import DECODING_ERRORS, Members, kind_of, members
-from faregate.dialects.quoting import expected
+from faregate.dialects.quoting import expected, unbounded
 from faregate.dialects.shapes import Chunk, CompletionChoice, LooseChunk, PlainChunk, PlainCompletionChoice
 from faregate.errors import Problem
 
@@ -25,6 +25,10 @@ _COMMON: Final = frozenset(
 )
 
 _FEATURES: Final = {"background": ("background answers", "leave it out")}
+
+#: What a text and a list begin with.
+_QUOTE: Final = 0x22
+_BRACKET: Final = 0x5B
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -105,6 +109,11 @@ def count_inputs(value: msgspec.Raw | None, path: str, most: int) -> int | Probl
         return 1
     if len(items) > most:
         return expected("field_range", path, f"at most {most} inputs", str(len(items)))
+    for index, item in enumerate(items):
+        first = memoryview(item)[0]
+        # Other services take pictures here, whose tokens no byte bounds.
+        if first != _QUOTE and (first != _BRACKET or b"{" in bytes(item)):
+            return unbounded(f"{path}[{index}]", "something else than text", "send texts or tokens")
     return len(items)
 
 

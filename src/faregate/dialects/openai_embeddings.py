@@ -17,6 +17,12 @@ INPUTS_MAX: Final = 2048
 
 _COMMON: Final = frozenset(("model", "input", "user", "encoding_format", "dimensions"))
 
+#: What other services embed instead of ``input`` (vLLM, "Embeddings API", chat embeddings).
+_FEATURES: Final = {
+    "messages": ("the embedding of chats", "send their texts as input"),
+    "images": ("the embedding of pictures", "send texts as input"),
+}
+
 
 def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call | Problem:
     """What the caller asks, or why it is refused; ``model`` is the name that the path gave (Azure)."""
@@ -26,7 +32,7 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
         return found
     tier = ""
     if not _COMMON.issuperset(found):
-        problem = fields.steering(found)
+        problem = fields.steering(found) or fields.refuse_present(found, _FEATURES)
         if problem is not None:
             return problem
         asked = fields.service_tier(found)

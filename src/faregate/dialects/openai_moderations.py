@@ -9,7 +9,6 @@ import msgspec
 
 from faregate.core.call import Call
 from faregate.core.metering.meter import Report
-from faregate.core.usage import NO_USAGE
 from faregate.dialects import answers, fields, media_usage
 from faregate.dialects.attachments import IMAGE_TOKENS_MAX, Attached
 from faregate.dialects.jsonbody import DECODING_ERRORS, members
@@ -89,13 +88,13 @@ def _take(part: Any, where: str, attached: Attached) -> Problem | None:
 
 
 def usage_of(body: bytes) -> Report:
-    """What an answer reports: OpenAI's nothing, so that the call alone counts; some others tokens."""
+    """What an answer reports: some services tokens, OpenAI's nothing, so that its input is counted by us.
+
+    Where only calls have a price that count costs nothing; where tokens have one, silence does not make them free.
+    """
     answer = media_usage.read(body)
     if answer is None:
         return media_usage.report(None, None)
-    if answer.usage is None:
-        # Only a verdict is an answer; an error has used nothing that could be billed.
-        return media_usage.report(answer, NO_USAGE if isinstance(answer.results, list) else None)
     usage, unknown = media_usage.leaves(answer.usage, "text")
     return media_usage.report(answer, usage, unknown)
 

@@ -28,7 +28,11 @@ _FRAMING_TOKENS: Final = 8
 
 _documents = msgspec.json.Decoder(list[Any]).decode
 
-_OTHER_MEDIA: Final = ("image", "video", "audio", "image_url")
+#: Members that hold or name something else than text, however deep they stand (Jina AI, "Reranker API"; vLLM, "Score
+#: API", documents with a list of parts as their content).
+_OTHER_MEDIA: Final = frozenset(
+    "image images image_url input_image video videos video_url audio audio_url input_audio".split()
+)
 
 
 def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call | Problem:
@@ -96,14 +100,29 @@ def _pieces(documents: list[Any], query_bytes: int) -> int | Problem:
         text = document
         if isinstance(document, dict):
             path = f"documents[{index}]"
-            for other in _OTHER_MEDIA:
-                if document.get(other) is not None:
-                    return unbounded(path, f"documents of {echo(other)}", "send texts")
+            other = _other_media(document)
+            if other:
+                return unbounded(path, f"documents of {echo(other)}", "send texts")
             text = msgspec.json.encode(document).decode()
         elif not isinstance(document, str):
             return expected("field_type", f"documents[{index}]", "text or an object with a text", "something else")
         pieces += max(1, -(-len(text.encode("utf-8", "replace")) // room))
     return pieces
+
+
+def _other_media(document: Any) -> str:
+    """The first member of a document that is something else than text; empty where there is none."""
+    waiting = [document]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            for name, value in one.items():
+                if value is not None and name in _OTHER_MEDIA:
+                    return str(name)
+                waiting.append(value)
+        elif isinstance(one, list):
+            waiting += one
+    return ""
 
 
 def usage_of(body: bytes) -> Report:

@@ -49,12 +49,17 @@ class _Embed(Struct, rename="camel"):
     output_dimensionality: Annotated[int, Meta(ge=1, le=3072)] | None = None
 
 
+class _BatchEmbed(Struct, rename="camel"):
+    requests: Annotated[list[_Embed], Meta(min_length=1, max_length=100)]
+
+
 class _Count(Struct, rename="camel"):
     contents: list[_Content] = []
 
 
 _decode = msgspec.json.Decoder(_Body).decode
 _decode_embed = msgspec.json.Decoder(_Embed).decode
+_decode_batch_embed = msgspec.json.Decoder(_BatchEmbed).decode
 _decode_count = msgspec.json.Decoder(_Count).decode
 
 #: What a picture of up to 384 pixels a side costs.
@@ -99,9 +104,23 @@ def _ask(request: Request, name: str, kind: str) -> Ask:
 def read_embed(request: Request, name: str) -> Ask:
     """What is to be embedded."""
     body = decoded(_decode_embed, request.body)
+    if body.model not in ("", f"models/{name}"):
+        raise AskInvalid("The model in the request must match the model of the path.")
     text = _text(body.content)
     tokens = max(1, wording.count(text))
     return Ask("embed_content", name, text, tokens, 0, inputs=(text.encode(),), dimensions=body.output_dimensionality)
+
+
+def read_batch_embed(request: Request, name: str) -> Ask:
+    """What is to be embedded, all with the model of the path."""
+    body = decoded(_decode_batch_embed, request.body)
+    if any(each.model != f"models/{name}" for each in body.requests):
+        raise AskInvalid("The model in each of the requests must match the model of the path.")
+    texts = [_text(each.content) for each in body.requests]
+    tokens = sum(max(1, wording.count(text)) for text in texts)
+    inputs = tuple(text.encode() for text in texts)
+    dimensions = body.requests[0].output_dimensionality
+    return Ask("batch_embed_contents", name, texts[-1], tokens, 0, inputs=inputs, dimensions=dimensions)
 
 
 def read_count(request: Request, name: str) -> Ask:
@@ -123,7 +142,7 @@ def _tokens(content: _Content) -> int:
 def usage(plan: Plan, delivered: int | None = None) -> dict[str, Any]:
     """The true usage; ``delivered`` output tokens of all candidates for an answer cut short."""
     prompt = plan.prompt_tokens
-    if plan.ask.kind in ("embed_content", "gemini_count"):
+    if plan.ask.kind in ("embed_content", "batch_embed_contents", "gemini_count"):
         return {"promptTokenCount": prompt, "totalTokenCount": prompt}
     steering, made = plan.steering, plan.ask.billed_choices
     output = made * plan.output_tokens if delivered is None else delivered
@@ -186,6 +205,13 @@ def answer_embed(plan: Plan) -> bytes:
     # Of a request that was answered before its body was read nothing is known.
     text = plan.ask.inputs[0] if plan.ask.inputs else b""
     body = {"embedding": {"values": shapes.numbers_of(text, size)}}
+    return shapes.with_usage(plan, body, usage(plan), "usageMetadata")
+
+
+def answer_batch_embed(plan: Plan) -> bytes:
+    """The embedding of each content, in order."""
+    size = plan.ask.dimensions or DIMENSIONS
+    body = {"embeddings": [{"values": shapes.numbers_of(text, size)} for text in plan.ask.inputs]}
     return shapes.with_usage(plan, body, usage(plan), "usageMetadata")
 
 
