@@ -152,7 +152,7 @@ ROWS = [
     ),
     Row("secret in url", "https://api.openai", "https://u:p@api.openai", "CFG-SECRET", 4, "api_key"),
     Row("query in url", "com/v1\n", "com/v1?x=1\n", "CFG-RANGE", 4, "query"),
-    Row("kind", "kind: openai\n", "kind: http\n", "CFG-RANGE", 3, "not available yet"),
+    Row("kind", "kind: openai\n", "kind: http\n", "CFG-RANGE", 3, "under services"),
     Row("kind word", "kind: openai\n", "kind: opnai\n", "CFG-RANGE", 3, "did you mean openai?"),
     Row("lookup", "    kind: openai\n", "    kind: openai\n    lookup: {path: /x}\n", "CFG-RANGE", 4, "{id"),
     Row("azure version", '    api_version: "2024-10-21"\n', "", "CFG-MISSING", 6, "api-version"),

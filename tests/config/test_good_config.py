@@ -185,7 +185,8 @@ def test_the_gate_is_told_bounds_and_absolute_files() -> None:
     [
         ("", 64 * 1024**2),
         ("gateway: {held_bodies_bytes_max: 1GiB}", 256 * 1024**2),
-        ("gateway: {held_bodies_bytes_max: 32MiB}", 10 * 1024**2),
+        ("gateway: {held_bodies_bytes_max: 32MiB}", 32 * 1024**2),
+        ("gateway: {held_bodies_bytes_max: 32MiB, upload_bytes_max: 1MiB}", 10 * 1024**2),
         ("gateway: {key_bodies_bytes_max: 16MiB}", 16 * 1024**2),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from faregate.assembly.services import declared_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
 from faregate.config.schema import ChargeRule as ConfiguredCharge
@@ -54,6 +55,7 @@ def declared(
             for each in config.pricing.ceiling
         ),
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
+        services=declared_services(config, folder, lambda url: proxy_for(url, environment)),
     )
 
 

@@ -36,6 +36,7 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
     from faregate.dialects.pictures import size_of
     from faregate.journal.answers import FileAnswerStore
     from faregate.journal.append import FileJournal
+    from faregate.journal.objects import FileObjectStore
     from faregate.proxy.gate import Gate
 
     loop = asyncio.get_running_loop()
@@ -50,7 +51,8 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
         on_failure=_journal_lost,
     )
     answers = FileAnswerStore(folder / "journal" / "answers", clock.wall_nanos())
-    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers)
+    objects = FileObjectStore(folder / "journal" / "objects", clock.wall_nanos())
+    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers, objects)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gate.drain)
     if settings.attached:

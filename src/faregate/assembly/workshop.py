@@ -28,6 +28,7 @@ from faregate.core.pricing.card import RateCard
 from faregate.core.ulid import UlidSource
 from faregate.dialects.pictures import size_of
 from faregate.errors import FaregateError
+from faregate.jobs.awaited_work import ProviderWork
 from faregate.jobs.keep_journal import keep_journal
 from faregate.jobs.lookups import ProviderLookups
 from faregate.jobs.resolve_unknowns import Rules, UnknownResolver
@@ -43,6 +44,10 @@ logger = logging.getLogger("faregate.console")
 #: How often unknowns are looked at, segments of the journal, and prices that have arrived.
 RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S, TRUE_UP_INTERVAL_S = 1.0, 60.0, 60.0
 
+#: Accepted work is looked at soon, then ever more rarely; so many at once.
+WORK_INTERVAL_S, WORK_AGAIN_S, WORK_AT_ONCE = 2.0, (1.0, 60.0), 16
+BATCHES_INTERVAL_S, BATCHES_AT_ONCE, BATCHES_WITHIN_S = 5.0, 2, 900.0
+
 #: A provider that is not declared any more cannot be asked; its calls are over after the longest default.
 MAX_REQUEST_MS_UNKNOWN = 600_000
 
@@ -56,6 +61,10 @@ ORDINARY_S = 60.0
 
 #: One of the things that run as long as the console does.
 Work = Callable[[], Coroutine[None, None, None]]
+
+
+def _is_batch(unknown: Unknown) -> bool:
+    return unknown.who.service == "batches"
 
 
 def console_secrets(kept: KeptSecrets) -> Secrets:
@@ -164,8 +173,29 @@ class Workshop:
             longest = timeouts.get(unknown.who.provider, MAX_REQUEST_MS_UNKNOWN)
             return Rules(longest * 1_000_000, unknowns.ttl * 1_000_000, unknowns.policy)
 
+        def rules_of_work(unknown: Unknown) -> Rules:
+            del unknown
+            return Rules(unknowns.pending_ttl * 1_000_000, unknowns.pending_ttl * 1_000_000, unknowns.policy)
+
+        def open_ones(fits: Callable[[Unknown], bool]) -> list[Unknown]:
+            return [each for each in map(unknown_of, self.books.open_reservations("unknown")) if fits(each)]
+
+        look = ProviderWork({provider.name: provider for provider in catalogue.providers}).ask
+
+        def work(fits: Callable[[Unknown], bool], at_once: int) -> UnknownResolver:
+            return UnknownResolver(
+                unknowns=lambda: open_ones(lambda each: bool(each.awaited.object_id) and fits(each)),
+                card=self._card,
+                lookup=look,
+                resolve=link.resolve,
+                rules=rules_of_work,
+                wall_nanos=self._clock.wall_nanos,
+                again_seconds=WORK_AGAIN_S,
+                at_once=at_once,
+            )
+
         resolver = UnknownResolver(
-            unknowns=lambda: [unknown_of(row) for row in self.books.open_reservations("unknown")],
+            unknowns=lambda: open_ones(lambda each: not each.awaited.object_id),
             card=self._card,
             lookup=lookups.ask,
             resolve=link.resolve,
@@ -179,6 +209,9 @@ class Workshop:
 
         return [
             Job("resolve_unknowns", RESOLVE_INTERVAL_S, resolver.run),
+            # Batches may bring large files, which nothing else waits for.
+            Job("settle_work", WORK_INTERVAL_S, work(lambda each: not _is_batch(each), WORK_AT_ONCE).run),
+            Job("settle_batches", BATCHES_INTERVAL_S, work(_is_batch, BATCHES_AT_ONCE).run, BATCHES_WITHIN_S),
             Job("keep_journal", KEEP_JOURNAL_INTERVAL_S, keep),
             Job("true_up", TRUE_UP_INTERVAL_S, TrueUp(console).run),
         ]

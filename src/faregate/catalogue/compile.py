@@ -19,6 +19,7 @@ from faregate.catalogue.corrections import known_models, known_price
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.catalogue.maximums import cap_field_of, facts_of
 from faregate.catalogue.model_facts import EMBEDDINGS, OPERATIONS, RERANK, WITHOUT_MODEL, ModelFacts, priced_operations
+from faregate.catalogue.services import deployment_of
 from faregate.catalogue.standins import ceiling_cards, fallback_cards
 from faregate.catalogue.timeline import GLOBAL, all_cards, card
 from faregate.control import Catalogue, Deployment, Provider, Route
@@ -28,6 +29,8 @@ from faregate.core.pricing.listing import LAYERS
 
 #: Kinds that take any model by its name, so that no deployment needs declaring.
 _OFFERING: Final = ("openai", "anthropic", "gemini")
+
+_OPERATION_NAMES: Final = frozenset(name for names in (*OPERATIONS.values(), *WITHOUT_MODEL.values()) for name in names)
 
 #: The model name of fallback prices.
 ANY_MODEL: Final = "*"
@@ -82,6 +85,7 @@ def compile_catalogue(declared: Declared) -> Compiled:
     for model in declared.models:
         work.take_model(model)
     work.offer()
+    work.take_services()
     catalogue = Catalogue(
         providers=tuple(work.providers.values()),
         deployments=tuple(work.deployments.values()),
@@ -127,7 +131,7 @@ class _Compilation:
         self.declared = declared
         self.problems: list[CatalogueProblem] = []
         self.providers: dict[str, Provider] = {}
-        for provider in declared.providers:
+        for provider in (*declared.providers, *(service.provider for service in declared.services)):
             if provider.name in self.providers:
                 self._problem(f"providers.{provider.name}", "is declared twice; the first one is used")
             self.providers.setdefault(provider.name, provider)
@@ -240,6 +244,18 @@ class _Compilation:
                 continue
             first = {next((p for p in by_provider if p in group), None) for group in groups}
             self.routes[name] = tuple(deployment for p, deployment in by_provider.items() if p in first)
+
+    def take_services(self) -> None:
+        """Make the place of each service. No name of a model leads there: a service is asked for by its path."""
+        for service in self.declared.services:
+            name = service.provider.name
+            if name in self.deployments:
+                self._problem(f"services.{name}", "has the name of a deployment; the deployment is used")
+            elif self.providers[name] is service.provider:
+                if name in _OPERATION_NAMES:
+                    text = "has the name of an operation: keys and limits that name it mean both"
+                    self._problem(f"services.{name}", text, serious=False)
+                self.deployments[name] = deployment_of(service, self._rows.get((name, name), []))
 
     def _without_model(self, provider: Provider) -> bool:
         """Make the place of what is asked of a provider without naming a model; none for most kinds."""

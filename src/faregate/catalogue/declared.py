@@ -6,6 +6,8 @@ The configuration and the books fill these in; ``compile`` turns them into the c
 from typing import NamedTuple
 
 from faregate.control import Provider
+from faregate.core.metering.service import ServiceTerms
+from faregate.core.pricing.card import Rate
 from faregate.core.pricing.charging import ChargeRule
 
 
@@ -31,6 +33,14 @@ class DeclaredModel(NamedTuple):
     #: 0 takes what the catalogue knows.
     output_tokens_max: int = 0
     context_tokens_max: int = 0
+
+
+class DeclaredService(NamedTuple):
+    """An HTTP service behind the gate: ``provider`` says where it is and has its name."""
+
+    provider: Provider
+    terms: ServiceTerms
+    rates: tuple[Rate, ...]
 
 
 class PriceRow(NamedTuple):
@@ -77,3 +87,4 @@ class Declared(NamedTuple):
     ceiling: tuple[PriceRow, ...] = ()
     #: In order: the first that matches a call holds.
     charges: tuple[ChargeRule, ...] = ()
+    services: tuple[DeclaredService, ...] = ()

@@ -16,6 +16,7 @@ from faregate.catalogue.model_facts import (
     EMBEDDINGS,
     IMAGES,
     MODERATIONS,
+    REALTIME,
     RERANK,
     RESPONSES,
     SPEECH,
@@ -90,6 +91,19 @@ _FAMILIES: Final[dict[str, ModelFacts]] = {
     "computer-use": _asked(8_192, 1_024, *RESPONSES, encoding=_O200K),  # _PAGES + computer-use-preview
     "gpt-audio": _chat(128_000, 16_384),  # _PAGES + gpt-audio
     "gpt-audio-mini": _chat(128_000, 16_384),  # _PAGES + gpt-audio-mini
+    # Conversations, heard and spoken. The snapshots of the preview have 128,000 tokens at Azure and 32,000 elsewhere;
+    # the second generation has 256,000 there, and how much it answers is not told, so that the gate caps it.
+    # https://learn.microsoft.com/azure/ai-foundry/openai/how-to/realtime-audio
+    "gpt-4o-realtime-preview": _asked(128_000, 4_096, REALTIME, encoding=_O200K),  # _PAGES + gpt-4o-realtime-preview
+    "gpt-4o-mini-realtime-preview": _asked(128_000, 4_096, REALTIME, encoding=_O200K),  # _PAGES + its name
+    "gpt-realtime": _asked(32_000, 4_096, REALTIME, encoding=_O200K),  # _PAGES + gpt-realtime
+    "gpt-realtime-mini": _asked(32_000, 4_096, REALTIME, encoding=_O200K),  # _PAGES + gpt-realtime-mini
+    "gpt-realtime-1.5": _asked(32_000, 4_096, REALTIME, encoding=_O200K),  # _PAGES + gpt-realtime-1.5
+    "gpt-realtime-2": _asked(256_000, 0, REALTIME, encoding=_O200K),  # _PAGES + gpt-realtime-2
+    "gpt-realtime-2.1": _asked(256_000, 0, REALTIME, encoding=_O200K),  # _PAGES + gpt-realtime-2.1
+    # Sessions that only transcribe or translate.
+    "gpt-realtime-whisper": _asked(0, 0),  # _PAGES + gpt-realtime-whisper
+    "gpt-realtime-translate": _asked(0, 0),  # _PAGES + gpt-realtime-translate
     "gpt-4o-transcribe": _asked(16_000, 2_000, TRANSCRIPTIONS),  # _PAGES + gpt-4o-transcribe
     "gpt-4o-mini-transcribe": _asked(16_000, 2_000, TRANSCRIPTIONS),  # _PAGES + gpt-4o-mini-transcribe
     "gpt-transcribe": _asked(0, 0, TRANSCRIPTIONS),  # _PAGES + gpt-transcribe
@@ -133,7 +147,7 @@ _SPEAKS: Final[tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]] = tuple(
 _CHAT_TUNING: Final = re.compile(r"^gpt-5(?:\.\d)?-chat(?:-|$)")
 
 #: Families whose names hold such a part and say themselves what they speak.
-_OF_THEIR_OWN: Final = ("image", "transcribe", "tts")
+_OF_THEIR_OWN: Final = ("image", "realtime", "transcribe", "tts")
 
 
 def facts_of(model: str, kind: str = "openai") -> ModelFacts | None:

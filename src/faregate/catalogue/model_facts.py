@@ -17,12 +17,13 @@ TRANSLATIONS: Final = "audio.translations"
 SPEECH: Final = "audio.speech"
 MODERATIONS: Final = "moderations"
 RERANK: Final = "rerank"
+REALTIME: Final = "realtime"
 #: What is stored and worked off at a provider without naming a model.
 FILES: Final = ("files", "files.list", "files.get", "files.content", "files.delete")
 BATCHES: Final = ("batches", "batches.list", "batches.get", "batches.cancel")
 MESSAGES: Final = ("messages", "messages.count_tokens")
 GENERATE: Final = ("gemini.generate", "gemini.stream", "gemini.count_tokens")
-EMBED: Final = ("gemini.embed", "gemini.count_tokens")
+EMBED: Final = ("gemini.embed", "gemini.batch_embed", "gemini.count_tokens")
 
 #: Operations of OpenAI's that Azure does not have.
 _NOT_AT_AZURE: Final = frozenset((VARIATIONS, MODERATIONS, RERANK))
@@ -39,6 +40,7 @@ _OPENAI: Final = (
     SPEECH,
     MODERATIONS,
     RERANK,
+    REALTIME,
 )
 
 #: Kind → everything that can be asked of some model there.
@@ -46,7 +48,7 @@ OPERATIONS: Final[dict[str, tuple[str, ...]]] = {
     "openai": _OPENAI,
     "azure_openai": tuple(name for name in _OPENAI if name not in _NOT_AT_AZURE),
     "anthropic": MESSAGES,
-    "gemini": (*GENERATE, EMBED[0]),
+    "gemini": (*GENERATE, *EMBED[:2]),
 }
 
 #: Kind → what is asked without naming a model.
@@ -67,6 +69,7 @@ def _or(units: frozenset[frozenset[str]], *more: str) -> frozenset[frozenset[str
 _PRICED_BY: Final = {
     CHAT: _TALK,
     COMPLETIONS: _TALK,
+    REALTIME: _TALK,
     **dict.fromkeys((*RESPONSES, *MESSAGES, *GENERATE[:2]), _TALK),
     EMBEDDINGS: _READ,
     **dict.fromkeys((*EMBED, GENERATE[2]), _READ),

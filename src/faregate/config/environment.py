@@ -84,15 +84,19 @@ def proxy_findings(config: Config, environment: Environment) -> list[Finding]:
     They obey the rules of ``providers[].proxy``. Those that no provider would go through are nobody's business.
     """
     findings: dict[str, Finding] = {}
-    for index, provider in enumerate(config.providers):
-        variable, proxy = _named_proxy(provider.base_url, environment) if provider.proxy is None else ("", "")
+    reached = [
+        ("providers", index, provider.base_url, provider.proxy) for index, provider in enumerate(config.providers)
+    ]
+    reached += [("services", index, service.base_url, service.proxy) for index, service in enumerate(config.services)]
+    for section, index, base_url, own in reached:
+        variable, proxy = _named_proxy(base_url, environment) if own is None else ("", "")
         if variable in findings:
             continue
         try:
             proxy_url(proxy)
         except PydanticCustomError as error:
             told = error.context or {}
-            way_out = f'or set {key_text(("providers", index, "proxy"))} ("" for none)'
+            way_out = f'or set {key_text((section, index, "proxy"))} ("" for none)'
             hint = f"{told['hint']}, {way_out}" if told["hint"] else f"correct it, {way_out}"
             findings[variable] = Finding(
                 told["code"], Place(f"environment:{variable}"), "", told["problem"], told["expected"], hint

@@ -50,6 +50,17 @@ class Finding(NamedTuple):
         return "; ".join(parts) + f" [{self.code}]"
 
 
+class Ruled(NamedTuple):
+    """A finding before it has a place; ``warning`` is told but does not stop anything."""
+
+    code: str
+    path: Path
+    problem: str
+    expected: str = ""
+    hint: str = ""
+    warning: bool = False
+
+
 class Invalid(ConfigError):
     """The configuration cannot be used. ``findings`` holds every reason, the message has one on each line."""
 

@@ -22,6 +22,7 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         uri_bytes_max=gateway.uri_bytes_max,
         header_timeout_ms=gateway.header_timeout,
         body_bytes_max=gateway.body_bytes_max,
+        upload_bytes_max=gateway.upload_bytes_max,
         body_grace_ms=gateway.body_grace,
         body_bytes_per_second_min=gateway.body_bytes_per_second_min,
         keep_alive_ms=gateway.keep_alive,
@@ -29,6 +30,7 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         held_body_bytes_max=gateway.held_body_bytes_max,
         held_bodies_bytes_max=gateway.held_bodies_bytes_max,
         key_bodies_bytes_max=_share_of_key(gateway),
+        realtime_session_ms=gateway.realtime_session,
         drain_ms=gateway.drain,
         drains_max=gateway.drains_max,
         drain_answer_ms=gateway.drain_answer,
@@ -47,7 +49,8 @@ def _share_of_key(gateway: Gateway) -> int:
     """A quarter, so that it takes several keys to fill what all share, but never less than one body may have."""
     if gateway.key_bodies_bytes_max is not None:
         return gateway.key_bodies_bytes_max
-    return max(gateway.held_bodies_bytes_max // 4, gateway.body_bytes_max)
+    largest = max(gateway.body_bytes_max, gateway.upload_bytes_max)
+    return max(gateway.held_bodies_bytes_max // 4, min(largest, gateway.held_bodies_bytes_max))
 
 
 def tls_settings(tls: Tls | None, folder: Path) -> TlsSettings | None:

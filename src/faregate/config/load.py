@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from faregate.config.environment import override, proxy_findings
-from faregate.config.findings import Finding, Invalid, Path, Place, did_you_mean, key_text, quoted
+from faregate.config.findings import Finding, Invalid, Path, Place, Ruled, did_you_mean, key_text, quoted
 from faregate.config.read import parse, read_bytes
-from faregate.config.rules import Ruled, check_rules
+from faregate.config.rules import check_rules
 from faregate.config.schema import NOT_YET, Config
-from faregate.config.tree import Environment, Referred, Scalar, Tree
+from faregate.config.tree import Environment, Node, Referred, Scalar, Tree
 
 
 class Given(NamedTuple):
@@ -94,17 +94,20 @@ def schema_json() -> dict[str, Any]:
 
 
 def _inline_secrets(tree: Tree) -> Iterator[Finding]:
-    providers = tree.root.get("providers")
-    for index, provider in enumerate(providers if isinstance(providers, list) else ()):
-        if not isinstance(provider, dict):
+    entries: list[tuple[str, int, Node]] = []
+    for section in ("providers", "services"):
+        listed = tree.root.get(section)
+        entries += [(section, index, entry) for index, entry in enumerate(listed if isinstance(listed, list) else ())]
+    for section, index, entry in entries:
+        if not isinstance(entry, dict):
             continue
         for key in ("api_key", "proxy"):
-            value = provider.get(key)
+            value = entry.get(key)
             if not isinstance(value, str) or isinstance(value, Referred) or not value:
                 continue
             if key == "proxy" and "@" not in urlsplit(value).netloc:
                 continue
-            path: Path = ("providers", index, key)
+            path: Path = (section, index, key)
             problem = "a secret stands in a file that everybody on this machine may read"
             hint = f"chmod 600 {tree.source}, or write ${{NAME}} or file:PATH instead of the secret"
             yield Finding("CFG-UNSAFE", tree.place(path), key_text(path), problem, hint=hint)
@@ -128,7 +131,7 @@ def _finding(details: ErrorDetails, tree: Tree) -> Finding:
     if kind == "missing" or (value is None and kind.endswith("_type")):
         around = tree.place(path) if kind != "missing" else tree.place(path[:-1])
         problem = "is missing" if kind == "missing" else "has no value"
-        return Finding("CFG-MISSING", around, key_text(path), problem, hint=_HINTS.get(key_text(path), ""))
+        return Finding("CFG-MISSING", around, key_text(path), problem)
     place = tree.place(path)
     if kind == "too_short":
         return Finding("CFG-MISSING", place, key_text(path), "is empty", "at least one")
@@ -147,8 +150,6 @@ def _finding(details: ErrorDetails, tree: Tree) -> Finding:
     )
     return Finding(code, place, key_text(path), problem, expected, hint)
 
-
-_HINTS = {"providers": "name at least one provider, or start with `faregate init` or `faregate serve --demo`"}
 
 _TYPES = {
     "model_type": "a mapping of keys",

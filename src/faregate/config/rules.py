@@ -6,12 +6,12 @@ Each rule is a function of the checked configuration that yields findings by pat
 import ipaddress
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
-from typing import NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from faregate.config.findings import Path, did_you_mean, quoted
-from faregate.config.schema import Config, Gateway, Provider
+from faregate.config.findings import Path, Ruled, did_you_mean, quoted
+from faregate.config.schema import Config, Gateway, Provider, Service
+from faregate.config.service_rules import check_service
 from faregate.config.tls import certificate_problem
 from faregate.config.values import is_address, is_loopback, is_private
 from faregate.core import money
@@ -23,23 +23,18 @@ PRICE_BAND_PICOS = (1_000_000, 10_000 * money.PICOS_PER_DOLLAR)
 _SHARED_ADDRESSES = ipaddress.ip_network("100.64.0.0/10")
 
 
-class Ruled(NamedTuple):
-    """A finding before it has a place; ``warning`` is told but does not stop anything."""
-
-    code: str
-    path: Path
-    problem: str
-    expected: str = ""
-    hint: str = ""
-    warning: bool = False
-
-
 def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     """Everything that is wrong between keys; relative files are looked for in ``folder``."""
     yield from _listeners(config, folder)
     yield from _unique_names(config)
     for index, provider in enumerate(config.providers):
         yield from _provider(provider, ("providers", index), folder)
+    for index, service in enumerate(config.services):
+        yield from _reached(service, ("services", index), folder)
+        yield from check_service(service, ("services", index), config)
+    if not config.providers and not config.services:
+        hint = "name at least one provider, or start with `faregate init` or `faregate serve --demo`"
+        yield Ruled("CFG-MISSING", ("providers",), "is missing", hint=hint)
     yield from _references(config)
     yield from _loops(config)
     yield from _prices(config)
@@ -91,6 +86,7 @@ def _unique_names(config: Config) -> Iterator[Ruled]:
         "deployments": [deployment.name for deployment in config.deployments],
         "models": [model.name for model in config.models],
         "capacities": [capacity.name for capacity in config.capacities],
+        "services": [service.name for service in config.services],
     }
     for key, names in named.items():
         seen: dict[str, int] = {}
@@ -112,18 +108,8 @@ def _capacities(config: Config) -> Iterator[Ruled]:
 
 
 def _provider(provider: Provider, path: Path, folder: FilePath) -> Iterator[Ruled]:
+    yield from _reached(provider, path, folder)
     parts = urlsplit(provider.base_url)
-    host = parts.hostname or ""
-    if parts.scheme == "http" and not is_loopback(host) and not provider.allow_http:
-        problem = "its credential and every prompt would cross the network in the clear"
-        yield Ruled("CFG-UNSAFE", (*path, "base_url"), problem, "https", "set allow_http: true to allow it")
-    if _is_inside(host) and not provider.allow_private:
-        yield Ruled(
-            "CFG-UNSAFE",
-            (*path, "base_url"),
-            f"{host} is a private address",
-            hint="set allow_private: true to allow it",
-        )
     if "/v1/v1" in parts.path:
         yield Ruled("CFG-RANGE", (*path, "base_url"), "its path has /v1 twice", warning=True)
     if provider.kind == "azure_openai" and parts.path.rstrip("/").endswith("/openai"):
@@ -134,10 +120,26 @@ def _provider(provider: Provider, path: Path, folder: FilePath) -> Iterator[Rule
         yield Ruled("CFG-MISSING", (*path, "api_version"), "is missing", 'Azure\'s api-version, e.g. "2024-10-21"')
     if provider.timeouts.first_byte > provider.timeouts.total:
         yield Ruled("CFG-CONFLICT", (*path, "timeouts", "first_byte"), "is longer than timeouts.total")
-    if provider.api_key is None and not is_loopback(host):
+    if provider.api_key is None and not is_loopback(parts.hostname or ""):
         yield Ruled("CFG-SECRET", path, "has no api_key and will be called without a credential", warning=True)
-    if provider.ca_file:
-        file = folder / provider.ca_file
+
+
+def _reached(place: Provider | Service, path: Path, folder: FilePath) -> Iterator[Ruled]:
+    """What is wrong with where something is, and with the way there."""
+    parts = urlsplit(place.base_url)
+    host = parts.hostname or ""
+    if parts.scheme == "http" and not is_loopback(host) and not place.allow_http:
+        problem = "its credential and every prompt would cross the network in the clear"
+        yield Ruled("CFG-UNSAFE", (*path, "base_url"), problem, "https", "set allow_http: true to allow it")
+    if _is_inside(host) and not place.allow_private:
+        yield Ruled(
+            "CFG-UNSAFE",
+            (*path, "base_url"),
+            f"{host} is a private address",
+            hint="set allow_private: true to allow it",
+        )
+    if place.ca_file:
+        file = folder / place.ca_file
         if not file.is_file():
             yield Ruled("CFG-REF", (*path, "ca_file"), f"{file} is not a file", "a PEM file")
 
@@ -154,13 +156,15 @@ def _references(config: Config) -> Iterator[Ruled]:
     for index, capacity in enumerate(config.capacities):
         if capacity.provider not in providers:
             yield _points_nowhere(("capacities", index, "provider"), "provider", capacity.provider, providers)
+    # A service is its own provider, where stages, prices and charges name one.
+    called = [*providers, *(service.name for service in config.services)]
     for stage, rule in config.stages.items():
         for index, name in enumerate(rule.providers):
-            if name not in providers:
-                yield _points_nowhere(("stages", stage, "providers", index), "provider", name, providers)
+            if name not in called:
+                yield _points_nowhere(("stages", stage, "providers", index), "provider", name, called)
     for index, override in enumerate(config.pricing.overrides):
-        if override.provider not in providers:
-            yield _points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, providers)
+        if override.provider not in called:
+            yield _points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, called)
     deployments = [deployment.name for deployment in config.deployments]
     models = [model.name for model in config.models]
     azure = {provider.name for provider in config.providers if provider.kind == "azure_openai"}
@@ -221,7 +225,7 @@ def _loop_from(start: str, aliases: dict[str, list[str]]) -> list[str]:
 
 def _charges(config: Config) -> Iterator[Ruled]:
     """Charge rules that contradict themselves, are out of all proportion, name nobody, or never come to hold."""
-    providers = [provider.name for provider in config.providers]
+    providers = [*(provider.name for provider in config.providers), *(service.name for service in config.services)]
     selectors: list[dict[str, str]] = []
     for index, rule in enumerate(config.pricing.charges):
         path: Path = ("pricing", "charges", index)
@@ -241,7 +245,7 @@ def _charges(config: Config) -> Iterator[Ruled]:
                     "CFG-CONFLICT", (*path, "select", "operation"), "is not what service says", "one of the two"
                 )
             del select["operation"]
-        if select.get("provider", providers[0]) not in providers:
+        if "provider" in select and select["provider"] not in providers:
             yield _points_nowhere((*path, "select", "provider"), "provider", select["provider"], providers)
         first = next((n for n, before in enumerate(selectors) if before.items() <= select.items()), None)
         if first is not None:

@@ -14,9 +14,12 @@ from faregate.config.values import (
     Amount,
     Duration,
     Flag,
+    Gigabytes,
+    Header,
     Host,
     Label,
     Name,
+    PathPrefix,
     Percent,
     Port,
     Price,
@@ -28,10 +31,11 @@ from faregate.config.values import (
     Whole,
     wrong,
 )
+from faregate.core.metering.service import METHODS
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
-NOT_YET = ("pools", "services", "cache", "identity", "events", "alerts", "payments", "metrics")
+NOT_YET = ("pools", "cache", "identity", "events", "alerts", "payments", "metrics")
 
 Bound = Annotated[Whole, Field(ge=1)]
 
@@ -65,12 +69,18 @@ class Gateway(Section):
     uri_bytes_max: Size = Field(default=8 * 1024, description="bytes of a request's path and query")
     header_timeout: Duration = Field(default=10_000, description="time for a request's headers to arrive")
     body_bytes_max: Size = Field(default=10 * 1024**2, description="bytes of a request's body")
+    upload_bytes_max: Size = Field(
+        default=64 * 1024**2, description="bytes of a body that brings files: uploads, recordings, pictures"
+    )
     body_grace: Duration = Field(
         default=5_000, description="time before the slowest allowed rate of a body is enforced"
     )
     body_bytes_per_second_min: Bound = Field(default=1_024, description="slowest allowed rate of a body")
     keep_alive: Duration = Field(default=75_000, description="how long an idle client connection stays open")
     slow_reader: Duration = Field(default=300_000, description="how long a client may read nothing of its answer")
+    realtime_session: Duration = Field(
+        default=3_600_000, description="how long a realtime session may last; what is being said may end"
+    )
     held_body_bytes_max: Size = Field(
         default=16 * 1024**2, description="largest answer that is held whole to price it first"
     )
@@ -115,7 +125,7 @@ class Timeouts(Section):
 def _kind(value: object) -> object:
     if value == "http":
         expected = "openai, azure_openai, anthropic or gemini"
-        raise wrong("CFG-RANGE", f"the kind {value} is not available yet", expected)
+        raise wrong("CFG-RANGE", "a provider of the kind http is a service", expected, "write it under services")
     return value
 
 
@@ -198,6 +208,99 @@ def _moment(value: str) -> str:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class ServiceUnits(Section):
+    """Units that a service tells in a header of its answers."""
+
+    header: Header = Field(description="header of the answer that tells how many, as a whole number")
+    price: Price = Field(description="dollars")
+    per: Bound = Field(default=1, description="how many units the price is for", le=1_000_000_000)
+    max: Bound = Field(
+        description="most units of one call: held, and billed where the header is missing or cannot be true",
+        le=1_000_000_000,
+    )
+    name: Name | None = Field(default=None, description="what the units are, such as pages; shown in records")
+
+
+class ServiceCompute(Section):
+    """Busy time × share of the memory × price of the machine."""
+
+    rate_per_hour: Price = Field(description="dollars of the whole machine for an hour")
+    memory_gb: Gigabytes = Field(description="memory of the machine, or of its accelerator, that the service takes")
+    memory_gb_total: Gigabytes = Field(description="memory of the machine, or of its accelerator")
+
+
+class ServiceFlops(Section):
+    """Operations on numbers, declared for every call or told by the answer."""
+
+    price_per_teraflop: Price = Field(description="dollars for a million million operations")
+    per_call: Annotated[Whole, Field(ge=1, le=10**18)] | None = Field(
+        default=None, description="operations of every call"
+    )
+    header: Header | None = Field(
+        default=None, description="header of the answer that tells how many, as a whole number"
+    )
+    max: Annotated[Whole, Field(ge=1, le=10**18)] | None = Field(
+        default=None, description="with header: most operations of one call"
+    )
+
+
+class ServicePrice(Section):
+    """What a call of a service costs; everything that is given is added up."""
+
+    per_call: Price | None = Field(default=None, description="dollars for each call that ran")
+    per_second: Price | None = Field(
+        default=None, description="dollars for a second of busy time, which is billed by the millisecond"
+    )
+    per_million_bytes_in: Price | None = Field(
+        default=None, description="dollars for a million bytes of request bodies"
+    )
+    per_million_bytes_out: Price | None = Field(default=None, description="dollars for a million bytes of answers")
+    units: ServiceUnits | None = Field(default=None, description="units that the service tells itself")
+    compute: ServiceCompute | None = Field(default=None, description="busy time by share of a machine")
+    flops: ServiceFlops | None = Field(default=None, description="operations on numbers")
+
+
+class Service(Section):
+    """Any HTTP service, reached through the gateway below ``/services/{name}``."""
+
+    name: Name = Field(description="how paths, keys, limits and reports call it")
+    base_url: Url = Field(description="where it is; https, or http on loopback")
+    api_key: Secret | None = Field(default=None, description="its credential, as ${NAME} or file:PATH")
+    api_key_header: Header = Field(
+        default="authorization", description="header of the credential; in authorization it is a bearer token"
+    )
+    methods: tuple[Literal[METHODS], ...] = Field(  # type: ignore[valid-type]
+        default=("GET", "POST"), description="methods that callers may use", min_length=1, max_length=len(METHODS)
+    )
+    paths: tuple[PathPrefix, ...] = Field(
+        default=(), description="beginnings of the paths that callers may use; default: all", max_length=256
+    )
+    headers: tuple[Header, ...] = Field(
+        default=(), description="headers that pass in both directions beside the usual ones", max_length=64
+    )
+    price: ServicePrice = Field(description="what a call costs")
+    max_duration: Duration = Field(description="when a call is ended; its busy time costs no more than that")
+    max_request_bytes: Size | None = Field(
+        default=None, description="largest body of a request; default: gateway.body_bytes_max", le=1_000_000_000
+    )
+    max_answer_bytes: Size | None = Field(
+        default=None,
+        description="largest answer; longer ones are cut; needed where bytes out have a price",
+        le=1_000_000_000,
+    )
+    bill_errors: Flag = Field(default=False, description="errors of the service cost what ran, too")
+    connect_timeout: Duration = Field(default=5_000, description="how long to wait for its connection")
+    ca_file: Text = Field(default="", description="PEM file with the authorities to trust instead of the system's")
+    proxy: Proxy | None = Field(
+        default=None,
+        repr=False,
+        description='proxy to reach it through; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY; "" for none',
+    )
+    allow_http: Flag = Field(default=False, description="allow plain http to another machine")
+    allow_private: Flag = Field(default=False, description="allow a private address")
+    connections_max: Bound = Field(default=2_000, description="connections to it at once")
 
 
 class PriceOverride(Section):
@@ -311,9 +414,13 @@ class Limits(Section):
 
 
 class Unknowns(Section):
-    """What happens to calls whose outcome was not learnt."""
+    """What happens to calls whose outcome was not learnt, or not yet."""
 
     ttl: Duration = Field(default=86_400_000, description="how long their money stays held")
+    pending_ttl: Duration = Field(
+        default=8 * 86_400_000,
+        description="how long the money of work that a provider accepted, such as a batch, stays held at most",
+    )
     policy: Literal["operator_pays", "charge_estimate", "charge_max"] = Field(
         default="charge_estimate", description="how they end then"
     )
@@ -356,9 +463,12 @@ class Config(Section):
     durability: Literal["process", "power"] = Field(
         default="process", description="process survives any crash; power also waits for the disk"
     )
-    providers: tuple[Provider, ...] = Field(description="accounts at model services", min_length=1, max_length=256)
+    providers: tuple[Provider, ...] = Field(
+        (), description="accounts at model services; there may be none where there are services", max_length=256
+    )
     deployments: tuple[Deployment, ...] = Field((), description="places to send calls to", max_length=2_000)
     models: tuple[Model, ...] = Field((), description="names that callers may use", max_length=5_000)
+    services: tuple[Service, ...] = Field((), description="HTTP services behind the gate", max_length=256)
     stages: dict[StrictStr, Stage] = Field(default={}, description="providers of each stage", max_length=64)
     pricing: Pricing = Field(Pricing(), description="what calls cost")
     capacities: tuple[Capacity, ...] = Field((), description="fixed commitments", max_length=256)

@@ -37,6 +37,9 @@ _SIZE_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _HOST = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
+_GIGABYTES = re.compile(r"(?:0|[1-9][0-9]{0,6})(?:\.[0-9]{1,3})?")
+_HEADER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_PREFIX = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+/?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -138,6 +141,26 @@ def _amount(value: object) -> object:
             "CFG-RANGE", str(error), 'dollars as decimal text, from 0 and with at most 9 decimals, e.g. "0.001"'
         ) from None
     return text
+
+
+def _gigabytes(value: object) -> object:
+    text = _decimal(value, "a size of memory", '"7.5"')
+    if _GIGABYTES.fullmatch(text) is None or not float(text):
+        raise wrong("CFG-RANGE", f"{shown(text)} is not a size of memory", 'gigabytes above 0, e.g. "7.5"')
+    return text
+
+
+def _header(value: str) -> str:
+    lower = value.lower()
+    if _HEADER.fullmatch(lower) is None:
+        raise wrong("CFG-RANGE", f"{shown(value)} is not the name of a header", "letters, digits and dashes")
+    return lower
+
+
+def _path_prefix(value: str) -> str:
+    if len(value) > 1024 or _PREFIX.fullmatch(value) is None:
+        raise wrong("CFG-RANGE", f"{shown(value)} is not the beginning of a path", "plain segments, e.g. /v1/ocr")
+    return value
 
 
 def _name(value: str) -> str:
@@ -283,6 +306,7 @@ _SIZE_SCHEMA: dict[str, Any] = {
 }
 _PRICE_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["2.50"]}
 _PERCENT_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["12.5"]}
+_GIGABYTES_SCHEMA: dict[str, Any] = {"type": ["string", "number"], "examples": ["7.5"]}
 
 Text = Annotated[StrictStr, BeforeValidator(_text)]
 Whole = Annotated[StrictInt, BeforeValidator(_whole)]
@@ -308,6 +332,11 @@ Percent = Annotated[str, BeforeValidator(_percent), WithJsonSchema(_PERCENT_SCHE
 Name = Annotated[Text, AfterValidator(_name)]
 #: A name that somebody else made up, such as a model's.
 Label = Annotated[Text, AfterValidator(_label)]
+#: Gigabytes as the text that was written, to three decimals.
+Gigabytes = Annotated[str, BeforeValidator(_gigabytes), WithJsonSchema(_GIGABYTES_SCHEMA)]
+#: In lower case.
+Header = Annotated[Text, AfterValidator(_header)]
+PathPrefix = Annotated[Text, AfterValidator(_path_prefix)]
 Host = Annotated[Text, AfterValidator(_host)]
 Url = Annotated[Text, AfterValidator(_url)]
 Proxy = Annotated[Text, AfterValidator(proxy_url)]

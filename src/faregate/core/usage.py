@@ -39,6 +39,9 @@ COUNTED_UNITS: Final = (
     # Of a service behind the gate: bytes both ways, and the time from the first byte sent to the last received.
     "bytes",
     "busy_milliseconds",
+    # What such a service says of itself: pieces of whatever it makes, and thousand millions of operations on numbers.
+    "units",
+    "gigaflops",
 )
 OTHER_UNITS: Final = (*OTHER_INPUT_UNITS, *OTHER_OUTPUT_UNITS, *COUNTED_UNITS)
 
