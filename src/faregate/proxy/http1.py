@@ -6,6 +6,7 @@ requests may wait. Callbacks never raise: what is wrong is kept in ``problem`` a
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -48,13 +49,30 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5
 class Bounds:
     """How large a request may be, in bytes and fields."""
 
-    __slots__ = ("body", "fields", "head", "uri")
+    __slots__ = ("body", "fields", "head", "upload", "uploads", "uri")
 
-    def __init__(self, head: int, fields: int, uri: int, body: int) -> None:
+    def __init__(
+        self,
+        head: int,
+        fields: int,
+        uri: int,
+        body: int,
+        upload: int = 0,
+        uploads: Callable[[bytes, bytes], bool] | None = None,
+    ) -> None:
         self.head = head
         self.fields = fields
         self.uri = uri
         self.body = body
+        #: The bound of a body for what ``uploads`` says of a method and a target that it takes files.
+        self.upload = upload
+        self.uploads = uploads
+
+    def body_of(self, request: "Request") -> int:
+        """The bound of a request's body; asked only where it is over the usual one."""
+        if self.upload > self.body and self.uploads is not None and self.uploads(request.method, request.target):
+            return self.upload
+        return self.body
 
 
 class Request:
@@ -74,6 +92,7 @@ class Request:
         "problem",
         "repeats",
         "target",
+        "upgrade",
     )
 
     def __init__(self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes = b"") -> None:
@@ -89,6 +108,8 @@ class Request:
         #: Its head may come again on this connection, byte for byte; ``found`` is what was found out from it alone.
         self.repeats = False
         self.found: object = None
+        #: What follows it on the connection is a WebSocket's, if it is accepted.
+        self.upgrade = False
 
 
 class KnownHead:
@@ -166,11 +187,13 @@ class RequestParser:
         "_in_body",
         "_llhttp",
         "_long",
+        "_most",
         "_overhead",
         "_problem",
         "_request",
         "_url",
         "awaits_continue",
+        "early",
         "head_bytes",
         "known",
         "problem",
@@ -187,6 +210,8 @@ class RequestParser:
         #: Bytes of a head that has begun and not ended; the server watches its age.
         self.head_bytes = 0
         self.awaits_continue = False
+        #: What came behind a request for an upgrade, which is no HTTP any more.
+        self.early: bytes | None = None
         self._in_body = False
         #: llhttp stands between two requests.
         self._clean = True
@@ -205,6 +230,8 @@ class RequestParser:
         #: The beginning of a body that came in very many pieces.
         self._long: bytearray | None = None
         self._body_bytes = 0
+        #: The bound of the body that is coming in, as far as it had to be looked at.
+        self._most = self._bounds.body
         #: Bytes since the last one of the body: chunk sizes, extensions, trailers.
         self._overhead = 0
         self._problem: Problem | None = None
@@ -247,12 +274,20 @@ class RequestParser:
         if self.problem is not None:
             # Nothing can be understood after it, and llhttp would go on collecting a field without end.
             return
+        if self.early is not None:
+            self.early += data
+            if len(self.early) > self._bounds.body:
+                self.problem = body_too_large(self._bounds.body)
+            return
         self.head_bytes += len(data)
         in_body, body_bytes = self._in_body, self._body_bytes
         try:
             self._feed(data)
-        except httptools.HttpParserUpgrade:
-            self.problem = _framing("protocol upgrades are not offered")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.ready and self.ready[-1].upgrade:
+                self.early = data[upgrade.args[0] :]
+            else:
+                self.problem = _framing("protocol upgrades are not offered")
         except httptools.HttpParserError as error:
             # The parser's text names the rule and echoes nothing of what was sent.
             self.problem = _framing(str(error) or "the request cannot be parsed")
@@ -324,7 +359,9 @@ class RequestParser:
         problem = self._problem or _check_head(request, version, self._bounds)
         if problem is None and b"upgrade" in headers and llhttp.should_upgrade():
             # Refused here, because llhttp calls the request whole without its body.
-            problem = _framing("protocol upgrades are not offered")
+            request.upgrade = _may_upgrade(request)
+            if not request.upgrade:
+                problem = _framing("protocol upgrades are not offered")
         if problem is None and (self._fields > self._bounds.fields or self._field_bytes > self._bounds.head):
             problem = _head_too_large(self._bounds)
         if problem is not None:
@@ -336,10 +373,14 @@ class RequestParser:
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
         self._body_bytes += len(data)
-        if self._body_bytes > self._bounds.body:
+        if self._body_bytes > self._most:
             if self._request is not None:
-                self._give_up(self._request, body_too_large(self._bounds.body))
-            return
+                self._most = self._bounds.body_of(self._request)
+                if self._body_bytes > self._most:
+                    self._give_up(self._request, body_too_large(self._most))
+                    return
+            else:
+                return
         pieces = self._body
         pieces.append(data)
         if len(pieces) == PIECES_MAX:
@@ -396,12 +437,20 @@ def _check_head(request: Request, version: str, bounds: Bounds) -> Problem | Non
     if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
         return _framing("Transfer-Encoding must be exactly `chunked`, on HTTP/1.1")
     length = headers.get(b"content-length")
-    if length is not None and len(length) > 7 and int(length) > bounds.body:
-        return body_too_large(bounds.body)
+    if length is not None and len(length) > 7 and int(length) > bounds.body and int(length) > bounds.body_of(request):
+        return body_too_large(bounds.body_of(request))
     expect = headers.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         return Problem("header_invalid", "Header Expect: only `100-continue` is understood.", "Expect")
     return None
+
+
+def _may_upgrade(request: Request) -> bool:
+    """Whether a request to change the protocol is one for a WebSocket, whose handshake has no body (RFC 6455)."""
+    headers = request.headers
+    if b"content-length" in headers or b"transfer-encoding" in headers or b"expect" in headers:
+        return False
+    return request.method == b"GET" and request.chunked and headers[b"upgrade"].lower() == b"websocket"
 
 
 def _to_origin_form(request: Request, host: bytes | None) -> Problem | None:

@@ -13,6 +13,7 @@ from faregate.proxy.refuse import problem_answer
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
+    from faregate.proxy.realtime_opening import Opening
 
 #: Bytes waiting for a client before its provider is no longer read (GUARANTEES, back-pressure).
 WRITE_BUFFER_BYTES: Final = 64 * 1024
@@ -55,6 +56,7 @@ class ClientConnection(asyncio.Protocol):
         "idle_since",
         "paused_since",
         "transport",
+        "upgraded",
         "write",
     )
 
@@ -81,6 +83,8 @@ class ClientConnection(asyncio.Protocol):
         self._head_since = 0.0
         self.exchange: Exchange | None = None
         self.gone = False
+        #: The WebSocket that the connection has become; it hears of everything then.
+        self.upgraded: Opening | None = None
         #: Coarse times of the event loop's clock, kept by the sweep: no timer per connection.
         self.idle_since = gate.now
         self.paused_since = 0.0
@@ -185,6 +189,9 @@ class ClientConnection(asyncio.Protocol):
             request: Request = ready.pop(0)
             # The request may stay for as long as the connection; its body must not.
             body, request.body = request.body, b""
+            if request.upgrade:
+                self._upgrade(request)
+                return
             self._begin(request, body)
         if not self._reading and len(ready) < PIPELINE_MAX and not self._closing:
             self._reading = True
@@ -203,6 +210,23 @@ class ClientConnection(asyncio.Protocol):
                     exchange.begin()
         except Exception as error:  # A mistake of ours must end this one request, and give back what it holds.
             exchange.mistaken(error)
+
+    def _upgrade(self, request: Request) -> None:
+        """From here on the connection is a WebSocket's, or is being refused as one."""
+        self._parser.known = None
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+        # Loaded with the first session, and off the loop: four MiB and a tenth of a second that most gates never need.
+        loading = self._gate.loop.run_in_executor(None, _load_opening)
+        loading.add_done_callback(guarded(lambda loaded: self._open_session(request, loaded.result()), self.mistaken))
+
+    def _open_session(self, request: Request, make: "type[Opening]") -> None:
+        if self.gone or self._closing:
+            return
+        self.transport.resume_reading()
+        opening = self.upgraded = make(self._gate, self, request, self._parser.early or b"")
+        guarded(opening.begin, opening.mistaken)()
 
     def mistaken(self, error: BaseException) -> None:
         """Something about this connection failed in a way that nobody foresaw."""
@@ -243,6 +267,8 @@ class ClientConnection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """An exchange runs, or an answer is not out yet."""
+        if self.upgraded is not None:
+            return self.upgraded.busy
         return self.exchange is not None or self.transport.get_write_buffer_size() > 0
 
     def fail(self, problem: Problem) -> None:
@@ -253,6 +279,9 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written; what still comes in is not looked at."""
+        if self.upgraded is not None:
+            self.upgraded.drain()
+            return
         if not self._closing:
             self._closing_since = self._gate.now
             # Closing on bytes that nobody read resets the connection, and the answer is lost with it.
@@ -270,6 +299,9 @@ class ClientConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: ends what takes too long."""
+        if self.upgraded is not None:
+            self.upgraded.sweep(now)
+            return
         settings = self._gate.settings
         parser = self._parser
         known = parser.known
@@ -331,3 +363,9 @@ class ClientConnection(asyncio.Protocol):
         self._count_unread(0)
         if self.exchange is not None:
             guarded(self.exchange.client_gone, self.exchange.mistaken)()
+
+
+def _load_opening() -> "type[Opening]":
+    from faregate.proxy.realtime_opening import Opening
+
+    return Opening

@@ -53,6 +53,18 @@ class Request(NamedTuple):
         return ""
 
 
+class Upgraded(Protocol):
+    """What a connection has become."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        ...
+
+    def gone(self) -> None:
+        """The caller is gone."""
+        ...
+
+
 class Handler(Protocol):
     """Who answers requests."""
 
@@ -109,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._since = loop.time()
         self.gone = False
         self.loopback = False
+        #: Whoever takes the bytes once the connection has become a WebSocket.
+        self.upgraded: Upgraded | None = None
 
     def _start_message(self) -> None:
         self._in_head = True
@@ -137,6 +151,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone: what is being answered is told so."""
         self.gone = True
+        if self.upgraded is not None:
+            self.upgraded.gone()
         self._handler.disconnected(self)
         self._queue.clear()
         if self.task is not None:
@@ -159,6 +175,10 @@ class Connection(asyncio.Protocol):
         """Feed the parser; a request that cannot be read is answered at once and ends the connection."""
         if self._refused:
             return
+        if self.upgraded is not None:
+            self._since = self._loop.time()
+            self.upgraded.received(data)
+            return
         if not self._reading:
             self._since = self._loop.time()
         self._feed(data)
@@ -169,7 +189,10 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.upgraded is not None:
+                self.upgraded.received(data[upgrade.args[0] :])
+                return
             self._refuse(400, "Bad Request", b'{"error":{"message":"No upgrades."}}')
         except httptools.HttpParserError:
             self._refuse(400, "Bad Request", b'{"error":{"message":"The request is not HTTP/1.1."}}')

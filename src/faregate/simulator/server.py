@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from faregate.simulator import credentials, doors, shapes
+from faregate.simulator import credentials, doors, realtime, shapes
 from faregate.simulator.asks import Ask, AskInvalid
+from faregate.simulator.batches import BatchClerk
 from faregate.simulator.exchange import JSON, Call, Exchange, content_type, error_of, id_headers, record_of, status_line
 from faregate.simulator.faults import FAULTS, Where
 from faregate.simulator.http1 import Connection, Request
@@ -57,6 +58,7 @@ class Simulator:
         self.port = 0
         self._keys = frozenset(keys)
         self._kept: dict[str, Any] = {}
+        self._batches = BatchClerk(self)
         self._held: deque[asyncio.Future[None]] = deque()
         self._turns: dict[str, int] = {}
         self._unnamed = 0
@@ -93,6 +95,7 @@ class Simulator:
         if self._closed:
             return
         self._closed = True
+        self._batches.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -152,6 +155,9 @@ class Simulator:
                 status, headers, body = 404, b"", shapes.error(404, "There is nothing here.")
             self._reply(connection, request, status, body, headers)
             return
+        if request.path in realtime.PATHS:
+            self._converse(connection, request)
+            return
         route = route_of(request.path)
         if route is None:
             body = shapes.error(404, f"Invalid URL ({request.method} {request.path[:512]})")
@@ -167,6 +173,24 @@ class Simulator:
             self._reply(connection, request, 405, body)
         else:
             self._models(connection, request, route)
+
+    def _converse(self, connection: Connection, request: Request) -> None:
+        """Open a realtime session."""
+        azure = request.path.startswith("/openai")
+        shown = credentials.found(request.headers, credentials.AZURE if azure else credentials.BEARER)
+        route = Route((), azure=azure, versioned=request.path == "/openai/realtime")
+        refusal = self._refusal(request, route, shown, None)
+        if refusal is None and realtime.wanted(request) in ("", MISSING_MODEL):
+            refusal = 404, _missing(realtime.wanted(request))
+        if refusal is None and request.header("upgrade").lower() != "websocket":
+            refusal = 400, shapes.error(400, "This is a WebSocket.")
+        if refusal is not None:
+            self._reply(connection, request, *refusal)
+            return
+        told = dict(credentials.described(*shown)) if shown is not None else None
+        conversation = realtime.Conversation(self, connection, request, told)
+        if conversation.begin():
+            connection.upgraded = conversation
 
     def _reply(self, connection: Connection, request: Request, status: int, body: bytes, headers: bytes = b"") -> None:
         """Answer what is no call and so leaves no record."""
@@ -225,6 +249,7 @@ class Simulator:
         except ScriptInvalid as problem:
             self._fail(connection, call, 400, call.error(400, str(problem), code="sim_invalid"))
         else:
+            self._batches.look_at(call, plan)
             self._answer(connection, call, plan)
 
     def _request_id(self, request: Request) -> str:
@@ -339,6 +364,7 @@ class Simulator:
         self.release()
         self.truth.forget()
         self._turns.clear()
+        self._batches.close()
         self._kept.clear()
         self._unnamed = 0
         self.dispatched = 0
