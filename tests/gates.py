@@ -34,6 +34,7 @@ from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
 from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
+from faregate.journal.objects import FileObjectStore
 from faregate.journal.read import FileJournalReader
 from faregate.ports import JournalWriter
 from faregate.proxy.gate import Gate
@@ -157,9 +158,15 @@ async def running_gate(
     clock = SystemClock()
     journal = journal_kind(FileJournal(folder / "journal", clock, loop.call_soon_threadsafe))
     answers = FileAnswerStore(folder / "answers", clock.wall_nanos())
+    objects = FileObjectStore(folder / "objects", clock.wall_nanos())
     defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "data_dir": str(folder)}
     gate = Gate(
-        GateSettings(peppers=(("p1", PEPPER.hex()),), **(defaults | settings)), clock, journal, ToktokCounter(), answers
+        GateSettings(peppers=(("p1", PEPPER.hex()),), **(defaults | settings)),
+        clock,
+        journal,
+        ToktokCounter(),
+        answers,
+        objects,
     )
     port: asyncio.Future[int] = loop.create_future()
     serving = asyncio.create_task(gate.serve(port.set_result))

@@ -60,10 +60,10 @@ PACKAGES: dict[str, set[str]] = {
     "config": {"msgspec", "pydantic", "pydantic_core", "yaml"},
     "storage": {"sqlalchemy", "alembic", "msgspec"},
     "journal": {"msgspec"},
-    "proxy": {"httptools", "msgspec"},
+    "proxy": {"httptools", "msgspec", "websockets"},
     "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"},
     "jobs": {"httpx2", "msgspec"},
-    "simulator": {"httptools", "msgspec", "uvloop"},
+    "simulator": {"httptools", "msgspec", "uvloop", "websockets"},
     # Own price files may be YAML; they are read to nodes, so that a price stays the digits that were written.
     "catalogue": {"genai_prices", "msgspec", "yaml"},
     "supervise": {"msgspec"},

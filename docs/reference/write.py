@@ -94,6 +94,11 @@ _SECTIONS = {
     "Lookup": "`providers[].lookup`",
     "Deployment": "`deployments[]`",
     "Model": "`models[]`",
+    "Service": "`services[]`",
+    "ServicePrice": "`services[].price`",
+    "ServiceUnits": "`services[].price.units`",
+    "ServiceCompute": "`services[].price.compute`",
+    "ServiceFlops": "`services[].price.flops`",
     "Stage": "`stages.NAME`",
     "Pricing": "`pricing`",
     "PriceOverride": "`pricing.overrides[]`",
@@ -138,6 +143,8 @@ def _kind(told: Mapping[str, Any]) -> str:
         return "duration"
     if "12.5" in str(told.get("examples", "")):
         return "percentage"
+    if "7.5" in str(told.get("examples", "")):
+        return "gigabytes"
     if "enum" in told:
         return " \\| ".join(f"`{value}`" for value in told["enum"]).replace("\\|", "or")
     if "const" in told:
@@ -152,7 +159,10 @@ def _kind(told: Mapping[str, Any]) -> str:
         ]
         return " ".join(["whole number", *(bound for bound in bounds if bound)])
     if kind == "array":
-        return f"list of {_kind(told.get('items', {}))}s" if told.get("items", {}).get("type") == "string" else "list"
+        items = told.get("items", {})
+        if "enum" in items:
+            return f"list of {_kind(items)}"
+        return f"list of {_kind(items)}s" if items.get("type") == "string" else "list"
     return {"string": "text", "boolean": "true or false", "object": "mapping by name"}.get(str(kind), "price")
 
 
@@ -163,6 +173,8 @@ def _default(value: Any, kind: str) -> str:
         return _in_units(value, _UNITS_OF_TIME)
     if kind == "size":
         return _in_units(value, _UNITS_OF_SIZE)
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -377,7 +389,7 @@ def limit_units() -> Table:
 def operations() -> Table:
     """What passes to providers, and what is refused by name until it can be metered."""
     from faregate.dialects import DIALECTS
-    from faregate.dialects.operations import AZURE, DECLARED
+    from faregate.dialects.operations import AZURE, DECLARED, SERVICES
     from faregate.dialects.paths import gate_paths
 
     rows = []
@@ -387,6 +399,8 @@ def operations() -> Table:
         below = "yes" if AZURE in declared.kinds and declared.azure == "deployment" else ""
         meter = declared.meter if declared.name in DIALECTS else "refused by name: not metered yet"
         rows.append((f"`{declared.name}`", asked, below, ", ".join(f"`{kind}`" for kind in declared.kinds), meter))
+    # Services are configured, so that there may be any number of them, or none.
+    rows.append((f"`{SERVICES.name}`", f"`{SERVICES.path}`, methods by configuration", "", "services", SERVICES.meter))
     return Table(("Operation", "Request", "Below a deployment", "Kinds of providers", "Metered by"), rows)
 
 

@@ -18,6 +18,8 @@ import msgspec
 
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
+from faregate.core.ledger.events import NOT_AWAITED, Awaited
+from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeRule
 from faregate.core.usage import Usage
@@ -115,6 +117,8 @@ class Deployment(msgspec.Struct, frozen=True):
     #: Tokenizer encoding, empty where none is known.
     encoding: str = ""
     operations: tuple[str, ...] = ()
+    #: Of a service behind the gate, which no model name leads to; ``None`` for all others.
+    service: ServiceTerms | None = None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -169,7 +173,7 @@ class Balance(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Unknown(msgspec.Struct, frozen=True, array_like=True):
-    """An exchange of an older epoch whose outcome is not known: its money stays held."""
+    """An exchange whose outcome is not known, or not yet: its money stays held."""
 
     id: str
     who: Attribution
@@ -182,6 +186,8 @@ class Unknown(msgspec.Struct, frozen=True, array_like=True):
     input_tokens_bound: int = 0
     #: As its intent was journalled with.
     charge_rule: str = ""
+    #: Where its end will be told, when the provider only accepted the work.
+    awaited: Awaited = NOT_AWAITED
 
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):
@@ -211,7 +217,10 @@ class AskAllowances(msgspec.Struct, frozen=True, tag="ask_allowances"):
 
 
 class Resolve(msgspec.Struct, frozen=True, tag="resolve"):
-    """End an unknown exchange: the gate journals it as ``Settled``."""
+    """End an unknown exchange: the gate journals it as ``Settled``.
+
+    ``price_version`` is that of the rate card it was priced with, where that is not the one of its intent.
+    """
 
     id: str
     status: str
@@ -221,6 +230,8 @@ class Resolve(msgspec.Struct, frozen=True, tag="resolve"):
     cost: int
     charge: int
     provider_request_id: str = ""
+    answered_model: str = ""
+    price_version: str = ""
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -291,6 +302,9 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     connections: int
     samples: tuple[Sample, ...] = ()
     histograms: tuple[Histogram, ...] = ()
+    #: Accepted work that goes on; it is not among the unknown.
+    pending_count: int = 0
+    pending_nanos: int = 0
 
 
 Question = Load | Opening | Projected | AskFigures | AskAllowances | Resolve | Drain

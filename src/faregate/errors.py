@@ -162,6 +162,8 @@ CODES: Mapping[str, CodeRule] = {
     "role_forbidden": CodeRule(403, "permission_error"),
     "stage_forbidden": CodeRule(403, "permission_error"),
     "model_not_found": CodeRule(404, _INVALID, False),
+    "object_not_found": CodeRule(404, _INVALID, False),
+    "object_in_use": CodeRule(409, "conflict_error", True),
     "price_unknown": CodeRule(400, _INVALID, False),
     "limit_required": CodeRule(403, "permission_error", False),
     "budget_exhausted": CodeRule(429, "insufficient_quota", False),

@@ -318,3 +318,58 @@ class AnswerStore(Protocol):
     def expire(self, now: int) -> None:
         """Drop what is older than a day."""
         ...
+
+
+class Owner(NamedTuple):
+    """To whom an object belongs: the payers of the call that made it."""
+
+    organization: str
+    team: str = ""
+    project: str = ""
+
+
+class KeptObject(NamedTuple):
+    """An object that a provider keeps, and whose it is."""
+
+    id: str
+    #: ``response``, ``file`` or ``batch``.
+    kind: str
+    owner: Owner
+    provider: str
+    #: Where it was made, and the model as its caller named it; both may be empty.
+    deployment: str
+    model: str
+    #: The call that made it.
+    request_id: str
+    #: Nanoseconds since 1970 UTC.
+    made_at: int
+    #: What its dialect wants to know of it later.
+    facts: bytes = b""
+
+
+class ObjectStore(Protocol):
+    """Remembers whose the objects are that providers keep, across restarts; a stranger's is as one never made."""
+
+    def find(self, owner: Owner, id: str) -> KeptObject | None:
+        """The object of this id, if it is this owner's."""
+        ...
+
+    def owns(self, owner: Owner, id: str) -> bool:
+        """Whether it is this owner's, without reading what is known of it."""
+        ...
+
+    def keep(self, kept: KeptObject) -> None:
+        """Remember it. When it returns, a crash of this process cannot lose it; a full disk leaves it in memory."""
+        ...
+
+    def forget(self, owner: Owner, id: str) -> None:
+        """It is gone at the provider."""
+        ...
+
+    def sync(self) -> None:
+        """Bring what was written to stable storage. May be called from another thread."""
+        ...
+
+    def expire(self, now: int) -> None:
+        """Drop what no provider keeps any more."""
+        ...

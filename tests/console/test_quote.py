@@ -39,6 +39,7 @@ MINI = card("gpt-4o-mini", "v-mini", input_tokens="0.15", output_tokens="0.6")
 WHISPER = card("whisper-1", "v-whisper", seconds="0.0001")
 TTS = card("tts-1", "v-tts", characters="0.000015")
 DALL_E = card("dall-e-2", "v-dalle", images="0.02")
+GPT_IMAGE = card("gpt-image-1", "v-image", input_tokens="5", output_tokens="40")
 
 
 def place(name: str, model: str, *cards: RateCard, provider: str = "openai", **more: Any) -> Deployment:
@@ -66,6 +67,7 @@ PLACES = (
     place("openai/tts-1", "tts-1", TTS, encoding="", output_tokens_max=0, operations=("audio.speech",)),
     place("openai/dall-e-2", "dall-e-2", DALL_E, encoding="", output_tokens_max=0,
           operations=("images.generations", "images.edits", "images.variations")),
+    place("openai/gpt-image-1", "gpt-image-1", GPT_IMAGE, encoding="", operations=("images.generations",)),
 )  # fmt: skip
 ROUTES = (
     *(Route(each.model, (each.name,)) for each in PLACES if each.name.startswith("openai/")),
@@ -265,6 +267,20 @@ def test_images_are_quoted_by_their_number(quotes: Quotes, operation: str) -> No
     assert [(each["unit"], each["max"]) for each in told["units"]] == [("images", 2)]
 
 
+def test_images_that_are_sold_by_their_tokens_are_quoted(quotes: Quotes) -> None:
+    """As the gate would send such a call: an image itself needs no price where what it is made of has one."""
+    told = quotes({"model": "gpt-image-1", "prompt": "a cat", "quality": "low"}, endpoint="images.generations")
+    assert (told["cost"]["min"], told["deployments"][0]["price_version"]) == ("0", "v-image")
+    assert told["output_tokens"]["max"] > 0
+
+
+def test_no_token_is_promised_of_what_is_sold_otherwise(quotes: Quotes) -> None:
+    """Records of images and of speech have none."""
+    image = quotes({"model": "dall-e-2", "prompt": "a cat", "size": "256x256"}, endpoint="images.generations")
+    speech = quotes({"model": "tts-1", "voice": "alloy", "input": "Hello."}, endpoint="audio.speech")
+    assert (image["input_tokens"]["min"], speech["input_tokens"]["min"]) == (0, 0)
+
+
 @pytest.mark.parametrize("endpoint", ["/v1/models", "/v1/files/file-1", "responses.get"])
 def test_what_is_free_costs_nothing(quotes: Quotes, endpoint: str) -> None:
     """Lists, and looks at what was charged when it was made."""
@@ -419,7 +435,7 @@ def test_a_quote_leaves_nothing_behind(quotes: Quotes) -> None:
         ({"request": {"model": "gpt-4o"}}, 422, "field_missing", "request.messages"),
         ({"request": {**CHAT, "max_tokens": -1}}, 422, "field_range", "request.max_tokens"),
         ({"request": {**CHAT, "api_base": "https://x"}}, 422, "field_forbidden", "request.api_base"),
-        ({"request": CHAT, "endpoint": "embeddings"}, 422, "field_missing", "request.input"),
+        ({"request": {"model": "gpt-4o"}, "endpoint": "embeddings"}, 422, "field_missing", "request.input"),
         ({"request": {"model": "whisper-1"}, "endpoint": "audio.transcriptions"}, 422, "field_missing",
          "request.seconds"),
         ({"request": {"model": "whisper-1", "seconds": 1.5}, "endpoint": "audio.transcriptions"}, 422, "field_range",

@@ -45,7 +45,9 @@ def test_known_paths(method: bytes, path: bytes, name: str, shape: str, deployme
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        (b"GET", b"/v1/realtime", "operation_unmetered"),
+        (b"POST", b"/v1/realtime/calls", "operation_unmetered"),
+        (b"POST", b"/v1/realtime/client_secrets", "operation_unmetered"),
+        (b"POST", b"/openai/v1/realtime/client_secrets", "operation_unmetered"),
         (b"POST", b"/v1/fine_tuning/jobs", "operation_unmetered"),
         (b"POST", b"/v1/assistants", "operation_unmetered"),
         (b"POST", b"/v1/threads/t/runs", "operation_unmetered"),
@@ -53,7 +55,8 @@ def test_known_paths(method: bytes, path: bytes, name: str, shape: str, deployme
         (b"POST", b"/v1/uploads", "operation_unmetered"),
         (b"POST", b"/v1/images/upscales", "operation_unmetered"),
         (b"POST", b"/openai/deployments/x/images/variations", "operation_unmetered"),
-        (b"GET", b"/services/x/y", "operation_unmetered"),
+        (b"GET", b"/services/", "not_found"),
+        (b"GET", b"/services/.x/y", "not_found"),
         (b"POST", b"/v1beta/models/gemini-3:streamGenerateContent", "field_range"),
         (b"POST", b"/v1/responses/resp_1", "method_not_allowed"),
         (b"GET", b"/v1/responses/resp_1/cancel", "method_not_allowed"),

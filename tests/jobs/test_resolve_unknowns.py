@@ -3,13 +3,14 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from console_parts import NOON, SECOND, WHO
 from faregate.control import Resolve, Unknown
-from faregate.core.amounts import held_amounts
+from faregate.core.amounts import Amounts, held_amounts
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import AT_COST, ChargeRule, charge_bound, text_of
 from faregate.core.usage import NO_USAGE, Measure, Usage
@@ -95,6 +96,21 @@ def test_without_a_word_the_policy_decides_after_the_time_to_live(policy: str, c
     order = decide(unknown(), NoWord(), CARD, rules, after(86_401))
     assert order is not None
     assert (order.resolution, order.cost, order.charge, order.usage_source) == (policy, cost, charge, "estimate")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        held_amounts(5_000_000, 400, 200, (Measure("images", "1024x1024", 2),)),
+        held_amounts(5_000_000, 0, 0, (Measure("seconds", "", 30),)),
+        held_amounts(5_000_000, 0, 0, (Measure("busy_milliseconds", "", 30_000),)),
+    ],
+)
+def test_what_is_not_sold_by_the_token_is_not_free_for_want_of_an_estimate(held: Amounts) -> None:
+    """Nothing was seen of images, recordings and services, so that they cost what they held."""
+    order = decide(msgspec.structs.replace(unknown(), held=held), NoWord(), CARD, RULES, after(86_401))
+    assert order is not None
+    assert (order.cost, order.charge, order.usage_source) == (5_000_000, 5_000_000, "estimate")
 
 
 def test_usage_without_its_card_is_not_guessed_at() -> None:

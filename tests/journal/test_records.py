@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import attribution, intended, progressed, refused, settled
-from faregate.core.ledger.events import Event, Intended, Lost, Settled, Started
+from faregate.core.ledger.events import Awaited, Event, Intended, Lost, Settled, Started
 from faregate.core.usage import Measure, Usage
 from faregate.errors import Failed, JournalCorrupt
 from faregate.journal import records
@@ -18,6 +18,7 @@ EVENTS: list[Event] = [
     intended(1, who=attribution(tags=(("a", "b"), ("c", "ü")))),
     progressed(1, 12),
     Lost("req_1", 5, 502, "upstream_truncated", 12),
+    Lost("req_1", 5, 200, "", 12, awaited=Awaited("resp_1", (("flex", "v2"),), b"\x00facts")),
     settled(1),
     settled(1, charge=770, usage=RARE)._replace(cost=700, charge_rule="markup 10 %"),
     refused(2),

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from faregate.control import AskFigures, Figures, Resolve
+from faregate.control import AskFigures, Figures, Resolve, Route
 from faregate.core.ledger.events import Intended, Lost, Settled
 from faregate.core.money import dollars
+from faregate.core.pricing.card import Rate
 from faregate.core.pricing.charging import ChargeRule, charge, charge_bound, rule_of
 from faregate.core.usage import NO_USAGE, Usage
-from gates import allowances, key, money, running_gate, scenario, steered
+from gates import CARD, allowances, deployment, key, money, running_gate, scenario, steered
 
 #: Ten percent and a tenth of a cent for team research.
 MARKED_UP = ChargeRule((("team", "research"),), markup_ppm=100_000, fee=1_000_000)
@@ -126,3 +127,20 @@ async def test_what_is_billed_beyond_the_hold_is_an_overrun_of_the_charge(tmp_pa
         (intent,), (end,) = running.of(Intended), running.of(Settled)
         assert end.charge == charge(MARKED_UP, end.cost)
         assert end.overrun == end.charge - intent.held.usd > 0
+
+
+@scenario
+async def test_another_name_does_not_hide_that_a_model_searches(tmp_path: Path) -> None:
+    """A model that searches in every call is held with its search, whatever callers know it by."""
+    searching = Rate("web_searches", 25_000_000_000_000, 1_000)
+    cards = (CARD._replace(tiers=(CARD.tiers[0]._replace(rates=(*CARD.tiers[0].rates, searching)),)),)
+    named = deployment("sim/house", model="gpt-4o-search-preview", cards=cards, context_tokens_max=100_000)
+    plain = deployment("sim/plain", cards=cards, context_tokens_max=100_000)
+    routes = (Route("house", ("sim/house",)), Route("plain", ("sim/plain",)))
+    async with running_gate(tmp_path, deployments=(named, plain), routes=routes) as running:
+        for model in ("house", "plain"):
+            assert (await running.chat(MESSAGE, model=model)).status_code == 200
+        house, other = running.of(Intended)
+        # The search, and what it brings the model to read.
+        read = (house.held.input_tokens - other.held.input_tokens) * 1_000
+        assert house.held.usd - other.held.usd == 25_000_000 + read > 25_000_000

@@ -1,9 +1,12 @@
 """What the gate counts of ended calls."""
 
+from pathlib import Path
+
 from faregate.control import Sample
 from faregate.core.attribution import Attribution
 from faregate.core.usage import COUNTED_UNITS, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, OTHER_UNITS, Measure, Usage
 from faregate.proxy.metrics import Metrics
+from gates import running_gate, scenario, steered
 
 WHO = Attribution("default", "research", model="m")
 
@@ -42,3 +45,13 @@ def test_an_ordinary_call_makes_no_series_of_what_it_did_not_use() -> None:
         ("faregate_tokens_total", "input"): 3,
         ("faregate_tokens_total", "output"): 2,
     }
+
+
+@scenario
+async def test_a_tier_that_nobody_has_a_price_for_is_told(tmp_path: Path) -> None:
+    """An answer of a dearer tier is billed as the one that was asked for, which somebody should look at."""
+    async with running_gate(tmp_path) as running:
+        for tier in ("default", "priority", "of-tomorrow"):
+            assert (await running.chat(steered(service_tier=tier))).status_code == 200
+        found = {sample.labels: sample.value for sample in running.gate.metrics.samples() if "unpriced" in sample.name}
+        assert found == {(("unit", "service_tier"),): 2}

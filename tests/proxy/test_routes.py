@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from faregate.core.ledger.events import Intended, Refused
+from faregate.core.metering.service import ServiceTerms, Told
+from faregate.core.pricing.card import Rate
 from faregate.dialects import DIALECTS
-from faregate.dialects.operations import BY_NAME, DECLARED, GEMINI, Declared
-from gates import running_gate, scenario, secret
+from faregate.dialects.operations import BY_NAME, DECLARED, GEMINI, SERVICES, Declared
+from gates import CARD, deployment, provider, running_gate, scenario, secret
 
 
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: declared.name)
@@ -36,3 +38,27 @@ def test_every_dialect_has_a_declared_path() -> None:
     """No wire format is spoken on a path that is not declared with its meter."""
     assert set(DIALECTS) <= set(BY_NAME)
     assert all(declared.meter for declared in DECLARED)
+
+
+#: A service that tells units, and the rates that it needs beside theirs.
+TERMS = ServiceTerms(told=(Told("units", "", "x-units", 10),))
+RATES = tuple(Rate(unit, 0, 1) for unit in ("requests", "busy_milliseconds", "seconds", "bytes"))
+
+
+@pytest.mark.parametrize("priced", [(), RATES, (*RATES, Rate("units", 1, 1))], ids=["nothing", "not units", "all"])
+@scenario
+async def test_a_service_is_asked_only_where_all_that_it_uses_has_a_price(
+    tmp_path: Path, priced: tuple[Rate, ...]
+) -> None:
+    """Services are a declared operation, too: what may be used and has no price keeps a call from being sent."""
+    assert SERVICES.meter
+    cards = (CARD._replace(tiers=(CARD.tiers[0]._replace(rates=priced),)),) if priced else ()
+    place = deployment("svc", provider="svc", model="svc", cards=cards, operations=("svc",), service=TERMS)
+    nowhere = provider("http://127.0.0.1:9", name="svc", kind="http")
+    async with running_gate(tmp_path, providers=(nowhere,), deployments=(place,)) as running:
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        answer = await running.client.get(SERVICES.path.replace("{service}", "svc").replace("…", "x"), headers=headers)
+
+        code = answer.json()["error"]["code"]
+        assert code == ("upstream_connect" if len(priced) > len(RATES) else "price_unknown")
+        assert running.of(Intended) == []

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
-from faregate.core.ledger.events import Attempt, Event, Lost, Started
+from faregate.core.ledger.events import Attempt, Awaited, Event, Lost, Started
 from faregate.core.usage import Measure, Usage
 from faregate.errors import Conflict, JournalCorrupt, UsageError
 from faregate.ports import JournalRecord
@@ -158,6 +158,24 @@ def test_a_resolution_keeps_what_the_caller_was_told(books: BooksUnderTest) -> N
     assert (record["http_status"], record["code"]) == (502, "upstream_truncated")
     assert (record["latency_us"], record["first_token_us"]) == (1_500, 900)
     assert record["attempts"] == [tried[0]._asdict()]
+
+
+def test_accepted_work_is_pending_until_its_end_is_told(books: BooksUnderTest) -> None:
+    """Its money is in suspense, its record says pending, and where its end will be told is kept as journalled."""
+    told = Awaited("resp_1", (("flex", "v2"),), b"\x00facts")
+    accepted = Lost(request_id(1), START, 200, "", 1_500, 900, awaited=told)
+    books.project(records([intended(1), accepted, intended(2), Lost(request_id(2), START, 0, "", 5)]))
+    waiting = {row["id"]: row["awaited"] for row in books.open_reservations("unknown")}
+    assert waiting == {request_id(1): told, request_id(2): Awaited()}
+    rows = books.requests(newest_first=False)
+    assert [(row["status"], row["provider_request_id"]) for row in rows] == [("pending", "resp_1"), ("unknown", "")]
+    assert books.totals()["unknown"] == 2_000
+    books.project(records([settled(1, charge=80, resolution="provider_said")], after=4))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["status"], record["charge"], record["http_status"]) == ("ok", 80, 200)
+    assert [row["id"] for row in books.open_reservations()] == [request_id(2)]
+    assert books.totals()["unknown"] == 1_000
 
 
 def test_an_unknown_that_the_operator_pays(books: BooksUnderTest) -> None:

@@ -73,14 +73,20 @@ def _azure(environment: Environment) -> BuiltIn:
 
 
 def simulated(port: int) -> BuiltIn:
-    """The built-in simulator on ``port``: it offers OpenAI's models at their prices, and models of its own."""
-    provider = {
-        "name": "simulator",
-        "kind": "openai",
-        "base_url": f"http://127.0.0.1:{port}/v1",
-        "api_key": SIMULATOR_KEY,
-        "lookup": {"path": "/simulator/truth/{id}"},
-    }
+    """The built-in simulator on ``port``: it offers the models of OpenAI, Anthropic and Google at their prices, and its
+    own.
+    """
+    speaks = (("simulator", "openai", "v1"), ("anthropic", "anthropic", "v1"), ("gemini", "gemini", "v1beta"))
+    providers = [
+        {
+            "name": name,
+            "kind": kind,
+            "base_url": f"http://127.0.0.1:{port}/{base}",
+            "api_key": SIMULATOR_KEY,
+            "lookup": {"path": "/simulator/truth/{id}"},
+        }
+        for name, kind, base in speaks
+    ]
     models = [
         {"name": name, "to": [f"simulator/{name}"], "max_output_tokens": SIMULATED_OUTPUT_TOKENS_MAX}
         for name in SIMULATED_PRICES
@@ -90,6 +96,6 @@ def simulated(port: int) -> BuiltIn:
         for name, prices in SIMULATED_PRICES.items()
         for unit, price in zip(("input_tokens", "output_tokens"), prices, strict=True)
     ]
-    config = {"providers": [provider], "models": models, "pricing": {"overrides": overrides}}
+    config = {"providers": providers, "models": models, "pricing": {"overrides": overrides}}
     about = "calls go to the built-in provider simulator: no network, no provider key, nothing costs money"
     return BuiltIn(json.dumps(config), "built in", FIRST_MODEL, about, port)

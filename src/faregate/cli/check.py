@@ -51,6 +51,7 @@ def catalogue_warnings(loaded: Loaded, source: str) -> list[Finding]:
     places = {
         "deployments": [d.name for d in config.deployments],
         "models": [m.name for m in config.models],
+        "services": [s.name for s in config.services],
         "prices": [f"{row.provider}/{row.model}.{row.unit}" for row in config.pricing.overrides],
     }
     warnings: list[Finding] = []
@@ -72,5 +73,8 @@ def _count(loaded: Loaded) -> str:
         "deployment": len(config.deployments),
         "model": len(config.models),
         "price": len(config.pricing.overrides),
+        "service": len(config.services),
     }
+    if not config.services:
+        del counts["service"]
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())

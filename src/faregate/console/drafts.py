@@ -12,10 +12,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from faregate.console.problems import ApiProblem, as_problem
+from faregate.control import Catalogue
 from faregate.core.call import Call
+from faregate.core.usage import COUNT_MAX
 from faregate.dialects import DIALECTS, Dialect, openai_audio
 from faregate.dialects.operations import BY_NAME
 from faregate.dialects.paths import Operation, route
+from faregate.dialects.services import Place
 from faregate.errors import Problem
 
 #: One day of audio, and as many characters as the longest text that is spoken.
@@ -38,7 +41,8 @@ class Draft(NamedTuple):
     """A call as its dialect read it, with the body that it would have."""
 
     operation: Operation
-    dialect: Dialect
+    #: ``None`` for a service behind the gate, whose bodies are bytes to everybody.
+    dialect: Dialect | None
     call: Call
     body: bytes
     #: Made from figures: its text is not what will be sent, so that counting it would say nothing.
@@ -91,6 +95,25 @@ def draft(operation: Operation, raw: bytes, asked: Mapping[str, Any], *, forbid_
         rule = "a job costs what its stored file holds; quote the calls in it"
         raise ApiProblem("feature_unbounded", rule, field=REQUEST)
     return Draft(operation, dialect, call, body, figures)
+
+
+def service_draft(operation: Operation, catalogue: Catalogue, raw: bytes, asked: Mapping[str, Any]) -> Draft:
+    """A call of a service behind the gate; ``{"bytes": n}`` stands for any body of that length.
+
+    Raises:
+        ApiProblem: there is no such service, or it would be refused whatever its method.
+    """
+    deployment = next((each for each in catalogue.deployments if each.name == operation.name), None)
+    if deployment is None or deployment.service is None:
+        raise ApiProblem("not_found", f"no service is called {operation.name}", field="endpoint")
+    place = Place(deployment.name, deployment.service, "", {}, ())
+    length = len(raw)
+    if set(asked) == {"bytes"}:
+        length = _whole(asked, "bytes", COUNT_MAX) if asked["bytes"] != 0 else 0
+    problem = place.refusal(deployment.service.methods[0].encode(), {}, operation.below or "", length)
+    if problem is not None:
+        raise ApiProblem(problem.code, problem.message.rstrip("."), field="endpoint")
+    return Draft(operation, None, place.call(length), b"", figures=True)
 
 
 def _form(operation: str, asked: Mapping[str, Any]) -> bytes:

@@ -62,6 +62,8 @@ async def _gate(console: Console) -> dict[str, Any]:
         "held": money.dollars(figures.held_nanos),
         "unknown": money.dollars(figures.unknown_nanos),
         "unknown_count": figures.unknown_count,
+        "pending": money.dollars(figures.pending_nanos),
+        "pending_count": figures.pending_count,
     }
 
 

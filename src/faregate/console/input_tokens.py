@@ -48,8 +48,9 @@ def input_tokens(draft: Draft, place: Deployment, provider: Provider, tokenizer:
             rule = f"input whose length depends on {place.model} cannot be bounded; its context window is not known"
             raise ApiProblem("feature_unbounded", rule, field="request")
         return InputTokens(Span(0, max(call.input_tokens_max, place.context_tokens_max) * call.turns), "context")
-    least = 1 if call.input_tokens_max and not draft.figures else 0
-    if tokenizer is None or not place.encoding or draft.figures:
+    # What is billed by images, characters or seconds is reported without any token.
+    least = 1 if call.input_tokens_max and not (draft.figures or call.declared) else 0
+    if tokenizer is None or not place.encoding or draft.figures or dialect is None:
         return InputTokens(Span(min(least, call.input_tokens_max), call.input_tokens_max), "bytes")
     tokens = sum(tokenizer.count(text, place.encoding) for text in dialect.prompt_text(draft.body))
     most = min(tokens + dialect.prompt_tokens_overhead(draft.body), call.input_tokens_max)
@@ -67,6 +68,7 @@ def _counts_as_published(provider: Provider) -> bool:
 def _exact(draft: Draft, place: Deployment, tokenizer: Tokenizer, tokens: int) -> int | None:
     """The very figure that the provider will report, where that is known."""
     name, members = draft.operation.name, draft.call.members
+    assert draft.dialect is not None
     if name == "embeddings" or (name == "completions" and "suffix" not in members):
         return tokens + draft.dialect.prompt_tokens_overhead(draft.body)
     if name != "chat.completions" or not _ADD_NOTHING.issuperset(members):

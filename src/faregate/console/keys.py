@@ -12,6 +12,7 @@ from pydantic import Field
 from faregate.console.accounts import PEPPER_NOTE
 from faregate.console.paging import page_of, read_page
 from faregate.console.payers import ensure
+from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.state import Console
@@ -28,6 +29,7 @@ from faregate.console.texts import (
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.core import keys
+from faregate.dialects.operations import BY_NAME
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -41,11 +43,13 @@ ALLOWED_MAX: Final = 200
 GRACE_SECONDS_DEFAULT: Final = 24 * 3600
 GRACE_SECONDS_MAX: Final = 90 * 24 * 3600
 
+#: The list of models, which is looked at and not metered.
+_LISTING: Final = "models"
+
 _YEAR_NANOS: Final = 366 * 86_400 * NANOS_PER_SECOND
 _PAYERS: Final = ("organization", "team", "project", "user", "product", "stage")
 
 Right = Literal["user", "tags", "run", "project", "stage"]
-Operation = Literal["chat.completions", "completions", "embeddings", "models"]
 
 
 class KeyChange(Body):
@@ -58,7 +62,7 @@ class KeyChange(Body):
     name: Name | None = None
     state: Literal["active", "disabled"] | None = None
     models: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
-    operations: list[Operation] | None = Field(default=None, max_length=ALLOWED_MAX)
+    operations: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
     may_set: list[Right] | None = None
     expires_at: str | None = Field(default=None, max_length=40)
 
@@ -77,7 +81,7 @@ class NewKey(Body):
     stage: Name | None = None
     role: Literal["caller", "admin"] = "caller"
     models: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
-    operations: list[Operation] | None = Field(default=None, max_length=ALLOWED_MAX)
+    operations: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
     may_set: list[Right] | None = None
     expires_at: str | None = Field(default=None, max_length=40)
 
@@ -130,6 +134,18 @@ def _expiry(text: str | None, now: int) -> int:
     return at
 
 
+def _check_operations(console: Console, wanted: list[str] | None) -> None:
+    """Refuse names of operations that nothing has: neither what the gateway declares nor a service behind it."""
+    unknown = [name for name in wanted or () if name not in BY_NAME and name != _LISTING]
+    if not unknown:
+        return
+    services = {each.name for each in compiled(console).deployments if each.service is not None}
+    for name in unknown:
+        if name not in services:
+            known = ", ".join(sorted((*BY_NAME, _LISTING, *services)))
+            raise ApiProblem("field_enum", f"no such operation or service; expected any of {known}", field="operations")
+
+
 def _named(console: Console, key_id: str) -> Row:
     row = console.books.get("key", key_id) if len(key_id) <= 64 else None
     if row is None:
@@ -158,6 +174,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
     now = console.clock.wall_nanos()
     expires_at = _expiry(wanted.expires_at, now)
     _refuse_twin(console, wanted.organization, wanted.name)
+    _check_operations(console, wanted.operations)
     payers = {name: getattr(wanted, name) or "" for name in _PAYERS}
     ensure(console, payers)
     secret, digest, pepper = _new_secret(console)
@@ -201,6 +218,8 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
             raise ApiProblem("field_range", "must not be null", field=name)
     if "name" in sent and sent["name"] != row["name"]:
         _refuse_twin(console, row["organization"], sent["name"])
+    if "operations" in sent:
+        _check_operations(console, sent["operations"])
     if "expires_at" in sent:
         sent["expires_at"] = _expiry(sent["expires_at"], now)
     row = {**row, **sent, "updated_at": now}

@@ -313,6 +313,7 @@ def unknown_of(row: Row) -> Unknown:
         output_tokens_seen=row["output_tokens_seen"],
         input_tokens_bound=intent.input_tokens_bound,
         charge_rule=intent.charge_rule,
+        awaited=row["awaited"],
     )
 
 

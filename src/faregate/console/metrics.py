@@ -75,8 +75,11 @@ class _Scrape(Collector):
         figures = self._figures
         yield GaugeMetricFamily("faregate_ready", "Whether calls are taken.", int(figures.ready))
         yield GaugeMetricFamily("faregate_held_dollars", "Money held by calls that run.", figures.held_nanos / 1e9)
-        yield GaugeMetricFamily("faregate_unknown_dollars", "Money held in suspense.", figures.unknown_nanos / 1e9)
+        unknown, pending = figures.unknown_nanos / 1e9, figures.pending_nanos / 1e9
+        yield GaugeMetricFamily("faregate_unknown_dollars", "Money held by calls whose outcome is unknown.", unknown)
         yield GaugeMetricFamily("faregate_unknown_requests", "Calls whose outcome is unknown.", figures.unknown_count)
+        yield GaugeMetricFamily("faregate_pending_dollars", "Money held by work that providers accepted.", pending)
+        yield GaugeMetricFamily("faregate_pending_requests", "Work that providers accepted.", figures.pending_count)
         yield GaugeMetricFamily("faregate_open_exchanges", "Calls at providers now.", figures.open_exchanges)
         yield GaugeMetricFamily("faregate_connections", "Client connections of the gate.", figures.connections)
         backlog = max(figures.position - figures.projected, 0)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from faregate.console import admission
 from faregate.console.allowances import standings
-from faregate.console.drafts import REQUEST, Draft, draft, operation_of
+from faregate.console.drafts import REQUEST, Draft, draft, operation_of, service_draft
 from faregate.console.input_tokens import InputTokens, input_tokens
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
@@ -49,7 +49,7 @@ class NewQuote(Body):
     #: A path of the gateway's, or the name of an operation.
     endpoint: str = Field(default=DEFAULT_ENDPOINT, min_length=1, max_length=512)
     #: The body as it would be sent; for a form its fields, with ``seconds`` of audio or a number of ``images`` for the
-    #: files, and for speech ``characters`` in place of ``input``.
+    #: files, for speech ``characters`` in place of ``input``, and for a service ``bytes`` in place of any body.
     request: dict[str, Any]
     #: Id of the key that would make the call.
     key: str | None = Field(default=None, max_length=64)
@@ -95,9 +95,13 @@ async def make_quote(request: Request, wanted: NewQuote) -> dict[str, Any]:
 
     def look() -> tuple[Draft, Row | None, list[_Place], list[CompiledLimit], list[Row], Catalogue]:
         private = console.facts.forbid_private_urls
-        made = draft(operation, raw, wanted.request, forbid_private_urls=private)
+        if operation.below is None:
+            # What the gateway would refuse is told without compiling anything.
+            made = draft(operation, raw, wanted.request, forbid_private_urls=private)
         key = _key(console, wanted.key)
         catalogue = compiled(console)
+        if operation.below is not None:
+            made = service_draft(operation, catalogue, raw, wanted.request)
         places = _places(console, catalogue, made, key, wanted, now)
         rows = every(console.books, "limit") if key is not None else []
         limits = [admission.compiled(row) for row in rows]
@@ -186,6 +190,9 @@ def _candidates(catalogue: Catalogue, made: Draft, stage: str) -> list[tuple[Dep
     deployments = {each.name: each for each in catalogue.deployments}
     providers = {each.name: each for each in catalogue.providers}
     to = [deployments[name] for name in route.to if name in deployments] if route is not None else []
+    if made.operation.below is not None:
+        # A service is its own place.
+        to = [deployments[operation]]
     allowed = catalogue.stages.get(stage)
     found = [
         (each, providers[each.provider])
@@ -232,7 +239,7 @@ def _cards(deployment: Deployment, made: Draft, now: int) -> list[RateCard]:
     standard = [card for card in held if not card.service_tier]
     if not standard:
         raise ApiProblem("price_unknown", "this model has no valid price; set one", field=f"{REQUEST}.model")
-    missing = Tariff(standard[0]).unpriced((*call.at_most, *call.declared))
+    missing = Tariff(standard[0]).uncovered((*call.at_most, *call.declared))
     if missing:
         raise ApiProblem("price_unknown", f"this model has no price for {missing[:128]}", field=f"{REQUEST}.model")
     tier = [card for card in held if card.service_tier == call.service_tier] if call.service_tier else []

@@ -134,7 +134,7 @@ def exact(value: Fraction) -> str:
 
 def derivation(console: Console, row: Row) -> dict[str, Any] | None:
     """How cost and charge follow from usage, stored rate card and charge rule; ``None`` where nothing was priced."""
-    if not row["price_version"] or row["status"] in ("refused", "unknown"):
+    if not row["price_version"] or row["status"] in ("refused", "unknown", "pending"):
         return None
     kept = console.books.rate_card(row["price_version"])
     if kept is None:
@@ -142,7 +142,8 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
     card = card_of(kept)
     lines, total = [], Fraction(0)
     usage = usage_of(row)
-    for line in cost_lines(card, usage):
+    # What served nobody has no lines, not even that of a call.
+    for line in cost_lines(card, usage) if row["usage_source"] != "none" else ():
         amount = Fraction(line.numerator, line.denominator) / money.PICOS_PER_DOLLAR
         total += amount
         lines.append(

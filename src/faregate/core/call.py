@@ -58,3 +58,9 @@ class Call(NamedTuple):
     sealed: bool = False
     #: Names the member that caps tool calls, and the cap to put there, where the caller sent none.
     tool_cap: tuple[str, int] | None = None
+    #: How many calls it is billed as, where a price is per call: the lines of a batch.
+    calls: int = 1
+    #: What is to be remembered of the objects that the answer makes, in the dialect's own words.
+    facts: bytes = b""
+    #: The longest input of one of ``calls``, which decides their tier; 0 where it is not known apart from all of them.
+    longest_input: int = 0

@@ -18,17 +18,23 @@ from faregate.dialects import (
     forms,
     gemini,
     gemini_answers,
+    looks,
     openai_audio,
+    openai_batches,
     openai_chat,
     openai_completions,
     openai_embeddings,
+    openai_files,
     openai_images,
     openai_moderations,
+    openai_realtime,
     openai_responses,
+    realtime_usage,
     rerank,
     responses_answers,
     splice,
 )
+from faregate.dialects.kept import Lines, Made, Outcome
 from faregate.errors import Problem
 
 
@@ -77,6 +83,14 @@ class Dialect(NamedTuple):
     #: Our own count of a good answer that reports nothing, in tokens: for calls whose ``declared`` units have no price.
     #: The answer is empty where it was not kept; its most is meant then.
     counted: Callable[[bytes, Call], Usage] | None = None
+    #: Objects that the provider keeps (see ``kept``): those that a good answer names, the bounds that follow from one,
+    #: what a look at one says of the work behind it, and the sum of what files of lines say.
+    made: Callable[[bytes], tuple[Made, ...]] | None = None
+    bounded: Callable[[Call, bytes], Call | Problem] | None = None
+    outcome: Callable[[bytes], Outcome] | None = None
+    lines: Callable[[bytes, Callable[[Usage], None]], Lines] | None = None
+    #: A good answer that is a list of objects → the same with only those whose id is the caller's own.
+    shown: Callable[[bytes, Callable[[str], bool]], bytes] | None = None
 
 
 def _no_state(decode: EventDecoder) -> Callable[[], EventDecoder]:
@@ -113,6 +127,23 @@ def _transcripts(read: Read) -> Dialect:
         last_mark=openai_audio.TRANSCRIPT_MARK,
         edit=forms.edit,
         counted=openai_audio.counted_transcript,
+    )
+
+
+def _look(
+    operation: str, decode: EventDecoder = openai_embeddings.decode_event, *, answers_json: bool = True
+) -> Dialect:
+    """A look at an object that a provider keeps, or its end."""
+    return Dialect(
+        looks.Look(operation),
+        looks.nothing_used,
+        looks.no_text,
+        _no_state(looks.Unbilled(decode)),
+        looks.no_prompt,
+        looks.no_tokens,
+        media="none",
+        answers_json=answers_json,
+        edit=looks.unedited,
     )
 
 
@@ -154,7 +185,48 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         openai_responses.prompt_tokens_overhead,
         last_mark=responses_answers.LAST_MARK,
         cap_field=openai_responses.CAP_FIELD,
+        made=responses_answers.made,
+        outcome=responses_answers.outcome,
     ),
+    "responses.get": _look("responses.get", responses_answers.decode_event)._replace(
+        last_mark=responses_answers.LAST_MARK
+    ),
+    "responses.items": _look("responses.items"),
+    "responses.cancel": _look("responses.cancel"),
+    "responses.delete": _look("responses.delete"),
+    # What a file holds is read when it is uploaded; a batch of it is bounded by what was read then.
+    openai_files.OPERATION: Dialect(
+        openai_files.read,
+        openai_files.usage_of,
+        openai_files.answer_text,
+        _no_state(openai_embeddings.decode_event),
+        openai_files.prompt_text,
+        openai_files.prompt_tokens_overhead,
+        media="form",
+        edit=openai_files.edit,
+        made=openai_files.made,
+    ),
+    "files.list": _look("files.list")._replace(shown=openai_files.only_own),
+    "files.get": _look("files.get"),
+    "files.content": _look("files.content", answers_json=False),
+    "files.delete": _look("files.delete"),
+    openai_batches.OPERATION: Dialect(
+        openai_batches.read,
+        openai_batches.usage_of,
+        openai_batches.answer_text,
+        _no_state(openai_embeddings.decode_event),
+        openai_batches.prompt_text,
+        openai_batches.prompt_tokens_overhead,
+        edit=openai_batches.edit,
+        made=openai_batches.made,
+        bounded=openai_batches.bounded,
+        outcome=openai_batches.outcome,
+        lines=openai_batches.lines,
+    ),
+    # The files of a batch that is done belong to whoever made it, so a look makes them its own.
+    "batches.list": _look("batches.list")._replace(shown=openai_files.only_own),
+    "batches.get": _look("batches.get")._replace(made=openai_batches.made),
+    "batches.cancel": _look("batches.cancel")._replace(made=openai_batches.made),
     anthropic_messages.OPERATION: Dialect(
         anthropic_messages.read,
         anthropic_answers.report_of,
@@ -202,6 +274,15 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         gemini.prompt_tokens_overhead,
         edit=gemini.edit,
     ),
+    gemini.BATCH_EMBED_OPERATION: Dialect(
+        gemini.read_batch_embed,
+        gemini_answers.report_of_embedding,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+    ),
     gemini.COUNT_OPERATION: Dialect(
         gemini.read_count,
         gemini_answers.report_of_count,
@@ -234,6 +315,16 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         _no_state(openai_embeddings.decode_event),
         openai_moderations.prompt_text,
         openai_moderations.prompt_tokens_overhead,
+    ),
+    # A session is a WebSocket, which does not come here; its refusal as a plain request does, and what a lookup tells.
+    openai_realtime.OPERATION: Dialect(
+        openai_realtime.read,
+        realtime_usage.usage_of,
+        openai_realtime.answer_text,
+        _no_state(openai_embeddings.decode_event),
+        openai_realtime.prompt_text,
+        openai_realtime.prompt_tokens_overhead,
+        media="none",
     ),
     rerank.OPERATION: Dialect(
         rerank.read,

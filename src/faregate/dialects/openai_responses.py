@@ -96,6 +96,10 @@ def read(body: bytes, model: str = "", forbid_private_urls: bool = True) -> Call
     user = fields.end_user(found)
     if isinstance(user, Problem):
         return user
+    told = found.get("instructions")
+    if told is not None and kind_of(told) not in ("a string", "null"):
+        # As items they might hold pictures.
+        return expected("field_type", "instructions", "text", kind_of(told))
     attached, offered = Attached(forbid_private_urls), Offered()
     background, tier = False, ""
     if not _COMMON.issuperset(found):
@@ -361,8 +365,12 @@ def _take_part(part: InputPart, where: str, attached: Attached) -> Problem | Non
 
 # -- exact counting, off the hot path ---------------------------------------------------------------------------------
 
-#: Members of items that name things and hold no text that the model reads.
+#: Members of items and of their parts that name things and hold no text that the model reads; anywhere else, as in the
+#: schema of a tool, the same names may hold anything.
 _LABELS: Final = frozenset(("type", "id", "call_id", "status", "role", "image_url", "file_data", "detail"))
+_NO_LABELS: Final[frozenset[str]] = frozenset()
+#: Members of an item that hold its parts.
+_PARTS: Final = frozenset(("content", "output", "summary"))
 
 
 def _loose(body: bytes) -> dict[str, Any]:
@@ -373,13 +381,17 @@ def _loose(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: Any, labels: frozenset[str] = _LABELS) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
-        return [text for part in value for text in _strings(part)]
+        return [text for part in value for text in _strings(part, labels)]
     if isinstance(value, dict):
-        return [text for name, part in value.items() if name not in _LABELS for text in (name, *_strings(part))]
+        texts: list[str] = []
+        for name, part in value.items():
+            if name not in labels:
+                texts += (name, *_strings(part, labels if name in _PARTS else _NO_LABELS))
+        return texts
     return [] if value is None else [str(value)]
 
 

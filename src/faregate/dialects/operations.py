@@ -52,6 +52,13 @@ DECLARED: Final[tuple[Declared, ...]] = (
     Declared("audio.speech", "POST", "/audio/speech", meter="characters of input, or tokens"),
     Declared("moderations", "POST", "/moderations", (OPENAI,), meter="calls, at a price of their own or none"),
     Declared("rerank", "POST", "/rerank", (OPENAI,), meter="search units or tokens, as the answer reports them"),
+    Declared(
+        "realtime",
+        "GET",
+        "/realtime",
+        azure="account",
+        meter="tokens of each response, as its end reports them; seconds or tokens of each transcript",
+    ),
     Declared("files", "POST", "/files", azure="account", meter="nothing: storing is not billed", free=True),
     Declared("files.list", "GET", "/files", azure="account", meter=_FREE, free=True),
     Declared("files.get", "GET", "/files/{id}", azure="account", meter=_FREE, free=True),
@@ -73,6 +80,7 @@ DECLARED: Final[tuple[Declared, ...]] = (
     Declared("gemini.generate", "POST", "/models/{model}:generateContent", (GEMINI,)),
     Declared("gemini.stream", "POST", "/models/{model}:streamGenerateContent", (GEMINI,)),
     Declared("gemini.embed", "POST", "/models/{model}:embedContent", (GEMINI,)),
+    Declared("gemini.batch_embed", "POST", "/models/{model}:batchEmbedContents", (GEMINI,)),
     Declared(
         "gemini.count_tokens",
         "POST",
@@ -83,7 +91,30 @@ DECLARED: Final[tuple[Declared, ...]] = (
     ),
 )
 
+#: Any HTTP service that is configured: its operation has the name of the service, and its methods and paths are the
+#: configuration's to say (``dialects.services``).
+SERVICES: Final = Declared(
+    "{service}",
+    "*",
+    "/services/{service}/…",
+    (HTTP,),
+    meter="calls, busy time, bytes both ways, and the units that its answer tells",
+)
+
 BY_NAME: Final = {operation.name: operation for operation in DECLARED}
+
+#: What concerns objects that a provider keeps: it goes where the object lies, or to a provider rather than to a model.
+ABOUT_OBJECTS: Final = frozenset(
+    declared.name for declared in DECLARED if "{id}" in declared.path or declared.path in ("/files", "/batches")
+)
+#: Those of them that cost nothing: what they name was charged when it was made, or is not billed at all.
+LOOKS: Final = frozenset(name for name in ABOUT_OBJECTS if BY_NAME[name].free)
+#: Those that end an object.
+ENDS: Final = frozenset(name for name in ABOUT_OBJECTS if BY_NAME[name].method == "DELETE")
+#: What brings the calls of a batch, line by line.
+FILES: Final = "files"
+#: The service tier that prices what an operation makes, where the model has a price for it.
+TIERS: Final = {"batches": "batch"}
 
 
 def upstream_path(kind: str, name: str, model: str, api_version: str, object_id: str = "") -> str:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from faregate.dialects.operations import ANTHROPIC, AZURE, DECLARED, GEMINI, OPENAI, Declared
+from faregate.dialects.services import below
 from faregate.errors import Problem
 
 
@@ -23,6 +24,9 @@ class Operation(NamedTuple):
     metered: bool = True
     #: The object that the path names.
     object_id: str = ""
+    #: What is asked of a service behind the gate, whose name the operation has: the path below it and the query;
+    #: ``None`` for everything else.
+    below: str | None = None
 
 
 #: A plain segment that is neither ``.`` nor ``..``, which servers and clients resolve in their own ways.
@@ -124,6 +128,8 @@ def route(method: bytes, target: bytes) -> Operation | Problem:
     operation = _EXACT.get((method, path))
     if operation is not None:
         return operation
+    if path.startswith(b"/services/"):
+        return _service(path, target)
     azure = _AZURE.fullmatch(path)
     if azure is not None:
         if method != b"POST":
@@ -161,6 +167,14 @@ def _named(method: bytes, path: bytes, query: bytes) -> Operation | Problem | No
     return _wrong_method(", ".join(sorted(allowed))) if allowed else None
 
 
+def _service(path: bytes, target: bytes) -> Operation | Problem:
+    """What is asked of a service behind the gate; which of them there are is not known here."""
+    found = below(target)
+    if isinstance(found, Problem):
+        return found
+    return Operation(found.service, below=found.target) if found is not None else _refused(path)
+
+
 def _refused(path: bytes) -> Problem:
     text = path.decode("latin-1")
     if len(path) > PATH_BYTES_MAX:
@@ -182,7 +196,7 @@ def _refused(path: bytes) -> Problem:
         segments = segments[1:]
     if len(segments) > 1 and (
         (segments[0] == "v1" and segments[1] in _UNMETERED)
-        or segments[0] in ("v1beta", "openai", "services")
+        or segments[0] in ("v1beta", "openai")
         or path.startswith(b"/api/")
     ):
         return unmetered("/".join(segments[1:])[:64])

@@ -6,6 +6,7 @@ stream says so in its last event, ``response.completed``, ``.incomplete`` or ``.
 whose type ends in ``.delta``. (OpenAI, "API reference: Responses", the response object and streaming events.)
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,10 +16,12 @@ from faregate.core import usage as units
 from faregate.core.metering.meter import Event, Report
 from faregate.dialects import answers, hosted_tools
 from faregate.dialects.jsonbody import DECODING_ERRORS
+from faregate.dialects.kept import RESPONSE, Made, Outcome
 from faregate.dialects.responses_shapes import (
     AddedItem,
     CacheWriteDetails,
     InputTokensDetails,
+    KeptResponse,
     OutputTokensDetails,
     PlainDelta,
     Response,
@@ -30,6 +33,10 @@ from faregate.dialects.responses_shapes import (
 LAST_MARK: Final = b'"response"'
 
 _PENDING: Final = ("queued", "in_progress")
+_ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
+#: The id of a response that cannot be decoded, in so many of its first bytes.
+_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,120})"')
+_ID_WITHIN: Final = 4096
 _LAST: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 #: Deltas that are no text of the model's: sound, and what a command wrote.
 _NO_TEXT: Final = frozenset(("response.audio.delta", "response.shell_call_output_content.delta"))
@@ -42,6 +49,7 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 _KNOWN_WRITES: Final = frozenset(CacheWriteDetails.__struct_fields__)
 
 _response = msgspec.json.Decoder(Response).decode
+_kept = msgspec.json.Decoder(KeptResponse).decode
 _event = msgspec.json.Decoder(ResponseEvent).decode
 _plain_delta = msgspec.json.Decoder(PlainDelta).decode
 _added = msgspec.json.Decoder(AddedItem).decode
@@ -56,6 +64,36 @@ def report_of(body: bytes) -> Report:
     told = response.usage
     usage = None if told is None else _leaves(told)
     return _report(response, usage, 0 if told is None else _long_writes(told))
+
+
+def made(body: bytes) -> tuple[Made, ...]:
+    """The response itself, unless the provider says that it does not keep it. Never raises."""
+    try:
+        told = _kept(body)
+    except DECODING_ERRORS:
+        # Too large to be held whole, or of unexpected shape: its id is among its first members.
+        found = _ID.search(body, 0, _ID_WITHIN)
+        return (Made(found[1].decode(), RESPONSE),) if found is not None else ()
+    return (Made(told.id, RESPONSE),) if told.id and told.store is not False else ()
+
+
+def outcome(body: bytes) -> Outcome:
+    """What a stored response says of the work behind it. Never raises.
+
+    One that was cancelled or failed and tells no usage used nothing, where it has no output either.
+    """
+    report = report_of(body)
+    if report.pending:
+        return Outcome()
+    value = answers.loose(body)
+    status = value.get("status") if isinstance(value, dict) else None
+    if status not in _ENDED:
+        return Outcome()
+    text = "" if report.usage is not None else answer_text(body)
+    if report.usage is None and not report.invalid and not text and status in ("failed", "cancelled"):
+        report = report._replace(usage=units.NO_USAGE)
+    # What ended at its cap did all that it was asked.
+    return Outcome(True, status in ("completed", "incomplete"), report, (), len(text))
 
 
 def _leaves(told: ResponseUsage) -> units.Usage | units.Contradiction:

@@ -142,6 +142,13 @@ class ToolUsage(msgspec.Struct, gc=False):
     image_gen: dict[str, Any] | None = None
 
 
+class KeptResponse(msgspec.Struct, gc=False):
+    """What tells whether a response can be asked for again."""
+
+    id: str = ""
+    store: bool | None = None
+
+
 class Response(msgspec.Struct, gc=False):
     """A response, stored, answered or inside an event."""
 

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from faregate.control import Resolve, Unknown
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import COST_MAX, charge, cost_within, rule_of
@@ -37,6 +39,11 @@ class Served(NamedTuple):
     complete: bool = True
     #: The call has ended at the provider, so that this usage will not grow.
     final: bool = True
+    #: What answered: it may decide the price.
+    service_tier: str = ""
+    model: str = ""
+    #: The usage of each line where there were many, and how many used just that; they add up to ``usage``.
+    lines: tuple[tuple[Usage, int], ...] = ()
 
 
 class NotServed(NamedTuple):
@@ -49,11 +56,17 @@ class NeverSeen(NamedTuple):
     """The provider does not know the id."""
 
 
+class Untold(NamedTuple):
+    """The call has ended, and the provider will never say what it used: so many characters of text came of it."""
+
+    characters: int = 0
+
+
 class NoWord(NamedTuple):
     """The provider cannot be asked, does not answer, is still at it, or said something that cannot be."""
 
 
-Word = Served | NotServed | NeverSeen | NoWord
+Word = Served | NotServed | NeverSeen | Untold | NoWord
 
 
 class Rules(NamedTuple):
@@ -70,10 +83,15 @@ def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, no
     age = now - unknown.dispatched_at
     over = age > rules.max_request_nanos + rules.grace_nanos
     if isinstance(word, Served) and card is not None and (word.final or over):
-        cost = Tariff(card).cost(word.usage)
+        cost = _cost(card, word)
         due = charge(rule_of(unknown.charge_rule), cost, used=word.usage != NO_USAGE)
         status = "ok" if word.complete else "cut"
-        return Resolve(unknown.id, status, "provider_said", word.usage, "provider", cost, due)
+        version = card.version if card.version != unknown.price_version else ""
+        return Resolve(unknown.id, status, "provider_said", word.usage, "provider", cost, due, "", word.model, version)
+    if isinstance(word, Untold):
+        # It will not be said later either: the policy decides at once, by what came.
+        seen = max(unknown.output_tokens_seen, -(-word.characters * 2 // 7))
+        return _by_policy(msgspec.structs.replace(unknown, output_tokens_seen=seen), card, rules.policy)
     if isinstance(word, NeverSeen) and over:
         return _free(unknown)
     if isinstance(word, NotServed) and (word.final or over):
@@ -81,6 +99,20 @@ def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, no
     if age > rules.unknown_ttl_nanos:
         return _by_policy(unknown, card, rules.policy)
     return None
+
+
+def _cost(card: RateCard, word: Served) -> int:
+    """What the provider is owed; lines are priced one by one where that makes a difference."""
+    tariff = Tariff(card)
+    if word.lines and (len(card.tiers) > 1 or tariff.cost(NO_USAGE)):
+        return sum(tariff.cost(usage) * times for usage, times in word.lines)
+    return tariff.cost(word.usage)
+
+
+def version_of(unknown: Unknown, word: Word) -> str:
+    """The version of the rate card that decides: of the tier that answered, else the one of the hold."""
+    tier = word.service_tier if isinstance(word, Served) else ""
+    return dict(unknown.awaited.tier_prices).get(tier, unknown.price_version)
 
 
 def _free(unknown: Unknown) -> Resolve:
@@ -99,7 +131,9 @@ def _by_policy(unknown: Unknown, card: RateCard | None, policy: str) -> Resolve:
             held_cost = Tariff(card).bound(held.input_tokens, held.output_tokens)
         return Resolve(unknown.id, "cut", policy, usage, "estimate", held_cost, held.usd)
     usage = Usage(input_text=unknown.input_tokens_bound, output_text=unknown.output_tokens_seen)
-    cost = held_cost if card is None else min(Tariff(card).cost(usage), max(most, 0))
+    # Nothing was seen of what is not sold by the token, so that there is nothing to estimate it from.
+    by_tokens = held.tokens and not (held.images or held.seconds or held.characters)
+    cost = held_cost if card is None or not by_tokens else min(Tariff(card).cost(usage), max(most, 0))
     due = min(charge(rule, cost, used=usage != NO_USAGE), held.usd)
     # With ``operator_pays`` the books debit the operator and nobody's limit counts it (core.ledger.postings).
     return Resolve(unknown.id, "cut", policy, usage, "estimate", cost, due)
@@ -117,13 +151,18 @@ class UnknownResolver:
         resolve: Callable[[Resolve], Awaitable[bool]],
         rules: Callable[[Unknown], Rules],
         wall_nanos: Callable[[], int],
+        again_seconds: tuple[float, float] = (AGAIN_SECONDS_MIN, AGAIN_SECONDS_MAX),
+        at_once: int = LOOKUPS_AT_ONCE,
     ) -> None:
+        """``again_seconds`` are the first pause before a provider is asked again, and the longest."""
         self._unknowns = unknowns
         self._card = card
         self._lookup = lookup
         self._resolve = resolve
         self._rules = rules
         self._wall_nanos = wall_nanos
+        self._pause_min, self._pause_max = again_seconds
+        self._at_once = at_once
         #: Id → (loop time before which it is not looked at again, the pause after that).
         self._again: dict[str, tuple[float, float]] = {}
 
@@ -138,7 +177,7 @@ class UnknownResolver:
         self._again = {each: rest for each, rest in self._again.items() if each in open_ids}
         now = asyncio.get_running_loop().time()
         due = [each for each in found if self._again.get(each.id, (0.0, 0.0))[0] <= now]
-        at_once = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        at_once = asyncio.Semaphore(self._at_once)
 
         async def one(unknown: Unknown) -> None:
             async with at_once:
@@ -159,12 +198,12 @@ class UnknownResolver:
 
     async def _end(self, unknown: Unknown) -> None:
         word = await self._word(unknown)
-        card = await asyncio.to_thread(self._card, unknown.price_version)
+        card = await asyncio.to_thread(self._card, version_of(unknown, word))
         order = decide(unknown, word, card, self._rules(unknown), self._wall_nanos())
         if order is None:
-            _, pause = self._again.get(unknown.id, (0.0, AGAIN_SECONDS_MIN))
+            _, pause = self._again.get(unknown.id, (0.0, self._pause_min))
             due = asyncio.get_running_loop().time() + pause
-            self._again[unknown.id] = due, min(pause * 2, AGAIN_SECONDS_MAX)
+            self._again[unknown.id] = due, min(pause * 2, self._pause_max)
             return
         try:
             changed = await self._resolve(order)

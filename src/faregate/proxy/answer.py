@@ -10,7 +10,7 @@ be checked against each other.
 
 from typing import TYPE_CHECKING
 
-from faregate.core.ledger.events import Attempt, Progressed, Settled
+from faregate.core.ledger.events import NOT_AWAITED, Attempt, Lost, Progressed, Settled
 from faregate.core.metering.fallback import Estimate
 from faregate.core.metering.meter import Metered, Report, StreamMeter, metered_answer
 from faregate.core.money import dollars
@@ -18,8 +18,10 @@ from faregate.core.pricing.charging import charge
 from faregate.core.pricing.cost import Tariff
 from faregate.core.usage import NO_USAGE, Usage, measures
 from faregate.dialects.answers import usage_in_tail
+from faregate.dialects.kept import RESPONSE, Made
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
+from faregate.proxy import kept_objects
 from faregate.proxy.deadlines import overdue
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
@@ -39,8 +41,14 @@ STALE_NANOS = 1_000_000_000
 #: Errors of providers are held whole up to this size; real ones have a few hundred bytes.
 ERROR_BYTES_MAX = 1024 * 1024
 
+#: The beginning of a stream that does not say which object it is about is held back up to this size.
+WITHHELD_BYTES_MAX = 64 * 1024
+
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
+
+#: What answers call the service tier that has no name in a price list.
+_STANDARD_TIERS = frozenset(("default", "standard", "auto"))
 
 #: Characters per token, as a fraction, where an estimate must do without a tokenizer: 3.5.
 _TOKEN_CHARACTERS = (7, 2)
@@ -76,7 +84,9 @@ class Answer:
         "_sent_nanos",
         "_settled",
         "_status",
+        "_unowned",
         "_upstream_ended",
+        "_withheld",
         "exchange",
     )
 
@@ -116,6 +126,9 @@ class Answer:
         self._first_byte_us = 0
         self._first_token_us = 0
         self._client_left_at = 0.0
+        #: The stream's first event names an object of the provider's, whose owner must be on record before it passes.
+        self._unowned = False
+        self._withheld = b""
 
     # -- the request goes out ------------------------------------------------------------------------------------------
 
@@ -185,8 +198,12 @@ class Answer:
             call, target = exchange.call, exchange.target
             assert target is not None
             dialect = exchange.dialect
+            if dialect.shown is not None:
+                # A list passes only when what is not the caller's own was taken out of it.
+                return
             hide = dialect.asks_usage and not call.usage_wanted and target.provider.stream_usage
             self._meter = StreamMeter(dialect.events(), hide, call.choices, dialect.last_mark)
+            self._unowned = dialect.made is not None
             self._head = self._flowing_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(guarded(self._write_head, self.mistaken))
@@ -250,6 +267,8 @@ class Answer:
         out = meter.feed(data) if data else b""
         if whole:
             out += meter.tail()
+        if self._unowned:
+            out = self._owned(meter, out, whole)
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
         if self._kept is not None:
@@ -273,6 +292,28 @@ class Answer:
         self._out.append(framed)
         if not self._concluding:
             self._conclude_stream(meter)
+
+    def _owned(self, meter: StreamMeter, out: bytes, whole: bool) -> bytes:
+        """Hold the first events back until it is known whose the object is that they name; nearly always at once."""
+        out, self._withheld = self._withheld + out, b""
+        id = meter.report.id
+        if not id and not whole and len(out) <= WITHHELD_BYTES_MAX:
+            self._withheld = out
+            return b""
+        self._unowned = False
+        if id:
+            if self.exchange.call.job:
+                # Should this process die, whoever comes next knows where the end will be told.
+                self._gate.mark_awaited(self._awaited_mark(id))
+            kept_objects.remember(self.exchange, (Made(id, RESPONSE),))
+        return out
+
+    def _awaited_mark(self, object_id: str) -> Lost:
+        """That the work goes on whatever becomes of this answer."""
+        exchange = self.exchange
+        attempts, awaited = (*exchange.attempts, self._attempt("")), kept_objects.awaited(exchange, object_id)
+        at, latency = self._gate.wall_nanos(), self._elapsed_us()
+        return Lost(exchange.id, at, self._status, "", latency, self._first_byte_us, attempts, 0, awaited)
 
     def _conclude_stream(self, meter: StreamMeter) -> None:
         metered = meter.finish("complete")
@@ -311,7 +352,18 @@ class Answer:
                 self._fail("upstream_protocol", "its answer is not the JSON that was asked for")
                 return
             report = dialect.usage_of(body)
-            if self.exchange.call.declared:
+            made = dialect.made(body) if dialect.made is not None else ()
+            if report.pending and report.id:
+                self._wait(report.id, made)
+                return
+            if made:
+                kept_objects.remember(self.exchange, made)
+            if self.exchange.free:
+                kept_objects.ended(self.exchange)
+                if dialect.shown is not None:
+                    self._body = dialect.shown(body, kept_objects.own_of(self.exchange))
+                self._settle_and_deliver("ok", status, "", NO_USAGE, "none", report)
+            elif self.exchange.call.declared:
                 self._settle_and_deliver("ok", status, "", *self._declared(report, body), report)
             elif report.usage is not None:
                 self._settle_and_deliver("ok", status, "", report.usage, "provider", report)
@@ -330,7 +382,14 @@ class Answer:
         """The answer is larger than what is held whole: it goes on as it comes."""
         target = self.exchange.target
         assert target is not None
+        dialect = self.exchange.dialect
+        if dialect.shown is not None:
+            self._cancel()
+            self._fail("upstream_protocol", "its list is too large to be looked through")
+            return
         self._passing = True
+        if dialect.made is not None and self._status < 300:
+            kept_objects.remember(self.exchange, dialect.made(b"".join(self._pieces)))
         self._body = b""
         self._passed_bytes = 0
         self._kept = None
@@ -357,7 +416,13 @@ class Answer:
     def _conclude(self, status: str, http_status: int, code: str, metered: Metered) -> None:
         """Step 9 begins: the usage is what the provider told, or our own count of what was delivered."""
         self._concluding = True
+        if self.exchange.free:
+            self._settle_and_deliver(status, http_status, code, NO_USAGE, "none", metered.report)
+            return
         told = metered.told
+        if told is None and self._goes_on:
+            self._wait(metered.report.id, ())
+            return
         if self.exchange.call.declared:
             usage, source = self._declared(metered.report._replace(usage=told))
             self._settle_and_deliver(status, http_status, code, usage, source, metered.report)
@@ -406,7 +471,8 @@ class Answer:
         tariff = exchange.tariff
         if report is not None and (report.service_tier or report.unknown or usage.other):
             tariff = self._tariff_of(report, usage, target, reservation.admitted_at)
-        cost = tariff.cost(usage)
+        # What served nobody costs nothing, not even the price of a call.
+        cost = tariff.cost(usage) if source != "none" else 0
         charging = match.charging
         due = cost if charging is None else charge(charging, cost, used=usage != NO_USAGE)
         now, sent, started = gate.monotonic_nanos(), self._sent_nanos, exchange.started
@@ -460,10 +526,14 @@ class Answer:
         """The tariff of the service tier that answered; an alarm counts what it has no price for."""
         tariff = self.exchange.tariff
         if report.service_tier:
-            tariff = target.tariff_of(report.service_tier, admitted_at) or tariff
+            found = target.tariff_of(report.service_tier, admitted_at)
+            if found is not None:
+                tariff = found
+            elif report.service_tier not in _STANDARD_TIERS:
+                self._gate.metrics.unmeasured("service_tier", 1)
         if report.unknown:
             self._gate.metrics.unmeasured("member", report.unknown)
-        unpriced = tariff.unpriced(usage.other) if usage.other else ""
+        unpriced = tariff.uncovered(usage.other) if usage.other else ""
         if unpriced:
             self._gate.metrics.unmeasured(unpriced.partition(" ")[0], 1)
         return tariff
@@ -472,13 +542,32 @@ class Answer:
         self._on_record = True
         self._flush()
 
-    def _held_answer(self, target: Target, due: int) -> bytes:
-        """The whole answer, now that it is known what its caller is charged."""
+    def _wait(self, object_id: str, made: tuple[Made, ...]) -> None:
+        """The provider only accepted the work: its hold stays, and the console asks for its end."""
+        self._settled = self._concluding = True
+        exchange, gate = self.exchange, self._gate
+        target = exchange.target
+        assert target is not None
+        attempts = (*exchange.attempts, self._attempt(""))
+        latency, awaited = self._elapsed_us(), kept_objects.awaited(exchange, object_id)
+        # First where its cost will be told, then whose it is: nobody can ask for what he was not told of.
+        position = gate.lose(exchange, self._status, "", latency, self._first_byte_us, attempts, 0, awaited)
+        kept_objects.remember(exchange, made)
+        if self._meter is None:
+            self._out.append(self._held_answer(target, None))
+        if gate.waits_for_disk and position is not None:
+            gate.journal.when_durable(position, guarded(self._recorded, self.mistaken))
+        else:
+            self._recorded()
+
+    def _held_answer(self, target: Target, due: int | None) -> bytes:
+        """The whole answer, now that it is known what its caller is charged; ``None`` where it is not known yet."""
         exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.provider)
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
-        framing = f"x-faregate-cost: {dollars(due)}\r\ncontent-length: {len(body)}\r\n".encode()
+        cost = f"x-faregate-cost: {dollars(due)}\r\n" if due is not None else ""
+        framing = f"{cost}content-length: {len(body)}\r\n".encode()
         ours = target.tag if not (exchange.attempts or exchange.cap) else self._our_headers(target)
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
@@ -508,7 +597,13 @@ class Answer:
         metered = meter.finish("cut") if meter is not None else Metered(Report(), "cut")
         told = metered.told
         name, http_status = target.provider.name, CODES[code].status
-        if told is None and target.provider.lookup and not (unbilled and not self._sent_nanos):
+        if self._goes_on:
+            self._error = Problem(code, f"Provider {name}: {why}. Its work goes on. Charged: pending.")
+            self._lose(code)
+        elif exchange.free:
+            self._error = Problem(code, f"Provider {name}: {why}. Charged: nothing.")
+            self._settle_failed(status, http_status, code, NO_USAGE, "none", metered.report)
+        elif told is None and target.provider.lookup and not (unbilled and not self._sent_nanos):
             self._error = Problem(code, f"Provider {name}: {why}. Charged: pending.")
             self._lose(code)
         elif told is not None and not exchange.call.declared:
@@ -529,6 +624,12 @@ class Answer:
 
             self._gate.count_usage(exchange, metered, guarded(counted, self.mistaken))
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the provider works on without anybody listening, and can be asked for the end."""
+        meter = self._meter
+        return self.exchange.call.job and meter is not None and bool(meter.report.id) and meter.report.usage is None
+
     def _settle_failed(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
     ) -> None:
@@ -539,7 +640,11 @@ class Answer:
         """The provider can be asked later what became of it: until then its money stays held."""
         self._settled = True
         exchange = self.exchange
-        tokens = self._meter.delivered_characters if self._meter is not None else 0
+        meter = self._meter
+        tokens = meter.delivered_characters if meter is not None else 0
+        awaited = NOT_AWAITED
+        if meter is not None and self._goes_on:
+            awaited = kept_objects.awaited(exchange, meter.report.id)
         self._out.append(self._error_bytes())
         self._gate.lose(
             exchange,
@@ -549,6 +654,7 @@ class Answer:
             self._first_token_us or self._first_byte_us,
             (*exchange.attempts, self._attempt(code)),
             _tokens_of(tokens),
+            awaited,
         )
         self._recorded()
 
@@ -647,9 +753,16 @@ class Answer:
         target = self.exchange.target
         assert target is not None
         meter = self._meter
-        policy = target.provider.client_gone
-        if not policy:
-            policy = "drain" if meter is None or meter.finish_seen else "estimate"
+        if self._goes_on:
+            self._cancel()
+            self._kept = None
+            self._error = Problem("client_gone", "The client went away.")
+            self._lose("client_gone")
+            return
+        policy = target.provider.client_gone or self._policy_when_left()
+        if self.exchange.call.job and meter is None:
+            # Only the whole answer says where the end of the work will be told.
+            policy = "drain"
         if policy == "drain" and self._gate.may_drain():
             self._gate.drains.add(self)
             return
@@ -662,6 +775,10 @@ class Answer:
             return
         metered = meter.finish("aborted") if meter is not None else Metered(Report(), "aborted")
         self._conclude("aborted", 499, "client_gone", metered)
+
+    def _policy_when_left(self) -> str:
+        """What becomes of an answer whose client left, where its provider's configuration does not say."""
+        return "drain" if self._meter is None or self._meter.finish_seen else "estimate"
 
     def _cancel(self) -> None:
         """Close the provider's connection, which is the only way HTTP/1.1 has to stop an answer."""

@@ -30,8 +30,13 @@ def upper_bound(
     makes the charge, which limits count, another amount than the cost.
     """
     output = cap * call.choices + call.extra_output_tokens if call.has_output else 0
-    if not call.media and not call.at_most and not call.declared and tier_tariff is None:
-        most: tuple[Measure, ...] = ()
+    if call.calls > 1:
+        # Each is a call of its own: many short ones are not one long call, and each has its own fee.
+        most: tuple[Measure, ...] = (*call.at_most, *call.declared)
+        longest = min(input_tokens, call.longest_input or input_tokens)
+        money = tariff.bound_of_calls(call.calls, longest, input_tokens, output, call.media, most)
+    elif not call.media and not call.at_most and not call.declared and tier_tariff is None:
+        most = ()
         money = tariff.bound(input_tokens, output)
     else:
         most = (*call.at_most, *call.declared)
@@ -125,4 +130,4 @@ def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
     )
     if room.requests < 1 or room.concurrency < 1 or room.input_tokens < wants.input_tokens:
         return -1
-    return (output - wants.call.extra_output_tokens) // wants.call.choices
+    return (output - wants.call.extra_output_tokens) // max(1, wants.call.choices)

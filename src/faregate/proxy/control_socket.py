@@ -163,12 +163,12 @@ class ControlSocket:
             order.usage_source,
             order.cost,
             order.charge,
-            unknown.price_version,
+            order.price_version or unknown.price_version,
             max(0, now - unknown.dispatched_at) // 1000,
             0,
             (Attempt(unknown.deployment),) if unknown.deployment else (),
-            "",
-            order.provider_request_id,
+            order.answered_model,
+            order.provider_request_id or unknown.awaited.object_id,
             max(0, order.charge - unknown.held.usd),
             order.resolution,
             unknown.charge_rule,
@@ -187,6 +187,7 @@ class ControlSocket:
     def _figures(self) -> Figures:
         gate = self._gate
         allowances = gate.allowances
+        pending = [unknown.held.usd for unknown, _ in gate.unknowns.values() if unknown.awaited.object_id]
         return Figures(
             ready=gate.closed_for is None,
             draining=gate.draining,
@@ -196,11 +197,13 @@ class ControlSocket:
             sequence=gate.snapshot.sequence,
             open_exchanges=gate.open_answers,
             held_nanos=allowances.held_total_usd,
-            unknown_count=allowances.unknown_count,
-            unknown_nanos=allowances.unknown_total_usd,
+            unknown_count=allowances.unknown_count - len(pending),
+            unknown_nanos=allowances.unknown_total_usd - sum(pending),
             connections=gate.connections,
             samples=gate.metrics.samples(),
             histograms=gate.metrics.histograms(),
+            pending_count=len(pending),
+            pending_nanos=sum(pending),
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from faregate.control import Key
 from faregate.dialects import DIALECTS, Dialect
 from faregate.dialects.errors_shape import models_answer
+from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.dialects.paths import Operation, route, unmetered
 from faregate.errors import Problem
 from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
@@ -52,15 +53,33 @@ def admissible(gate: "Gate", request: Request) -> Key | Problem:
     found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
     if isinstance(found, Problem) or not operation.metered:
         return found
+    if operation.below is not None:
+        return gate.closed_for or not_offered(request, gate.snapshot, operation, 0) or found
     return gate.closed_for or found
+
+
+def not_offered(request: Request, snapshot: Snapshot, operation: Operation, body_bytes: int) -> Problem | None:
+    """Why a service behind the gate is not asked what the request asks of it."""
+    target = snapshot.services.get(operation.name)
+    if target is None or target.place is None:
+        return Problem("not_found", f"No service is called {operation.name}.")
+    return target.place.refusal(request.method, request.headers, operation.below or "", body_bytes)
 
 
 def _routed(request: Request) -> Operation | Problem:
     """The operation of a request; one that is declared and that no dialect reads yet is refused by its name."""
     operation = route(request.method, request.target)
     if type(operation) is Operation and operation.metered and operation.name not in DIALECTS:
-        return unmetered(operation.name)
+        # A service behind the gate has no dialect: its bodies are bytes.
+        return operation if operation.below is not None else unmetered(operation.name)
     return operation
+
+
+def takes_uploads(method: bytes, target: bytes) -> bool:
+    """Whether a request brings files, whose bound is a larger one."""
+    operation = route(method, target)
+    dialect = DIALECTS.get(operation.name) if isinstance(operation, Operation) else None
+    return dialect is not None and dialect.media == "form"
 
 
 def enter(exchange: "Exchange") -> Problem | None:
@@ -77,6 +96,8 @@ def enter(exchange: "Exchange") -> Problem | None:
         found = identify(request, exchange.snapshot, exchange.gate.peppers, exchange.gate.wall_nanos())
         exchange.key = None if isinstance(found, Problem) else found
         return operation
+    if operation.below is not None:
+        return exchange.gate.closed_for or identified(exchange)
     if operation.metered:
         dialect = exchange.dialect = DIALECTS[operation.name]
         problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange, dialect.media)
@@ -130,7 +151,7 @@ def _check_media(exchange: "Exchange", wanted: str) -> Problem | None:
 def _remember(exchange: "Exchange") -> None:
     """Keep what this head said, if it says the same every time it comes."""
     request, key, operation = exchange.request, exchange.key, exchange.operation
-    if not request.repeats or key is None or operation is None:
+    if not request.repeats or key is None or operation is None or operation.name in ABOUT_OBJECTS:
         return
     timeless = not key.expires_at and not any(key.digests.values())
     if timeless and not request.describes and b"idempotency-key" not in request.headers:
@@ -149,7 +170,10 @@ def recall(exchange: "Exchange") -> Problem | None:
     if not 1 <= len(text) <= 255 or not text.isprintable():
         rule = "Idempotency-Key: expected 1 to 255 printable characters."
         return Problem("idem_invalid", rule, "Idempotency-Key")
-    digest = hashlib.sha256(request.target + b"\n" + exchange.body).digest()
+    told = request.target + b"\n" + exchange.body
+    if exchange.operation is not None and exchange.operation.below is not None:
+        told = request.method + b" " + told
+    digest = hashlib.sha256(told).digest()
     answers = exchange.gate.answers
     known = answers.find(key, text)
     if known is None:

@@ -12,25 +12,35 @@ The answer's side (steps 8 and 9) is in ``answer``.
 from typing import TYPE_CHECKING, Final
 
 from faregate.control import Key
+from faregate.core.amounts import held_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.call import Call
 from faregate.core.ledger.events import Attempt, Intended, Refused
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.pricing.cost import Tariff
 from faregate.dialects import Dialect
+from faregate.dialects.forms import announced
+from faregate.dialects.openai_chat import OPERATION as CHAT
+from faregate.dialects.operations import ABOUT_OBJECTS, TIERS
 from faregate.dialects.paths import Operation
+from faregate.dialects.queries import passed_query
 from faregate.dialects.quoting import unbounded
 from faregate.dialects.splice import put
 from faregate.errors import FaregateError, Problem, status_of
+from faregate.ports import KeptObject
+from faregate.proxy import kept_objects, uploads
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
-from faregate.proxy.entry import Entered, Plan, enter, identified, recall
-from faregate.proxy.forward import request_head
+from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
+from faregate.proxy.forward import VIA, request_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import NOT_DESCRIBED, Described
+from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, problem_answer
+from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.uploads import brings_lines
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -50,15 +60,6 @@ _USUAL: Final = Call("", "")[_UNUSUAL:]
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
 
 
-def _not_yet(call: Call) -> Problem | None:
-    """The refusal of what outlives its own answer: nobody could tell yet whose it is, or settle it when it is done."""
-    if call.objects:
-        return unbounded(call.objects[0], "objects kept by the provider", "send their content itself")
-    if call.job:
-        return unbounded("background", "work that goes on after the answer", "leave it out")
-    return None
-
-
 class Exchange:
     """A call and its answer, from accept to settle."""
 
@@ -75,14 +76,17 @@ class Exchange:
         "dialect",
         "ended",
         "forwarded",
+        "free",
         "gate",
         "id",
         "idempotency",
         "input_tokens",
         "keep_alive",
+        "kept",
         "key",
         "match",
         "operation",
+        "prepared",
         "request",
         "reservation",
         "snapshot",
@@ -114,11 +118,17 @@ class Exchange:
         self.candidates: tuple[Target, ...] = ()
         self.target: Target | None = None
         self.match: Match | None = None
+        #: It looks at something that was charged when it was made, or ends it.
+        self.free = False
+        #: The object that the call is about, or the first that it names.
+        self.kept: KeptObject | None = None
         self.reservation: Reservation | None = None
         #: Of the prompt: bounded by its length until they are ``counted``.
         self.input_tokens = 0
         self.counted = False
         self.cap = 0
+        #: The body to send, where making it took too long to be done when it is sent.
+        self.prepared: bytes | None = None
         self.forwarded = b""
         self.attempts: tuple[Attempt, ...] = ()
         self.idempotency = ""
@@ -142,11 +152,29 @@ class Exchange:
         else:
             problem = enter(self)
             if problem is None and self.operation is not None and self.operation.metered:
-                problem = self._read(self.operation.deployment) or recall(self) or self._choose()
+                if brings_lines(self):
+                    problem = self._misread()
+                    if problem is None:
+                        uploads.read(self)
+                        return
+                else:
+                    problem = self._read(self.operation.deployment) or recall(self) or self._choose()
+        self._go_on(problem)
+
+    def _go_on(self, problem: Problem | None) -> None:
+        """Steps 6 and 7, where a place was chosen."""
         if problem is not None:
             self.refuse(problem)
         elif self.candidates:
             self._reserve()
+
+    def was_read(self, call: Call | Problem) -> None:
+        """A large file was read off the loop."""
+        if isinstance(call, Problem):
+            self.refuse(call)
+            return
+        self.call = call
+        self._go_on(recall(self) or self._choose())
 
     def _begin_again(self, entered: Entered) -> Problem | None:
         """Steps 3 and 5 behind a head that is known."""
@@ -156,26 +184,49 @@ class Exchange:
         if problem is not None:
             return problem
         call = self.call
-        plan = plans.get(call.model)
+        about_objects = bool(call.objects) or operation.name in ABOUT_OBJECTS
+        plan = None if about_objects else plans.get(call.model)
         if plan is not None and not call.end_user:
             self.candidates, self.match = plan
             return None
         problem = self._choose()
-        if problem is None and not call.end_user:
+        if problem is None and not call.end_user and not about_objects:
             plans[call.model] = Plan(self.candidates, self._match(self.candidates[0]))
         return problem
 
     def _read(self, model: str) -> Problem | None:
         """Step 3: the few facts of the call; the body's bytes stay as they came."""
+        operation = self.operation
+        if operation is not None and operation.below is not None:
+            # What it may use is the service's to say, which is looked up when the place is chosen.
+            self.call = Call(operation.name, operation.name, has_output=False)
+            return None
+        problem = self._misread() if self.dialect.media == "form" else None
+        if problem is not None:
+            return problem
         call = self.dialect.read(self.body, model, self.gate.settings.forbid_private_urls)
         if isinstance(call, Problem):
             return call
-        if call.whole_context or call.objects or call.job:
-            problem = _not_yet(call)
-            if problem is not None:
-                return problem
         self.call = call
         self.input_tokens = call.input_tokens_max
+        return None
+
+    def _misread(self) -> Problem | None:
+        """Why a form would be read otherwise by the provider, which goes by the boundary of the header."""
+        if announced(self.request.headers.get(b"content-type", b""), self.body):
+            return None
+        why = "Form is not valid: it does not begin with the boundary that Content-Type names."
+        return Problem("form_invalid", why, "Content-Type")
+
+    def _read_as(self, model: str) -> Problem | None:
+        """Bound the call by what the model behind its name does."""
+        name = self.call.model
+        call = self.dialect.read(self.body, model, self.gate.settings.forbid_private_urls)
+        if isinstance(call, Problem):
+            return call
+        self.call = call._replace(model=name)
+        if not self.counted:
+            self.input_tokens = call.input_tokens_max
         return None
 
     def _choose(self) -> Problem | None:
@@ -185,11 +236,19 @@ class Exchange:
         key, operation, call, snapshot = self.key, self.operation, self.call, self.snapshot
         assert key is not None
         assert operation is not None
+        if call.objects or operation.name in ABOUT_OBJECTS:
+            return kept_objects.choose(self)
         if key.operations is not None and operation.name not in key.operations:
             return Problem("operation_forbidden", f"This key may not call {operation.name}.")
         if key.models is not None and call.model not in key.models:
             return Problem("model_forbidden", f"model: this key may not use {call.model[:64]!r}.", "model")
-        targets = snapshot.routes.get(call.model, ())
+        if operation.below is not None:
+            problem = not_offered(self.request, snapshot, operation, len(self.body))
+            if problem is not None:
+                return problem
+            targets: tuple[Target, ...] = (snapshot.services[operation.name],)
+        else:
+            targets = snapshot.routes.get(call.model, ())
         allowed = snapshot.stages.get(self.described.stage or key.stage)
         self.candidates = tuple(
             target
@@ -197,6 +256,9 @@ class Exchange:
             if operation.name in target.operations and (allowed is None or target.provider.name in allowed)
         )
         if self.candidates:
+            place = self.candidates[0].place
+            if place is not None:
+                self.call = place.call(len(self.body))
             return None
         if targets and allowed is not None and not any(t.provider.name in allowed for t in targets):
             stage = self.described.stage or key.stage
@@ -212,12 +274,23 @@ class Exchange:
                 self.refuse(problem)
                 return
         target = self.target = self.candidates[0]
+        if target.reads_as and target.reads_as != call.model and call.operation == CHAT:
+            problem = self._read_as(target.reads_as)
+            if problem is not None:
+                self.refuse(problem)
+                return
+            call = self.call
         now = gate.wall_nanos()
+        if self.free:
+            self._hold_nothing(target, now)
+            return
         tariff = target.prices.at(now)
         if tariff is None:
             text = f"Model {call.model[:64]!r} has no valid price; the administrator must set one."
             self.refuse(Problem("price_unknown", text, "model"))
             return
+        if call.job and self.operation is not None:
+            tariff = target.tariff_of(TIERS.get(self.operation.name, ""), now) or tariff
         self.tariff = tariff
         self.tier_tariff = None
         if call[_UNUSUAL:] != _USUAL:
@@ -245,20 +318,34 @@ class Exchange:
             reserved = gate.allowances.reserve(self.id, standing, amounts, now)
             if type(reserved) is Reservation:
                 self.reservation = reserved
-                self._dispatch(target)
+                self.dispatch(target)
                 return
         wants = self._wants(match)
         outcome = hold(self.id, wants, gate.allowances, now)
         if isinstance(outcome, Held):
             self.reservation = outcome.reservation
             self.cap = outcome.cap
-            self._dispatch(target)
+            self.dispatch(target)
             return
         countable = not self.counted and outcome.limit.unit_name in _COUNTABLE and self._all_in_body
         if countable and target.encoding and self._may_fit(match, now):
             self._count(target)
             return
         self._refuse_for(outcome, wants, now)
+
+    def _hold_nothing(self, target: Target, now: int) -> None:
+        """Steps 6 and 7 of a look: limits of requests and concurrency hold, and none of money."""
+        self.tariff, self.tier_tariff = NOTHING_DUE, None
+        match = self.match = self.match or self._match(target)
+        reserved = self.gate.allowances.reserve(self.id, match.standing, held_amounts(0, 0, 0), now)
+        if not isinstance(reserved, Reservation):
+            self.refuse(limit_problem(reserved, None), reserved.limit.id)
+            return
+        self.reservation = reserved
+        if brings_lines(self):
+            uploads.rename(self, target)
+        else:
+            self.dispatch(target)
 
     def _bound_closer(self, target: Target, tariff: Tariff, now: int) -> Problem | None:
         """What bounds a call that asks for more than text from its body: prices, tiers, the context window."""
@@ -272,6 +359,8 @@ class Exchange:
         if missing:
             text = f"Model {call.model[:64]!r} has no price for {missing[:128]}; the administrator must set one."
             return Problem("price_unknown", text, "model")
+        if call.sealed and call.job and call.has_output and call.output_cap is None and not target.output_tokens_max:
+            return unbounded("max_tokens", f"lines without a cap for {call.model[:64]!r}", "cap each of them")
         if call.whole_context or call.turns > 1:
             # What tools bring is read, too, and everything is read again in each turn.
             if not target.context_tokens_max:
@@ -329,6 +418,7 @@ class Exchange:
     def _start_over(self) -> None:
         """Another deployment has its own maximum, its own tokenizer and its own limits."""
         self.cap = 0
+        self.prepared = None
         self.input_tokens = self.call.input_tokens_max
         self.counted = False
         self.match = None
@@ -356,7 +446,8 @@ class Exchange:
             self._reserve()
 
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
-        cap = largest_cap(wants, self.gate.allowances, now) if self.call.has_output else -1
+        may_cap = self.call.has_output and not self.call.sealed
+        cap = largest_cap(wants, self.gate.allowances, now) if may_cap else -1
         would_fit = {"max_tokens": cap} if cap >= self.gate.settings.min_answer_tokens else None
         self.refuse(limit_problem(refusal, would_fit), refusal.limit.id)
 
@@ -398,7 +489,7 @@ class Exchange:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
 
-    def _dispatch(self, target: Target) -> None:
+    def dispatch(self, target: Target) -> None:
         """Step 8 begins: a connection to the chosen deployment."""
         pool = target.pool
         connection = pool.take()
@@ -455,7 +546,7 @@ class Exchange:
             self.refuse(gate.disk_failed())
             return
         # The intent is on record: whatever happens from here on, the answer settles it.
-        self.answer = Answer(self, connection)
+        self.answer = Answer(self, connection) if target.place is None else ServiceAnswer(self, connection)
         gate.answers_open.add(self.answer)
         if self.idempotency:
             gate.answers.dispatched(match.who.key, self.idempotency, at)
@@ -469,16 +560,30 @@ class Exchange:
         assert target is not None
         assert operation is not None
         assert answer is not None
-        body = self._edited(target, operation)
-        answer.send(
-            request_head(target.heads[operation.name], self.forwarded, target.id_header, self.id, len(body)), body
-        )
+        place, request = target.place, self.request
+        if place is not None:
+            own = b"%b%b\r\n%b" % (target.id_header, self.id.encode(), VIA)
+            below = operation.below or ""
+            answer.send(place.request_head(request.method, below, request.headers, own, len(self.body)), self.body)
+            return
+        body = self.prepared if self.prepared is not None else self.edited(target)
+        if operation.name in ABOUT_OBJECTS:
+            constant = target.head_about(
+                operation.name, operation.object_id, passed_query(operation.name, request.target)
+            )
+        else:
+            constant = target.heads[operation.name]
+        answer.send(request_head(constant, self.forwarded, target.id_header, self.id, len(body)), body)
 
-    def _edited(self, target: Target, operation: Operation) -> bytes:
+    def edited(self, target: Target) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
-        call, body, dialect = self.call, self.body, self.dialect
+        call, body, dialect, operation = self.call, self.body, self.dialect, self.operation
+        assert operation is not None
         model = None
-        if target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
+        if operation.name in ABOUT_OBJECTS:
+            # The lines of a batch name their deployment everywhere; nothing else here names a model.
+            model = target.upstream_model if call.model and call.model != target.upstream_model else None
+        elif target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
             model = target.upstream_model
         ask_usage = dialect.asks_usage and call.stream and not call.usage_wanted and target.provider.stream_usage
         if model is None and not self.cap and not ask_usage and call.tool_cap is None and body[:1] == b"{":

@@ -42,7 +42,7 @@ _RATE_PREFIX: Final = b"x-ratelimit-"
 
 #: Says that a request has passed a Faregate, so that a configuration that points at itself does not loop.
 HOP_TOKEN: Final = b"faregate"
-_VIA: Final = b"via: 1.1 faregate\r\n"
+VIA: Final = b"via: 1.1 faregate\r\n"
 
 #: The header under which a kind of provider keeps our request id, so that it can be asked for it.
 ID_HEADERS: Final = {"azure_openai": b"x-ms-client-request-id: "}
@@ -57,7 +57,7 @@ def forwarded_headers(headers: dict[bytes, bytes]) -> bytes:
     for name, value in headers.items():
         if name in _REQUEST or name.startswith(b"x-stainless-"):
             parts += (name, b": ", value, b"\r\n")
-    return b"".join((*parts, _VIA))
+    return b"".join((*parts, VIA))
 
 
 def request_head(constant: bytes, forwarded: bytes, id_header: bytes, request_id: str, length: int) -> bytes:

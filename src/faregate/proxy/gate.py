@@ -19,7 +19,16 @@ from typing import Any, Final, TypeVar, cast
 from faregate.config.settings import GateSettings
 from faregate.control import Load, Provider, Unknown
 from faregate.core.amounts import posted_amounts
-from faregate.core.ledger.events import Attempt, Event, Lost, Progressed, Refused, Settled
+from faregate.core.ledger.events import (
+    NOT_AWAITED,
+    Attempt,
+    Awaited,
+    Event,
+    Lost,
+    Progressed,
+    Refused,
+    Settled,
+)
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.metering.fallback import Estimate, estimate
@@ -27,9 +36,10 @@ from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
-from faregate.ports import AnswerStore, Clock, JournalWriter, TokenCounter, Tokenizer
+from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
 from faregate.proxy.control_socket import ControlSocket
+from faregate.proxy.entry import takes_uploads
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Bounds
@@ -42,6 +52,7 @@ from faregate.proxy.upstream import Pool
 logger = logging.getLogger("faregate.gate")
 
 Counted = TypeVar("Counted", int, Estimate)
+Made = TypeVar("Made")
 
 #: What was cut at the end is settled within this time: its tokens may have to be counted, one call after the other.
 CUT_S: Final = 5.0
@@ -75,6 +86,7 @@ class Gate:
         journal: JournalWriter,
         counter: Tokenizer,
         answers: AnswerStore,
+        objects: ObjectStore,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -83,9 +95,15 @@ class Gate:
         self.monotonic_nanos = clock.monotonic_nanos
         self.journal = journal
         self.answers = answers
+        self.objects = objects
         self.metrics = Metrics()
         self.bounds = Bounds(
-            settings.header_bytes_max, settings.headers_max, settings.uri_bytes_max, settings.body_bytes_max
+            settings.header_bytes_max,
+            settings.headers_max,
+            settings.uri_bytes_max,
+            settings.body_bytes_max,
+            settings.upload_bytes_max,
+            takes_uploads,
         )
         self.peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
         self.allowances = Allowances(settings.limits_each_max)
@@ -117,6 +135,8 @@ class Gate:
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
         self._counter: TokenCounter = counter
         self._counting = ThreadPoolExecutor(1, "count-tokens")
+        #: Lines of uploaded files are read here, so that no count of tokens waits for them.
+        self._reading = ThreadPoolExecutor(1, "read-files")
         self.tokenizer = TokenizerDesk(counter)
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
@@ -154,6 +174,7 @@ class Gate:
             for pool in self._pools.values():
                 pool.close()
             self._counting.shutdown(wait=False, cancel_futures=True)
+            self._reading.shutdown(wait=False, cancel_futures=True)
             self.tokenizer.close()
             self.journal.close()
         return 0
@@ -214,7 +235,9 @@ class Gate:
             self._write_unwritten()
             self.judge()
             self._check_drained()
-            self.answers.expire(self.wall_nanos())
+            now_nanos = self.wall_nanos()
+            self.answers.expire(now_nanos)
+            self.objects.expire(now_nanos)
 
     def _begin_round(self) -> None:
         """Take all that is open now, to be looked at in parts a moment apart."""
@@ -334,30 +357,43 @@ class Gate:
         first_token_us: int,
         attempts: tuple[Attempt, ...],
         output_tokens: int,
-    ) -> None:
-        """The outcome of a dispatched call was not learnt: its money stays held, its slot is free."""
+        awaited: Awaited = NOT_AWAITED,
+    ) -> int | None:
+        """The outcome of a dispatched call was not learnt, or not yet: its money stays held, its slot is free.
+
+        Returns the position to wait for, ``None`` where it could not be written yet.
+        """
         reservation = exchange.reservation
         assert reservation is not None
         at = self.wall_nanos()
-        self._append_or_keep(
-            Lost(exchange.id, at, http_status, code, latency_us, first_token_us, attempts, output_tokens)
+        lost = Lost(exchange.id, at, http_status, code, latency_us, first_token_us, attempts, output_tokens, awaited)
+        unknown = Unknown(
+            exchange.id,
+            exchange.who,
+            reservation.amounts,
+            reservation.admitted_at,
+            at,
+            exchange.tariff.version,
+            exchange.who.deployment,
+            output_tokens,
+            exchange.input_tokens,
+            exchange.match.charge_rule if exchange.match is not None else "",
+            awaited,
         )
-        self.metrics.refused(code)
+        return self.lost(lost, unknown, reservation)
+
+    def mark_awaited(self, lost: Lost) -> None:
+        """Journal where the end of work will be told whose answer still comes; its own end, if it comes, is the end."""
+        self._append_or_keep(lost)
+
+    def lost(self, lost: Lost, unknown: Unknown, reservation: Reservation) -> int | None:
+        """Journal that an outcome was not learnt, and hold its money as that of an unknown; the position after it."""
+        position = self._append_or_keep(lost)
+        if lost.code:
+            self.metrics.refused(lost.code)
         self.allowances.release(reservation)
-        self.hold_unknown(
-            Unknown(
-                exchange.id,
-                exchange.who,
-                reservation.amounts,
-                reservation.admitted_at,
-                at,
-                exchange.tariff.version,
-                exchange.who.deployment,
-                output_tokens,
-                exchange.input_tokens,
-                exchange.match.charge_rule if exchange.match is not None else "",
-            )
-        )
+        self.hold_unknown(unknown)
+        return position
 
     def hold_unknown(self, unknown: Unknown) -> None:
         """Keep the money of an unknown exchange held."""
@@ -402,15 +438,16 @@ class Gate:
         for event in refused:
             self._append_or_keep(event)
 
-    def _append_or_keep(self, event: Event) -> None:
+    def _append_or_keep(self, event: Event) -> int | None:
         if self._unwritten:
             self._unwritten.append((event, None))
-            return
+            return None
         try:
-            self.journal.append(event)
+            return self.journal.append(event)
         except FaregateError:
             self.closed_for = _FULL
             self._unwritten.append((event, None))
+            return None
 
     def _write_unwritten(self) -> None:
         """Try again what a full disk did not take, oldest first."""
@@ -423,6 +460,20 @@ class Gate:
             self._unwritten.popleft()
             if then is not None:
                 then()
+
+    def aside(
+        self, work: Callable[[], Made], then: Callable[[Made], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Do what takes long off the loop, one after the other; exactly one of the callbacks hears of it."""
+
+        def done(future: "asyncio.Future[Made]") -> None:
+            error = asyncio.CancelledError() if future.cancelled() else future.exception()
+            if error is not None:
+                failed(error)
+            else:
+                then(future.result())
+
+        self.loop.run_in_executor(self._reading, work).add_done_callback(done)
 
     # -- counting tokens -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,9 @@ from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
 from faregate.core.pricing.charging import ChargeRule, rule_for, text_of
 from faregate.core.pricing.cost import Tariff
+from faregate.dialects.answers import says_by_name
 from faregate.dialects.operations import BY_NAME, upstream_path
+from faregate.dialects.services import Place
 from faregate.proxy.forward import ID_HEADER, ID_HEADERS
 from faregate.proxy.upstream import Pool
 
@@ -32,9 +34,11 @@ class Target:
         "name",
         "operations",
         "output_tokens_max",
+        "place",
         "pool",
         "prices",
         "provider",
+        "reads_as",
         "rewrites_model",
         "tag",
         "tier_prices",
@@ -45,6 +49,8 @@ class Target:
         self.name = deployment.name
         self.model = deployment.model
         self.upstream_model = deployment.upstream_model
+        #: A name that tells what chats with it may use, which another name that leads here hides; empty for most.
+        self.reads_as = self.model if says_by_name(self.model) else ""
         self.provider = provider
         self.pool = pool
         self.prices = PriceTimeline(card for card in deployment.cards if not card.service_tier)
@@ -59,16 +65,31 @@ class Target:
         self.encoding = deployment.encoding
         self.operations = frozenset(deployment.operations)
         #: An Azure path names the deployment; everywhere else the body does.
-        self.rewrites_model = provider.kind not in ("azure_openai", "gemini")
+        self.rewrites_model = provider.kind != "azure_openai"
         #: What every answer from here says about itself.
         self.tag = f"x-faregate-model: {self.model}\r\nx-faregate-deployment: {self.name}\r\n".encode()
+        #: Of a service behind the gate; ``None`` for all others.
+        self.place = (
+            Place(deployment.name, deployment.service, provider.base_url, provider.credential, provider.masked)
+            if deployment.service is not None
+            else None
+        )
         self.id_header = ID_HEADERS.get(provider.kind, ID_HEADER)
         #: The constant part of a request's head, by operation.
         self.heads = {
-            operation: _request_head(provider, deployment, operation)
+            operation: _request_head(provider, deployment.upstream_model, operation)
             for operation in deployment.operations
             if operation in BY_NAME
         }
+
+    def head_about(self, operation: str, object_id: str, query: str) -> bytes:
+        """The constant part of the head of a request that concerns an object, or a provider rather than a model."""
+        return _request_head(self.provider, self.upstream_model, operation, object_id, query)
+
+    def tiers_at(self, now_nanos: int) -> tuple[tuple[str, str], ...]:
+        """Service tier → version of its rate card, for those that have prices of their own."""
+        found = ((tier, prices.at(now_nanos)) for tier, prices in sorted(self.tier_prices.items()))
+        return tuple((tier, tariff.version) for tier, tariff in found if tariff is not None)
 
     def tariff_of(self, service_tier: str, now_nanos: int) -> Tariff | None:
         """The tariff of a service tier that has prices of its own."""
@@ -114,7 +135,9 @@ class Snapshot:
         "projects",
         "routes",
         "sequence",
+        "services",
         "stages",
+        "targets",
     )
 
     def __init__(
@@ -126,8 +149,12 @@ class Snapshot:
         catalogue: Catalogue,
         routes: dict[str, tuple[Target, ...]],
         limits: LimitIndex,
+        targets: dict[str, Target] | None = None,
     ) -> None:
         self.sequence = sequence
+        #: All deployments by name, and those that are services behind the gate, which are asked for by their path.
+        self.targets = targets or {}
+        self.services = {name: target for name, target in self.targets.items() if target.place is not None}
         self.keys = keys
         self.by_digest = by_digest
         self.limit_rows = limit_rows
@@ -136,7 +163,10 @@ class Snapshot:
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
         self.projects = frozenset(catalogue.projects)
-        self.model_names = tuple(sorted(name for name, targets in routes.items() if any(t.operations for t in targets)))
+        self.model_names = tuple(
+            # The route without a name is that of operations which name no model.
+            sorted(name for name, targets in routes.items() if name and any(t.operations for t in targets))
+        )
         #: (key, deployment, operation) → Match; filled as requests come, gone with the snapshot.
         self.matches: dict[tuple[str, str, str], Match] = {}
 
@@ -175,11 +205,14 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
         rows.update((row.id, row) for row in load.limits)
         changed = [compile_limit(row) for row in load.limits]
         limits = LimitIndex(changed) if load.full else limits.changed(changed, load.limits_removed)
-    catalogue, routes = old.catalogue, old.routes
+    catalogue, routes, targets = old.catalogue, old.routes, old.targets
     if load.catalogue is not None:
         catalogue = load.catalogue
-        routes = _compile_routes(catalogue, pool_of)
-    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits)
+        targets = _compile_targets(catalogue, pool_of)
+        routes = {
+            route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
+        }
+    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets)
 
 
 def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[Key], removed: Iterable[str]) -> None:
@@ -196,23 +229,24 @@ def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[
             by_digest[digest] = key
 
 
-def _compile_routes(catalogue: Catalogue, pool_of: Callable[[Provider], Pool]) -> dict[str, tuple[Target, ...]]:
+def _compile_targets(catalogue: Catalogue, pool_of: Callable[[Provider], Pool]) -> dict[str, Target]:
     providers = {provider.name: provider for provider in catalogue.providers}
     pools = {name: pool_of(provider) for name, provider in providers.items()}
-    targets = {
+    return {
         deployment.name: Target(deployment, providers[deployment.provider], pools[deployment.provider])
         for deployment in catalogue.deployments
         if deployment.provider in providers
     }
-    return {route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes}
 
 
-def _request_head(provider: Provider, deployment: Deployment, operation: str) -> bytes:
+def _request_head(
+    provider: Provider, upstream_model: str, operation: str, object_id: str = "", query: str = ""
+) -> bytes:
     """Request line, Host, credential: what is the same for every call of an operation at a deployment."""
     _, _, rest = provider.base_url.partition("://")
     authority, _, prefix = rest.partition("/")
     path = f"/{prefix}".rstrip("/")
-    path += upstream_path(provider.kind, operation, deployment.upstream_model, provider.api_version)
+    path += upstream_path(provider.kind, operation, upstream_model, provider.api_version, object_id) + query
     head = f"{BY_NAME[operation].method} {path} HTTP/1.1\r\nhost: {authority}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in provider.credential.items())
     # Usage must be read from the answer, so it must not come compressed.

@@ -15,7 +15,16 @@ import msgspec
 from faregate.core.amounts import Amounts, counted
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import MARGIN
-from faregate.core.ledger.events import Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    NOT_AWAITED,
+    Awaited,
+    Intended,
+    Lost,
+    Progressed,
+    Refused,
+    Settled,
+    Started,
+)
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import Action, State, Step, happening_of, step_of
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Usage
@@ -35,6 +44,7 @@ class Reservation(NamedTuple):
     epoch: int
     state: str = DISPATCHED
     output_tokens_seen: int = 0
+    awaited: Awaited = NOT_AWAITED
 
 
 class Stamp:
@@ -123,7 +133,7 @@ class Batch:
         """Make reservations of what was begun and has not ended, in the epoch so far."""
         make, epoch, changed = tuple.__new__, self.epoch, self.changed
         for id, intent in self.begun.items():
-            changed[id] = make(Reservation, (intent, epoch, DISPATCHED, 0))
+            changed[id] = make(Reservation, (intent, epoch, DISPATCHED, 0, NOT_AWAITED))
         self.begun.clear()
 
     def group(self, dimensions: int, at: int) -> Group:
@@ -379,9 +389,9 @@ def _lose(batch: Batch, reservation: Reservation, event: Lost, numbers: Numbers)
     intent = reservation.intent
     stamp = numbers.stamps.get(intent.who) or numbers.stamp(intent.who)
     seen = max(reservation.output_tokens_seen, event.output_tokens)
-    batch.changed[event.id] = reservation._replace(state=UNKNOWN, output_tokens_seen=seen)
+    batch.changed[event.id] = reservation._replace(state=UNKNOWN, output_tokens_seen=seen, awaited=event.awaited)
     batch.requests.append(_unknown_row(_place(batch, stamp.dimensions, intent.admitted_at), stamp, intent, event))
-    batch.outbox.append(("unknown", event.id))
+    batch.outbox.append((event.status, event.id))
     _post(batch, transactions(step, event.id, intent.who, intent.held.usd, 0, None), event.at, numbers)
 
 
@@ -452,7 +462,7 @@ def _unknown_row(number: int, stamp: Stamp, intent: Intended, event: Lost) -> tu
     end = Settled(
         event.id,
         event.at,
-        UNKNOWN,
+        event.status,
         event.http_status,
         event.code,
         NO_USAGE,
@@ -463,6 +473,7 @@ def _unknown_row(number: int, stamp: Stamp, intent: Intended, event: Lost) -> tu
         event.latency_us,
         event.first_token_us,
         event.attempts,
+        provider_request_id=event.awaited.object_id,
     )
     return _settled_row(number, stamp, intent, end)
 
@@ -495,4 +506,5 @@ def reservation_row(reservation: Reservation) -> Row:
         "idempotency_key": intent.idempotency_key,
         "clamped_to": intent.clamped_to,
         "intent": intent,
+        "awaited": reservation.awaited,
     }

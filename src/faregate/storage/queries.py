@@ -41,7 +41,7 @@ from faregate.storage.schema import (
 )
 
 #: Statuses of records that posted nothing and are in no sum.
-UNCOUNTED: Final = ("refused", "unknown")
+UNCOUNTED: Final = ("refused", "unknown", "pending")
 
 #: Names that group by time, and the length of their buckets, which begin at midnight UTC.
 BUCKETS: Final = {"quarter_hour": SLOT_NANOS, "hour": 4 * SLOT_NANOS, "day": 96 * SLOT_NANOS}

@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0004"
+SCHEMA_VERSION: Final = "0005"
 
 #: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
 SLOT_NANOS: Final = 900 * 1_000_000_000
@@ -326,6 +326,8 @@ reservations = Table(
     _number("output_tokens_seen"),
     #: The whole intent as it was journalled.
     _json("intent"),
+    #: Where the end of work that goes on at the provider will be told; null where nothing is awaited.
+    _json("awaited"),
     sqlite_with_rowid=False,
 )
 
@@ -352,7 +354,8 @@ outbox = Table(
     Column("first", BigInteger, primary_key=True, autoincrement=False),
     #: Number of the last of them.
     _number("last"),
-    #: Pairs of a kind (``settled``, ``refused``, ``unknown``, ``resolved`` or ``late``) and the id of a request.
+    #: Pairs of a kind (``settled``, ``refused``, ``unknown``, ``pending``, ``resolved`` or ``late``) and the id of a
+    #: request.
     _json("facts"),
     #: When they had been copied to every sink, 0 while they wait. The newest row stays, so that no number comes twice.
     _number("sent_at"),

@@ -16,7 +16,7 @@ from faregate.core.attribution import Attribution
 from faregate.core.usage import NO_USAGE, Usage
 
 #: ``Settled.status`` and the ``status`` of a request record.
-STATUSES = ("ok", "refused", "failed", "aborted", "cut", "unknown")
+STATUSES = ("ok", "refused", "failed", "aborted", "cut", "unknown", "pending")
 
 #: ``Settled.usage_source``: where the billed units came from.
 USAGE_SOURCES = ("provider", "counted", "estimate", "provider_invalid", "none")
@@ -71,10 +71,26 @@ class Progressed(NamedTuple):
     output_tokens: int
 
 
+class Awaited(NamedTuple):
+    """Work that goes on at the provider after its answer: where its end will be told, and how that is priced."""
+
+    #: The provider's id of the object to look at; empty where nothing is awaited.
+    object_id: str = ""
+    #: Version of the rate card by the service tier that may answer; any other has the price of the intent.
+    tier_prices: tuple[tuple[str, str], ...] = ()
+    #: What the dialect needs to read the end, in its own words.
+    facts: bytes = b""
+
+
+NOT_AWAITED = Awaited()
+
+
 class Lost(NamedTuple):
     """The provider may have served a dispatched exchange, and its outcome was not learnt: it is *unknown* from now on.
 
     Its money stays held, in suspense, until a ``Settled`` with a ``resolution`` ends it; its concurrency slot is free.
+    Where the provider only accepted the work, its outcome is ``awaited``, and the record says *pending*. A stream of
+    such work is marked so from its first event on, and ends like any other where it comes to its end.
     """
 
     id: str
@@ -86,6 +102,12 @@ class Lost(NamedTuple):
     attempts: tuple[Attempt, ...] = ()
     #: Output tokens delivered to the caller, as far as they were counted.
     output_tokens: int = 0
+    awaited: Awaited = NOT_AWAITED
+
+    @property
+    def status(self) -> str:
+        """As the request record says it."""
+        return "pending" if self.awaited.object_id else "unknown"
 
 
 class Settled(NamedTuple):
@@ -134,11 +156,13 @@ Event = Started | Intended | Progressed | Lost | Settled | Refused
 
 
 __all__ = [
+    "NOT_AWAITED",
     "NO_USAGE",
     "RESOLUTIONS",
     "STATUSES",
     "USAGE_SOURCES",
     "Attempt",
+    "Awaited",
     "Event",
     "Intended",
     "Lost",

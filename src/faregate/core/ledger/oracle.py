@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from faregate.core.amounts import NOTHING, UNITS, Amounts, posted_amounts
 from faregate.core.attribution import Attribution, dimension
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import NOT_AWAITED, Event, Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import OPEN, Action, Happening, State, Step, happening_of, step_of
 from faregate.core.usage import NO_USAGE, Usage, added
@@ -25,7 +25,7 @@ _NOBODY = Attribution()
 class Exchange:
     """What is known of one exchange."""
 
-    __slots__ = ("credited", "intended", "output_tokens_seen", "provider", "settled", "state")
+    __slots__ = ("awaited", "credited", "intended", "output_tokens_seen", "provider", "settled", "state")
 
     def __init__(self) -> None:
         self.state = State.ABSENT
@@ -35,11 +35,14 @@ class Exchange:
         self.credited = 0
         self.provider = ""
         self.output_tokens_seen = 0
+        self.awaited = NOT_AWAITED
 
     @property
     def status(self) -> str:
         """As the request record says it; the name of its state where there is no end, or it was forgotten."""
-        return self.state.value if self.settled is None else self.settled.status
+        if self.settled is not None:
+            return self.settled.status
+        return "pending" if self.state is State.UNKNOWN and self.awaited.object_id else self.state.value
 
 
 class Rollup(NamedTuple):
@@ -134,6 +137,8 @@ class Oracle:
             exchange.provider = event.who.provider
         elif isinstance(event, Progressed | Lost):
             exchange.output_tokens_seen = max(exchange.output_tokens_seen, event.output_tokens)
+            if isinstance(event, Lost):
+                exchange.awaited = event.awaited
         if step.state in OPEN:
             self._open[id] = exchange
         else:

@@ -16,6 +16,8 @@ from faregate.simulator.speakers import (
     anthropic,
     gemini,
     openai_audio,
+    openai_batches,
+    openai_files,
     openai_images,
     openai_moderations,
     rerank,
@@ -67,7 +69,7 @@ def _responses(prefix: str, azure: bool) -> tuple[Speaker, ...]:
     create = re.compile(re.escape(prefix) + "/responses")
     return (
         Speaker(kind, "POST", create, responses.read, responses.answer, responses.usage, responses.events, azure=azure),
-        look("get", "GET", "", responses.read_look, responses.answer_look),
+        look("get", "GET", "", responses.read_look, responses.answer_look)._replace(events=responses.events_of_look),
         look("items", "GET", "/input_items", responses.read_items, responses.answer_items),
         look("cancel", "POST", "/cancel", responses.read_cancel, responses.answer_look),
         look("delete", "DELETE", "", responses.read_delete, responses.answer_delete),
@@ -110,7 +112,34 @@ def _gemini() -> tuple[Speaker, ...]:
             events=gemini.events
         ),
         verb("embed_content", "embedContent", gemini.read_embed, gemini.answer_embed),
+        verb("batch_embed_contents", "batchEmbedContents", gemini.read_batch_embed, gemini.answer_batch_embed),
         verb("gemini_count", "countTokens", gemini.read_count, gemini.answer_count)._replace(recorded=False),
+    )
+
+
+def _kept(prefix: str, azure: str = "") -> tuple[Speaker, ...]:
+    """Files and batches below a prefix. Nothing is billed for them but the lines of a batch, each by itself."""
+
+    def at(
+        kind: str, method: str, path: str, read: Callable[[Request, str], Ask], answer: Callable[[Plan], bytes]
+    ) -> Speaker:
+        whole = re.compile(re.escape(prefix) + path)
+        no_usage = openai_files.no_usage
+        return Speaker(azure + kind, method, whole, read, answer, no_usage, azure=bool(azure), recorded=False)
+
+    file, batch = openai_files, openai_batches
+    one_file, one_batch = "/files/(?P<id>[^/]+)", "/batches/(?P<id>[^/]+)"
+    content = at("file.content", "GET", one_file + "/content", file.read_look, file.answer_content)
+    return (
+        at("file", "POST", "/files", file.read, file.answer),
+        at("file.list", "GET", "/files", file.read_list, file.answer_list),
+        at("file.get", "GET", one_file, file.read_look, file.answer_look),
+        at("file.delete", "DELETE", one_file, file.read_delete, file.answer_delete),
+        content._replace(content_type=file.content_type),
+        at("batch", "POST", "/batches", batch.read, batch.answer),
+        at("batch.list", "GET", "/batches", batch.read_list, file.answer_list),
+        at("batch.get", "GET", one_batch, batch.read_look, batch.answer),
+        at("batch.cancel", "POST", one_batch + "/cancel", batch.read_cancel, batch.answer),
     )
 
 
@@ -153,6 +182,8 @@ SPEAKERS: Final[tuple[Speaker, ...]] = (
     *_gemini(),
     *_responses("/v1", azure=False),
     *_responses("/openai/v1", azure=True),
+    *_kept("/v1"),
+    *_kept("/openai/v1", "azure."),
     *_media("/v1"),
     *_media("/openai/v1", "azure."),
     *_media("(?:/openai)?/deployments/(?P<model>[^/]+)", "deployment."),

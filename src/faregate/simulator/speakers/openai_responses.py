@@ -7,6 +7,7 @@ background response is done after as many looks as were steered; it is billed, a
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -450,7 +451,7 @@ def read_look(request: Request, id: str) -> Ask:
     stored = _stored(request, id)
     ask = _look("response.get", id, stored)
     stored.looks_left = max(0, stored.looks_left - 1)
-    return ask
+    return ask._replace(stream="true" in parse_qs(request.query).get("stream", ()))
 
 
 def read_items(request: Request, id: str) -> Ask:
@@ -483,6 +484,13 @@ def answer_look(plan: Plan) -> bytes:
     if look.status == "in_progress":
         return _encode({**body, "usage": None})
     return with_usage(made, body, told_usage(made))
+
+
+def events_of_look(plan: Plan) -> Iterator[Event]:
+    """All events of a stored response once more, without the faults of the first time."""
+    look: _Look = plan.ask.facts
+    made = look.stored.plan
+    return told(made._replace(steering=msgspec.structs.replace(made.steering, fault="")), _Writer(made))
 
 
 def answer_items(plan: Plan) -> bytes:

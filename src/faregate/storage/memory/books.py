@@ -91,7 +91,7 @@ class MemoryBooks:
         if now is State.UNKNOWN and id not in self._requests:
             lost = event if isinstance(event, Lost) else Lost(id, event.at, 0, "", 0)
             self._requests[id] = _unknown(exchange, lost)
-            self._outbox.append(("unknown", id))
+            self._outbox.append((lost.status, id))
         elif now is State.SETTLED and isinstance(event, Settled):
             assert exchange.intended is not None
             row = _record_row(exchange.intended, event)
@@ -181,11 +181,10 @@ class MemoryBooks:
         rows = []
         for id, exchange in self._oracle.open().items():
             assert exchange.intended is not None
-            if state in (None, exchange.state.value):
-                seen = exchange.output_tokens_seen
-                rows.append(
-                    reservation_row(Reservation(exchange.intended, self._epochs[id], exchange.state.value, seen))
-                )
+            now, seen = exchange.state.value, exchange.output_tokens_seen
+            if state in (None, now):
+                known = Reservation(exchange.intended, self._epochs[id], now, seen, exchange.awaited)
+                rows.append(reservation_row(known))
         return sorted(rows, key=lambda row: (row["admitted_at"], row["id"]))
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -444,8 +443,13 @@ def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
 def _unknown(exchange: Exchange, event: Lost) -> Row:
     intent = exchange.intended
     assert intent is not None
-    end = _nothing_used(event.id, event.at, "unknown", event.http_status, event.code, event.latency_us)
-    end = end._replace(price_version=intent.price_version, first_token_us=event.first_token_us, attempts=event.attempts)
+    end = _nothing_used(event.id, event.at, event.status, event.http_status, event.code, event.latency_us)
+    end = end._replace(
+        price_version=intent.price_version,
+        first_token_us=event.first_token_us,
+        attempts=event.attempts,
+        provider_request_id=event.awaited.object_id,
+    )
     return _record_row(intent, end)
 
 

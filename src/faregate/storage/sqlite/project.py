@@ -27,7 +27,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import Intended, Refused, Settled
+from faregate.core.ledger.events import NOT_AWAITED, Awaited, Intended, Refused, Settled
 from faregate.core.ledger.postings import charge_postings
 from faregate.core.ledger.reservations import State
 from faregate.errors import JournalCorrupt
@@ -76,6 +76,10 @@ Value = TypeVar("Value")
 _id_of = itemgetter(1)
 _encode = msgspec.json.Encoder().encode
 _decode_intent = msgspec.json.Decoder(Intended).decode
+_decode_awaited = msgspec.json.Decoder(Awaited).decode
+
+#: What the record of an exchange says that has not ended.
+_NOT_ENDED: Final = (UNKNOWN, "pending")
 
 
 def _sql(statement: ClauseElement) -> str:
@@ -151,7 +155,7 @@ _ADD_ROLLUP: Final = _add_rollups()
 _INSERT_RESERVATION: Final = _repeated(_insert(reservations, *_names(reservations)))
 _MARK_RESERVATION: Final = _sql(
     update(reservations)
-    .values(state=bindparam("now"), output_tokens_seen=bindparam("seen"))
+    .values(state=bindparam("now"), output_tokens_seen=bindparam("seen"), awaited=bindparam("told"))
     .where(reservations.c.id == bindparam("marked_id"))
 )
 _END_RESERVATION: Final = Statement(
@@ -190,6 +194,7 @@ _READ_RESERVATIONS: Final = _sql(
         reservations.c.epoch,
         reservations.c.state,
         reservations.c.output_tokens_seen,
+        reservations.c.awaited,
     )
 )
 
@@ -344,7 +349,7 @@ _NO_RARE: Final = (0,) * len(RARE)
 def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
     known, newest = memory.open, memory.mark.id
     ended: list[tuple[str]] = []
-    marked: list[tuple[str, int, str]] = []
+    marked: list[tuple[str, int, str | None, str]] = []
     begun: list[tuple[Any, ...]] = []
     ended_now: set[str] | None = None
     for id, reservation in batch.changed.items():
@@ -352,7 +357,7 @@ def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) ->
             if id in known:
                 ended.append((id,))
         elif id in known:
-            marked.append((reservation.state, reservation.output_tokens_seen, id))
+            marked.append((reservation.state, reservation.output_tokens_seen, _told(reservation.awaited), id))
         else:
             if ended_now is None:
                 ended_now = {id for _, id in batch.outbox}
@@ -392,7 +397,7 @@ def _ended(cursor: sqlite3.Cursor, records: Iterable[JournalRecord]) -> dict[str
         record = cursor.execute(_FIND_REQUEST, (id,)).fetchone()
         if cursor.execute(_IS_LATE, (id,)).fetchone() or (record and record[0] == "refused"):
             ended[id] = Ended(State.SETTLED_LATE)
-        elif record and record[0] != UNKNOWN:
+        elif record and record[0] not in _NOT_ENDED:
             _, provider, credited = record
             ended[id] = Ended(State.SETTLED, provider, credited)
     return ended
@@ -407,12 +412,17 @@ def _reservation_values(reservation: Reservation) -> tuple[Any, ...]:
         intent.held.usd,
         reservation.output_tokens_seen,
         _encode(intent).decode(),
+        _told(reservation.awaited),
     )
+
+
+def _told(awaited: Awaited) -> str | None:
+    return _encode(awaited).decode() if awaited.object_id else None
 
 
 def stored_reservations(cursor: sqlite3.Cursor) -> list[Reservation]:
     """All reservations in the file."""
     return [
-        Reservation(_decode_intent(intent), epoch, state, seen)
-        for intent, epoch, state, seen in cursor.execute(_READ_RESERVATIONS)
+        Reservation(_decode_intent(intent), epoch, state, seen, _decode_awaited(told) if told else NOT_AWAITED)
+        for intent, epoch, state, seen, told in cursor.execute(_READ_RESERVATIONS)
     ]
