@@ -160,6 +160,10 @@ class Books(Protocol):
         """One row of a resource kind."""
         ...
 
+    def get_all(self, kind: str, ids: Sequence[str]) -> dict[str, Row]:
+        """Those rows of a kind that there are, by their ids."""
+        ...
+
     def remove(self, kind: str, id: str) -> bool:
         """Remove one row; false where there was none."""
         ...

@@ -115,3 +115,15 @@ def test_versions_are_found_by_a_part_of_their_names(books: BooksUnderTest) -> N
         books.keep_rate_cards([{"version": version, "provider": "openai", "model": "m", "tiers": [], "source": ""}])
     assert books.rate_card_versions("provisional") == ["a%m@2-provisional", "a/m@1-provisional"]
     assert books.rate_card_versions("%m") == ["a%m@2-provisional"]
+
+
+def test_many_rows_are_put_at_once_like_one_after_the_other(books: BooksUnderTest) -> None:
+    """What is replaced keeps when it was made, each is a line of the change feed, and many are found by their ids."""
+    books.put("capacity", {"id": "cap_0007", "name": "seven"})
+    made = books.get("capacity", "cap_0007")
+    assert made is not None
+    books.put_all("capacity", [{"id": f"cap_{n:04}", "name": f"c{n}"} for n in range(1_200)])
+    found = books.get_all("capacity", [f"cap_{n:04}" for n in range(1_201)])
+    assert (len(found), found["cap_0007"]["name"]) == (1_200, "c7")
+    assert found["cap_0007"]["created_at"] == made["created_at"]
+    assert [id for _, _, id in books.changes(1, 5_000)] == [f"cap_{n:04}" for n in range(1_200)]

@@ -51,7 +51,8 @@ def put_all(console: Console, kind: str, rows: Sequence[Row]) -> None:
     if not rows:
         return
     at = time_text(console.clock.wall_nanos()) or ""
-    console.audit.append_all(at, [(kind, row["id"], console.books.get(kind, row["id"]), row) for row in rows])
+    before = console.books.get_all(kind, [row["id"] for row in rows])
+    console.audit.append_all(at, [(kind, row["id"], before.get(row["id"]), row) for row in rows])
     console.books.put_all(kind, rows)
 
 

@@ -133,6 +133,10 @@ class MemoryBooks:
         row = self._rows[kind].get(id)
         return dict(row) if row else None
 
+    def get_all(self, kind: str, ids: Sequence[str]) -> dict[str, Row]:
+        """Those rows of a kind that there are, by their ids."""
+        return {id: row for id in ids if (row := self.get(kind, id)) is not None}
+
     def remove(self, kind: str, id: str) -> bool:
         """Remove one row; false where there was none."""
         table_of(kind)

@@ -130,14 +130,17 @@ class SqliteBooks:
     def put_all(self, kind: str, rows: Sequence[Row]) -> None:
         """Insert or replace rows of a kind, all of them or none."""
         with self._writing() as connection:
-            now = self._clock.wall_nanos()
-            for row in rows:
-                resources.put(connection, kind, row, now)
+            resources.put_all(connection, kind, rows, self._clock.wall_nanos())
 
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
         with self._reading() as connection:
             return resources.get(connection, kind, id)
+
+    def get_all(self, kind: str, ids: Sequence[str]) -> dict[str, Row]:
+        """Those rows of a kind that there are, by their ids."""
+        with self._reading() as connection:
+            return resources.get_all(connection, kind, ids)
 
     def remove(self, kind: str, id: str) -> bool:
         """Remove one row; false where there was none."""

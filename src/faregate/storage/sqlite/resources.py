@@ -1,5 +1,9 @@
 """Keys, limits, prices and payers: rows that people make, each write with a line in the change feed."""
 
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Final
+
 from sqlalchemy import Connection, bindparam, delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -10,15 +14,28 @@ from faregate.storage.schema import changes
 
 def put(connection: Connection, kind: str, row: Row, now: int) -> int:
     """Insert or replace one row; returns the sequence number of the change."""
-    table = table_of(kind)
-    existing = get(connection, kind, row.get("id", ""))
-    full = complete(kind, row, existing, now)
-    statement = sqlite_insert(table).values(full)
-    statement = statement.on_conflict_do_update(
-        index_elements=["id"], set_={name: statement.excluded[name] for name in full if name != "id"}
-    )
-    connection.execute(statement)
+    full = complete(kind, row, get(connection, kind, row.get("id", "")), now)
+    connection.execute(_upsert(kind), full)
     return _changed(connection, kind, full["id"], now)
+
+
+def put_all(connection: Connection, kind: str, rows: Sequence[Row], now: int) -> None:
+    """Insert or replace rows, in few statements: a price file may have twenty thousand."""
+    existing = get_all(connection, kind, [row["id"] for row in rows if row.get("id")])
+    full = [complete(kind, row, existing.get(row.get("id", "")), now) for row in rows]
+    if full:
+        connection.execute(_upsert(kind), full)
+        connection.execute(_CHANGE, [{"k": kind, "i": row["id"], "a": now} for row in full])
+
+
+@cache
+def _upsert(kind: str) -> Any:
+    """The statement that writes whole rows; to make it costs more than to run it."""
+    statement = sqlite_insert(table_of(kind))
+    columns = [column.name for column in table_of(kind).c if column.name != "id"]
+    return statement.on_conflict_do_update(
+        index_elements=["id"], set_={name: statement.excluded[name] for name in columns}
+    )
 
 
 def get(connection: Connection, kind: str, id: str) -> Row | None:
@@ -26,6 +43,16 @@ def get(connection: Connection, kind: str, id: str) -> Row | None:
     table = table_of(kind)
     found = connection.execute(select(table).where(table.c.id == id)).mappings().first()
     return dict(found) if found is not None else None
+
+
+def get_all(connection: Connection, kind: str, ids: Sequence[str]) -> dict[str, Row]:
+    """Those rows of a kind that there are, by their ids."""
+    table = table_of(kind)
+    found: dict[str, Row] = {}
+    for some in _chunks(ids):
+        for row in connection.execute(select(table).where(table.c.id.in_(some))).mappings():
+            found[row["id"]] = dict(row)
+    return found
 
 
 def remove(connection: Connection, kind: str, id: str, now: int) -> bool:
@@ -43,11 +70,18 @@ def changes_after(connection: Connection, after: int, limit: int) -> list[tuple[
     return [(row[0], row[1], row[2]) for row in connection.execute(statement.order_by(changes.c.sequence).limit(limit))]
 
 
+#: SQLite takes 32,766 variables in a statement; far fewer make none slow.
+_IDS_MAX: Final = 500
+
+_CHANGE: Final = insert(changes).values(kind=bindparam("k"), id=bindparam("i"), at=bindparam("a"))
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + _IDS_MAX] for at in range(0, len(ids), _IDS_MAX))
+
+
 def _changed(connection: Connection, kind: str, id: str, now: int) -> int:
-    result = connection.execute(
-        insert(changes).values(kind=bindparam("k"), id=bindparam("i"), at=bindparam("a")),
-        {"k": kind, "i": id, "a": now},
-    )
+    result = connection.execute(_CHANGE, {"k": kind, "i": id, "a": now})
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
