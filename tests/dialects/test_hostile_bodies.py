@@ -193,3 +193,22 @@ def test_real_pictures_are_still_counted_as_pictures() -> None:
         call = read("gemini.generate", contents(part), "gemini-2.5-flash")
         assert isinstance(call, Call)
         assert call.input_tokens_max < len(DRESSED) / 10
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        # A search that goes back at its missing end would take hours.
+        (b'{"model":"x","messages":"' + b'\\"' * 2_000_000, "json_invalid"),
+        (b'{"model":"x","model":"x","messages":"' + b'\\"' * 2_000_000, "json_invalid"),
+        (b'{"model":"x", "model":"x","messages":[' + b"{}," * 1_000_000 + b"{}]}", "json_dup_key"),
+        (b'{"model":"x","messages":[' + b'{"a":1},' * 500_000, "json_invalid"),
+        (b'{"model":"x","messages":' + b"[" * 2_000_000 + b"]" * 2_000_000 + b"}", "json_depth"),
+    ],
+    ids=["a string without an end", "the same twice", "a member twice", "many objects", "depth"],
+)
+def test_a_large_broken_body_is_refused_and_not_searched(body: bytes, code: str) -> None:
+    """Nobody else is served while a body is read, so that what is wrong with it is not looked for in all of it."""
+    found = DIALECTS["chat.completions"].read(body)
+    assert isinstance(found, Problem)
+    assert found.code == code

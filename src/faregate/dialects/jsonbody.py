@@ -29,7 +29,10 @@ DECODING_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionErro
 _decode_members = msgspec.json.Decoder(Members).decode
 _SQUARE_RUN: Final = b"]" * (DEPTH_MAX + 1)
 _CURLY_RUN: Final = b"}" * (DEPTH_MAX + 1)
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: Possessive, and whole without its last quote: a search that goes back is quadratic where a string never ends.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+#: Commas of a body that is looked at value by value, as only odd and broken ones are: nobody else is served meanwhile.
+_COMMAS_MAX: Final = 65_536
 _BRACKETS = re.compile(r"[\[\]{}]")
 _SPACE: Final = b" \t\r\n"
 
@@ -108,6 +111,9 @@ _strict = json.JSONDecoder(
 
 def _duplicate(body: bytes) -> Problem | None:
     """The refusal of a body whose top level says a name twice, however it is spelt."""
+    if body.count(b",") > _COMMAS_MAX:
+        rule = "whether a member stands twice cannot be told among so many values; send each once, without colons"
+        return Problem("json_dup_key", f"Body is not valid: {rule} in their names.")
     text = body.decode("utf-8", "replace")
     deep = _too_deep(text)
     if deep is not None:
@@ -150,6 +156,8 @@ def explain(body: bytes) -> Problem:
     deep = _too_deep(text)
     if deep is not None:
         return deep
+    if body.count(b",") > _COMMAS_MAX:
+        return Problem("json_invalid", "Body is not a valid JSON object, and too large to say where; correct it.")
     try:
         value = _strict(text)
     except json.JSONDecodeError as error:
@@ -188,4 +196,13 @@ def _kind(first: str) -> str:
 
 def kind_of(value: msgspec.Raw) -> str:
     """What sort of JSON value this is, for a message: ``a string``, ``an array`` …"""
-    return _kind(bytes(value)[:1].decode("latin-1"))
+    return _kind(bytes(memoryview(value)[:1]).decode("latin-1"))
+
+
+def loose_members(body: bytes) -> dict[str, Any]:
+    """The members of a body that was read before, all of them decoded; none where it is no JSON object."""
+    try:
+        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
+    except DECODING_ERRORS:
+        return {}
+    return value if isinstance(value, dict) else {}
