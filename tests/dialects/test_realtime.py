@@ -156,6 +156,32 @@ def test_odd_members_never_raise(kind: str, members: dict[str, Any]) -> None:
     assert isinstance(found, Wish | Problem)
 
 
+def test_the_prompt_of_a_transcriber_is_bounded() -> None:
+    """It is read again for each item."""
+    for session in (
+        {"audio": {"input": {"transcription": {"model": "hear", "prompt": "a" * 1_025}}}},
+        {"input_audio_transcription": {"model": "hear", "prompt": "é" * 513}},
+    ):
+        found = wish(json.dumps({"type": "session.update", "session": session}).encode(), True)
+        assert isinstance(found, Problem)
+        assert found.code == "field_range"
+
+
+def test_a_long_event_that_is_not_json_is_refused_without_a_search() -> None:
+    """A string of escapes that never ends would be looked at once for each of them."""
+    found = wish(b'{"type":"' + b'\\"' * 1_000_000, True)
+
+    assert isinstance(found, Problem)
+    assert found.code == "json_invalid"
+
+
+def test_where_speech_ends_is_told() -> None:
+    """What passed behind it belongs to the next item."""
+    event = {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 2_500, "item_id": "item_1"}
+
+    assert told(json.dumps(event).encode()) == realtime.Told(event["type"], "item_1", at_ms=2_500)  # type: ignore[arg-type]
+
+
 # -- edits -------------------------------------------------------------------------------------------------------------
 
 

@@ -279,6 +279,45 @@ async def test_a_transcriber_without_a_price_is_refused_by_name(tmp_path: Path) 
         assert (await turn(connection)).status == "completed"
 
 
+@pytest.mark.parametrize("before", ["whisper-1", ""])
+@scenario
+async def test_what_transcribes_may_not_change_while_sound_waits(tmp_path: Path, before: str) -> None:
+    """Sound in the buffer is held for at the price of one model, or not at all; once it is cleared, another may."""
+    async with realtime_gate(tmp_path) as running:
+        async with talking(running, session=sound(transcriber=before, off=True)) as connection:
+            await until(connection, "session.updated")
+            await hears(connection, SPEECH)
+            await connection.session.update(session=sound(transcriber="hear"))  # type: ignore[arg-type]
+            assert (await until(connection, "error"))[-1].error.code == "field_conflict"
+            await connection.input_audio_buffer.clear()
+            await connection.session.update(session=sound(transcriber="hear"))  # type: ignore[arg-type]
+            await until(connection, "session.updated")
+            await hears(connection, SPEECH)
+            await connection.input_audio_buffer.commit()
+            await until(connection, "conversation.item.input_audio_transcription.completed")
+
+        await over(running)
+        ended = [event for event in settled(running, "realtime.transcription") if event.status == "ok"]
+        assert [(event.usage, event.price_version) for event in ended] == [
+            (Usage(input_audio=10, output_text=2), "sim/transcribe@test")
+        ]
+        assert ended[0].cost > 0
+
+
+@scenario
+async def test_a_key_that_is_revoked_is_not_transcribed_for(tmp_path: Path) -> None:
+    """Sound whose transcript nobody may ask for any more does not pass, and the session ends."""
+    async with realtime_gate(tmp_path) as running:
+        async with talking(running, session=sound(transcriber="whisper-1", off=True)) as connection:
+            await until(connection, "session.updated")
+            await running.ask(Load(2, keys=(key(state="revoked"),)))
+            await hears(connection, SPEECH)
+            assert (await until(connection, "error"))[-1].error.code == "key_revoked"
+            with pytest.raises(ConnectionClosed):
+                await connection.recv()
+        assert running.of(Intended) == []
+
+
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 

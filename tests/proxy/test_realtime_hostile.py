@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request as Upgrade
+from websockets.http11 import Response as Handshake
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from faregate.core.ledger.events import Intended, Refused, Settled
+from faregate.proxy.realtime_sockets import Socket
 from gates import RunningGate, allowances, money, scenario, secret
 from realtimes import CARD, moved, raw, realtime_gate
 
@@ -179,6 +181,8 @@ async def test_frames_against_the_rules_end_the_session(tmp_path: Path, data: by
             "feature_unbounded",
         ),
         (b'{"type":"response.create","response":{"prompt":{"id":"pmpt_1"}}}', "feature_unbounded"),
+        (b'{"type":"input_audio_buffer.clear","event_id":"req_01M7ZK0RZQD93GV9GMSP1RXS4Q"}', "field_range"),
+        (b'{"type":"conversation.item.create","item":{"a":[' + b"{}," * 100_000 + b"{}]}}", "field_range"),
         (b'{"type":"session.update","session":{"type":"transcription"}}', "operation_unmetered"),
         (b'{"type":"session.update","session":{"model":"gpt-4o"}}', "field_conflict"),
         (
@@ -333,6 +337,104 @@ async def test_sessions_that_vanish_leave_nothing_open(tmp_path: Path) -> None:
         assert (await allowances(running))["lim_money"] == (sum(event.charge for event in ended), 0)
         pool = running.gate.snapshot.routes["sim-1"][0].pool
         assert pool.open_connections == 0
+
+
+class _Transport(asyncio.Transport):
+    """Takes what is written."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+
+class _Listener:
+    """Remembers how the other side ended."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+
+    def shaken(self, socket: Socket, answer: Handshake, accepted: bool) -> None:
+        pass
+
+    def message(self, socket: Socket, data: bytes) -> None:
+        pass
+
+    def full(self, socket: Socket, is_full: bool) -> None:
+        pass
+
+    def ended(self, socket: Socket, code: int, reason: str) -> None:
+        self.codes.append(code)
+
+    def mistaken(self, error: BaseException) -> None:
+        raise error
+
+
+def test_pings_are_counted_by_the_second_and_not_by_the_session() -> None:
+    """A client that pings now and then may do so for hours; one that does it all at once is a flood."""
+    listener = _Listener()
+    socket = Socket(listener, ServerProtocol(state=OPEN), _Transport(), 0.0)
+    for quarter in range(400):
+        socket.sweep(quarter / 4, 30.0)
+        socket.data_received(frame(b"", opcode=PING))
+    assert listener.codes == []
+    socket.data_received(frame(b"", opcode=PING) * 40)
+    assert listener.codes == [1008]
+
+
+@scenario
+async def test_a_complaint_about_a_clients_event_is_not_taken_for_one_about_ours(tmp_path: Path) -> None:
+    """Whatever name a client gives its event, what is held for an event of the gate's stays."""
+    async with realtime_gate(tmp_path) as running, wire(running) as socket:
+        await socket.event()
+        socket.writer.write(frame(b'{"type":"conversation.item.retrieve","event_id":"faregate_1"}'))
+        socket.writer.write(frame(b'{"type":"session.update","event_id":"mine","session":{"type":"realtime"}}'))
+        told = await socket.event()
+        assert (told["type"], told["error"]["event_id"]) == ("error", "faregate_1")
+        assert (await socket.event())["type"] == "session.updated"
+
+
+@scenario
+async def test_an_end_that_is_told_twice_is_paid_once(tmp_path: Path) -> None:
+    """A provider that repeats ``response.done`` is not paid again, and the session goes on."""
+    usage = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+    quiet = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+    begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}
+    done = {"type": "response.done", "response": {"id": "resp_1", "status": "completed", "usage": usage}}
+
+    async def provider(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = Headers((name, value) for name, _, value in (line.partition(": ") for line in filter(None, head[1:])))
+        writer.write(ServerProtocol().accept(Upgrade("/", headers)).serialize())
+        framing = ServerProtocol(state=OPEN)
+        framing.send_text(json.dumps({"type": "session.created", "session": quiet}).encode())
+        writer.write(b"".join(framing.data_to_send()))
+        with suppress(OSError):
+            await reader.read(65_536)
+            for event in (begun, done, done, begun, done):
+                framing.send_text(json.dumps(event).encode())
+            writer.write(b"".join(framing.data_to_send()))
+            await reader.read()
+        await closed(writer)
+
+    server = await asyncio.start_server(provider, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with realtime_gate(tmp_path) as running:
+        await moved(running, url)
+        async with raw(running) as socket:
+            await socket.recv()
+            await socket.send('{"type":"response.create"}')
+            told = [json.loads(await socket.recv())["type"] for _ in range(5)]
+
+        assert told == ["response.created", "response.done", "response.done", "response.created", "response.done"]
+        assert [event.cost for event in running.of(Settled)] == [100 * 4_000 + 50 * 16_000]
+        assert len(running.of(Intended)) == 1
+    server.close()
+    await server.wait_closed()
 
 
 @scenario

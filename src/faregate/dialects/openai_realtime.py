@@ -51,11 +51,23 @@ ITEM_TOKENS: Final = 32
 
 EVENT_ID_CHARACTERS_MAX: Final = 512
 
+#: Commas and opening brackets of one event: what it takes to read and to edit it grows with them, and nobody else is
+#: served meanwhile. A conversation that a model can read has fewer, also where it is a table.
+MARKS_MAX: Final = 65_536
+
+#: Where longer events are not valid JSON, nobody looks for the place: that may take long.
+EXPLAINED_BYTES_MAX: Final = 2_048
+
+#: Of what a transcriber is told beforehand; each byte may be a token (OpenAI, "transcription.prompt": a hint).
+PROMPT_BYTES_MAX: Final = 1_024
+
 #: Bytes of a second of sound by format: 24 kHz in 16 bits, and the two of telephony (OpenAI, "Realtime audio formats").
 _PCM_BYTES: Final = 48_000
 _TELEPHONY_BYTES: Final = 8_000
 
 _GONE: Final = object()
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 # -- where a session is opened -----------------------------------------------------------------------------------------
@@ -124,6 +136,15 @@ class Changes(NamedTuple):
 
 def wish(message: bytes, forbid_private_urls: bool) -> Wish | Problem:
     """What an event of a client asks, or why it is not passed on."""
+    if len(message) > MARKS_MAX:
+        marks = message.count(b",") + message.count(b"{") + message.count(b"[")
+        if marks > MARKS_MAX:
+            return expected("field_range", "event", f"at most {MARKS_MAX} commas and opening brackets", f"{marks}")
+    if len(message) > EXPLAINED_BYTES_MAX:
+        try:
+            _members(message)
+        except DECODING_ERRORS:
+            return Problem("json_invalid", "Event is not a JSON object; correct it.")
     found = members(message, "audio")
     if isinstance(found, Problem):
         return found
@@ -244,6 +265,11 @@ def _update(value: msgspec.Raw | None, event_id: str | None) -> Wish | Problem:
         model = told.get("model") if isinstance(told, dict) else None
         if told is not None and (not isinstance(model, str) or not model):
             return missing(named, "the model that transcribes")
+        prompt = told.get("prompt") if told else None
+        if isinstance(prompt, str) and len(prompt.encode()) > PROMPT_BYTES_MAX:
+            return expected(
+                "field_range", ".".join(("session", *path, "prompt")), f"at most {PROMPT_BYTES_MAX} bytes", "more"
+            )
         changes = changes._replace(transcriber=model or "", transcriber_path=("session", *path, "model"))
     return Wish("session.update", event_id, changes=changes)
 
@@ -419,7 +445,7 @@ class Told(NamedTuple):
     report: Report | None = None
     status: str = ""
     code: str = ""
-    #: Where in all the sound of the session somebody began to speak.
+    #: Where in all the sound of the session somebody began to speak, or ceased to.
     at_ms: int = 0
 
 
@@ -459,7 +485,7 @@ def told(message: bytes) -> Told:
         if kind in _SETUPS:
             return Told(kind, setup=_setup(_session(message).session))
         if kind in _ITEMS:
-            at_ms = head.audio_start_ms
+            at_ms = head.audio_end_ms if kind.endswith("stopped") else head.audio_start_ms
             return Told(kind, head.item_id or "", at_ms=at_ms if type(at_ms) is int else 0)
         if kind == TRANSCRIBED:
             heard = _transcript(message)

@@ -18,6 +18,7 @@ class Heading(msgspec.Struct, gc=False):
     response_id: str | None = None
     item_id: str | None = None
     audio_start_ms: Any = None
+    audio_end_ms: Any = None
 
 
 class Response(msgspec.Struct, gc=False):

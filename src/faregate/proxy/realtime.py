@@ -8,6 +8,8 @@ settled. Voice activity detection never begins a response by itself: the gate ta
 It is one file, and a long one, because every event may find the session in any of its states, as in ``answer``.
 """
 
+import re
+import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -52,6 +54,10 @@ _SELF_STARTING: Final = Problem(
     "set turn_detection to null and send response.create.",
     "session.audio.input.turn_detection",
 )
+_OURS: Final = Problem(
+    "field_range", "event_id: it looks like one of the gateway's own ids; name it otherwise.", "event_id"
+)
+_OUR_NAME: Final = re.compile("req_[0-9A-Z]{26}").fullmatch
 _NOT_ASKED: Final = Problem("upstream_protocol", "The provider began a response that nobody asked for.")
 
 
@@ -113,6 +119,8 @@ class Session:
         self._progress_at = gate.now
         self._over = False
         self._count = 0
+        #: In our names of events, so that no client can have a complaint that is about one of them.
+        self._secret = secrets.token_hex(8)
 
     # -- what the sockets tell -----------------------------------------------------------------------------------------
 
@@ -188,6 +196,9 @@ class Session:
             wish = events.wish(data, self._gate.settings.forbid_private_urls)
             if isinstance(wish, Problem):
                 self._complain(self._gate.new_id(), wish, None)
+            elif wish.event_id and _OUR_NAME(wish.event_id):
+                # A complaint about it would be taken for one about a turn, and release its hold.
+                self._complain(self._gate.new_id(), _OURS, wish.event_id)
             elif wish.type == "response.create":
                 self._create(data, wish)
             elif wish.type == "input_audio_buffer.append":
@@ -263,6 +274,14 @@ class Session:
             if isinstance(found, Problem):
                 self._complain(self._gate.new_id(), found, wish.event_id)
                 return
+            before = self._hearing.transcriber
+            for update in self._updates:
+                if update.changes is not None and update.changes.transcriber is not None:
+                    before = update.transcriber
+            problem = self._hearing.change(before, found)
+            if problem is not None:
+                self._complain(self._gate.new_id(), problem, wish.event_id)
+                return
             transcriber = found
             if found.upstream_model != changes.transcriber:
                 data = events.put_at(data, changes.transcriber_path, b'"%b"' % found.upstream_model.encode())
@@ -283,7 +302,7 @@ class Session:
 
     def _event_id(self) -> str:
         self._count += 1
-        return f"faregate_{self._count}"
+        return f"faregate_{self._secret}_{self._count}"
 
     def _append(self, data: bytes, wish: Wish) -> None:
         """Sound passes once it is known that it begins nothing by itself, and what transcribes it is held for."""
@@ -300,6 +319,8 @@ class Session:
         refused = self._hearing.listen(wish.audio_bytes, self._bytes_per_second, self._setup.detection is not None)
         if refused is not None:
             self._complain(self._gate.new_id(), refused[0], wish.event_id, refused[1])
+            if self._hearing.barred:
+                self._leave(POLICY, refused[0].code)
             return
         self._hearing.passed(wish.audio_bytes)
         self._context.heard(wish.audio_bytes, self._bytes_per_second)
@@ -400,6 +421,7 @@ class Session:
                 self._hearing.spoken(told.at_ms)
             elif kind == "input_audio_buffer.speech_stopped":
                 self._turns.spoken(told.id)
+                self._hearing.ceased(told.at_ms)
             elif kind == "input_audio_buffer.cleared":
                 self._hearing.cleared()
             elif kind in (events.TRANSCRIBED, events.NOT_TRANSCRIBED):
@@ -470,6 +492,8 @@ class Session:
         return events.unnamed(data, turn.name) if not turn.own else b""
 
     def _began(self, told: Told) -> None:
+        if self._turns.ended(told.id):
+            return
         turn = self._turns.began(told.id)
         if turn is None:
             turn = self._unasked(told.id)
@@ -495,6 +519,9 @@ class Session:
 
     def _done(self, data: bytes, told: Told) -> None:
         """A response ended: its turn is settled before the client learns of it."""
+        if self._turns.ended(told.id):
+            self._client.send(data)
+            return
         turn = self._turns.done(told.id)
         if turn is None:
             turn = self._unasked(told.id)
@@ -536,7 +563,6 @@ class Session:
     def _committed(self, item: str) -> None:
         """Sound became an item: what voice activity detection heard is answered, where the client wants that."""
         by_itself = self._turns.committed(item)
-        self._hearing.begin()
         if not by_itself and self._commits:
             self._commits.popleft()
         more = by_itself or self._setup.detection is not None

@@ -33,6 +33,11 @@ _TOO_LONG: Final = Problem(
     f"audio: an item that is transcribed has at most {SOUND_SECONDS_MAX} s; commit or clear the buffer.",
     "audio",
 )
+_IN_BUFFER: Final = Problem(
+    "field_conflict",
+    "transcription.model: sound is in the buffer that another model would transcribe; commit or clear it first.",
+    "transcription.model",
+)
 
 
 class Hearing:
@@ -44,10 +49,12 @@ class Hearing:
         "_clears",
         "_gate",
         "_problem",
+        "_session",
         "_since",
         "_total",
         "_turns",
         "_when_on_disk",
+        "barred",
         "transcriber",
     )
 
@@ -64,6 +71,10 @@ class Hearing:
         self._when_on_disk = when_on_disk
         #: The model that transcribes now; ``None`` for none.
         self.transcriber: Target | None = None
+        #: Where the session is, once that is told.
+        self._session: Target | None = None
+        #: The caller may begin nothing any more.
+        self.barred = False
         #: Why what transcribes cannot be held for.
         self._problem: Problem | None = None
         #: Seconds of sound that have passed, and where among them the next item begins at the earliest, and since when.
@@ -74,7 +85,7 @@ class Hearing:
 
     def set_up(self, model: str, target: Target) -> None:
         """The provider told which model transcribes, by its own name for it."""
-        self._problem = None
+        self._problem, self._session = None, target
         if not model:
             self.transcriber = None
         elif self.transcriber is None or self.transcriber.upstream_model != model:
@@ -94,6 +105,22 @@ class Hearing:
         if at > self._base:
             self._base, self._since = at, self._gate.now
 
+    def ceased(self, at_ms: int) -> None:
+        """Somebody ceased to speak there, and an item is made of it; what passed behind that is still to come."""
+        at = min(at_ms / 1000, self._total) if at_ms else self._total
+        if at > self._base:
+            self._base, self._since = at, self._gate.now
+
+    def change(self, before: Target | None, now: Target) -> Problem | None:
+        """Why something else may not transcribe from now on; ``before`` is what does until then.
+
+        Sound that passed is held for at the price of what transcribed when it did, or not at all.
+        """
+        if before is not None and before.upstream_model == now.upstream_model:
+            return None
+        begins = max(self._base, self._clears[-1][1] if self._clears else 0.0)
+        return _IN_BUFFER if self._total > begins else None
+
     def clear(self, ours: bool) -> None:
         """The provider's buffer is about to be emptied."""
         self._clears.append((ours, self._total))
@@ -103,9 +130,10 @@ class Hearing:
         target = self.transcriber
         if self._problem is not None:
             return self._problem, ""
-        if target is None:
-            return None
         seconds = audio_bytes / bytes_per_second
+        if target is None:
+            self._total += seconds
+            return None
         passed = self._total - self._base
         if passed + seconds > SOUND_SECONDS_MAX:
             # Where nobody has spoken for so long, and no faster than in life, an item would begin only now.
@@ -113,6 +141,11 @@ class Hearing:
             if not silent or seconds > SOUND_SECONDS_MAX:
                 return _TOO_LONG, ""
             self.begin()
+        hearing = self._turns.hearing
+        if hearing is not None and hearing.hold.target.upstream_model != target.upstream_model:
+            # It was for what transcribed before, and nothing of the buffer is left of that time.
+            self._turns.hearing = None
+            self._account.settle(hearing.hold, "aborted", 200, "", NO_USAGE, "none")
         if self._turns.hearing is None:
             refused = self._hold(target)
             if refused is not None:
@@ -123,18 +156,33 @@ class Hearing:
     def _hold(self, target: Target) -> tuple[Problem, str] | None:
         if self._turns.full:
             return TOO_MANY, ""
+        found = self._again(target)
+        if isinstance(found, Problem):
+            return found, ""
         id = self._gate.new_id()
-        held = self._account.hold_transcript(id, target)
+        held = self._account.hold_transcript(id, found)
         if not isinstance(held, TurnHold):
             return held
         position = self._account.begin(held)
         if isinstance(position, Problem):
             return position, ""
         self._turns.hearing = Turn(id, held, transcript=True)
-        self.begin()
         if self._gate.waits_for_disk:
             self._when_on_disk(position, lambda: None)
         return None
+
+    def _again(self, target: Target) -> Target | Problem:
+        """What transcribes, as it stands now, where its caller may still use it."""
+        assert self._session is not None
+        place = self._account.again(self._session)
+        if isinstance(place, Problem):
+            self.barred = place is not self._gate.closed_for
+            return place
+        found = self._account.transcriber(target.model, place)
+        if isinstance(found, Target) and found.upstream_model != target.upstream_model:
+            text = f"Model {target.model[:64]!r} no longer goes where it did; set transcription anew."
+            return Problem("model_not_found", text, "transcription.model")
+        return found
 
     def passed(self, audio_bytes: int) -> None:
         """Sound passes that may be transcribed."""
@@ -143,6 +191,8 @@ class Hearing:
 
     def transcribed(self, told: Told, setup: Setup) -> int | None:
         """Settle what a transcript cost; the position to wait for."""
+        if self._turns.ended(told.id):
+            return None
         found = self._turns.transcribed(told.id)
         if found is None:
             if self.transcriber is None or told.type != events.TRANSCRIBED:

@@ -276,9 +276,8 @@ class Socket(asyncio.Protocol):
 
     def sweep(self, now: float, slow_s: float) -> None:
         """Called a few times a second: pings, and the end of what is silent."""
-        if now - self._now >= 1.0 or not self._controls:
-            self._controls = 0
-        self._controls_since = now
+        if now - self._controls_since >= 1.0:
+            self._controls, self._controls_since = 0, now
         self._now = now
         if self._closed_at:
             if (now - self._closed_at > CLOSE_S and not self.waiting_bytes) or now - self._closed_at > slow_s:

@@ -69,7 +69,7 @@ class Turn:
 class Turns:
     """All open turns of a session."""
 
-    __slots__ = ("_asked", "_committing", "_heard", "_kept", "_running", "_spoken", "hearing")
+    __slots__ = ("_asked", "_committing", "_ended", "_heard", "_kept", "_running", "_spoken", "hearing")
 
     def __init__(self) -> None:
         #: Asked for, and not begun as far as we were told; the oldest begins first.
@@ -83,6 +83,8 @@ class Turns:
         self._kept: Turn | None = None
         #: Items that voice activity detection made.
         self._spoken: deque[str] = deque(maxlen=OPEN_MAX)
+        #: The last responses and items that came to their end.
+        self._ended: deque[str] = deque(maxlen=2 * OPEN_MAX)
 
     @property
     def responses(self) -> int:
@@ -99,6 +101,10 @@ class Turns:
         more = (self.hearing, *self._committing, *self._heard.values(), self._kept)
         heard = dict.fromkeys(turn for turn in more if turn is not None)
         return [*self._asked, *self._running.values(), *heard]
+
+    def ended(self, key: str) -> bool:
+        """A response or transcript has ended before: a provider that says so again is not paid again."""
+        return key in self._ended
 
     # -- responses -----------------------------------------------------------------------------------------------------
 
@@ -138,6 +144,8 @@ class Turns:
         """A response ended; ``None`` where nobody asked for one. A response whose begin was not told has begun now."""
         turn = self.began(response)
         self._running.pop(response, None)
+        if response:
+            self._ended.append(response)
         return turn
 
     def refused(self, id: str) -> Turn | None:
@@ -202,6 +210,8 @@ class Turns:
     def transcribed(self, item: str) -> tuple[Turn, bool] | None:
         """A transcript came, or failed, and whether it is the last of its turn; ``None`` where none was expected."""
         turn = self._heard.pop(item, None)
+        if item:
+            self._ended.append(item)
         if turn is None:
             return None
         turn.items -= 1
