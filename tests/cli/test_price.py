@@ -39,6 +39,14 @@ def test_a_price_is_set_and_listed(running: Parts) -> None:
     ]
 
 
+def test_a_configuration_that_cannot_be_used_is_pointed_at(tmp_path: Path) -> None:
+    """A variable that is not set here makes every provider unknown; the message says where the reason is told."""
+    (tmp_path / "faregate.yaml").write_text(CONFIG.replace("OPENAI_API_KEY", "SET_NOWHERE"))
+    words = ["--provider", "openai", "--model", "gpt-4o", "--unit", "input_tokens", "--price", "3"]
+    told = program(tmp_path, {"FAREGATE_DATA": "data"}, "price", "set", *words)
+    assert (told.code, "`faregate check` says why" in told.err) == (2, True)
+
+
 def test_a_price_that_is_far_off_wants_a_confirmation(running: Parts) -> None:
     """Per token where per million was meant is refused as unsafe."""
     words = ["set", "--provider", "openai", "--model", "gpt-4o", "--unit", "input_tokens", "--price", "3", "--per", "1"]

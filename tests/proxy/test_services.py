@@ -411,6 +411,23 @@ async def test_a_caller_may_ask_for_less_time(tmp_path: Path) -> None:
         (end,) = await here.settled()
         assert answer.status_code == 504
         assert 200 <= measured(end.usage, "busy_milliseconds") < 2000
+        # Else a short bound would be the way to free units.
+        assert (measured(end.usage, "units", "pages"), end.usage_source, end.cost) == (
+            50,
+            "estimate",
+            oracle(end.usage),
+        )
+
+
+@scenario
+async def test_a_caller_that_left_pays_the_units_of_what_never_answered(tmp_path: Path) -> None:
+    """The call is waited for until its maximum, and units that nobody knows count at theirs."""
+    async with rig(tmp_path, EVERYTHING.replace("2s", "400ms")) as here:
+        with pytest.raises(httpx2.ReadTimeout):
+            await here.ask("/services/ocr/do?end=never", timeout=0.1)
+        (end,) = await here.settled()
+        assert (measured(end.usage, "units", "pages"), measured(end.usage, "busy_milliseconds")) == (50, 400)
+        assert (end.code, end.usage_source, end.cost) == ("upstream_timeout", "estimate", oracle(end.usage))
 
 
 @pytest.mark.parametrize("end", ["silent", "half_head", "reset"])
@@ -541,6 +558,11 @@ HOSTILE = [
     "/services/ocr/a%252e",
     "/services/ocr/a%3b/x",
     "/services/ocr/a%7f",
+    "/services/ocr/%c0%ae%C0%AE/x",
+    "/services/ocr/a%c0%afb",
+    "/services/ocr/%e0%80%ae./x",
+    "/services/ocr/%f0%80%80%ae/x",
+    "/services/ocr/..%20/x",
     "/services/ocr/%zz",
     "/services/ocr/%",
     "/services/ocr//evil.example/x",

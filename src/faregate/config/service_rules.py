@@ -8,7 +8,7 @@ from faregate.config.findings import Path, Ruled
 from faregate.config.schema import Config, Service, ServiceFlops
 from faregate.config.values import is_loopback
 from faregate.core import money
-from faregate.core.metering.service import FRAMING, may_pass
+from faregate.core.metering.service import may_authenticate, may_pass, may_tell
 from faregate.core.pricing.compute import busy_rate
 
 #: A day: longer work is a job, not a call.
@@ -42,6 +42,8 @@ def _name(service: Service, path: Path, config: Config) -> Iterator[Ruled]:
 
 def _address(service: Service, path: Path, config: Config) -> Iterator[Ruled]:
     parts = urlsplit(service.base_url)
+    if any(segment in ("", ".", "..") for segment in parts.path.strip("/").split("/")) and parts.path.strip("/"):
+        yield Ruled("CFG-RANGE", (*path, "base_url"), "its path has dot or empty segments", "plain segments, e.g. /v1")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     for name, listener in (("gateway", config.gateway), ("console", config.console)):
         if is_loopback(parts.hostname or "") and port == listener.port:
@@ -54,10 +56,10 @@ def _headers(service: Service, path: Path) -> Iterator[Ruled]:
         if not may_pass(name):
             problem = f"{name} never passes: it is about one connection, or about who calls"
             yield Ruled("CFG-UNSAFE", (*path, "headers", index), problem, "a header of the service's own")
-    if service.api_key_header in FRAMING:
+    if not may_authenticate(service.api_key_header):
         yield Ruled("CFG-RANGE", (*path, "api_key_header"), f"{service.api_key_header} carries no credential")
     for key, told in (("units", service.price.units), ("flops", service.price.flops)):
-        if told is not None and told.header and not may_pass(told.header):
+        if told is not None and told.header and not may_tell(told.header):
             yield Ruled("CFG-RANGE", (*path, "price", key, "header"), f"{told.header} tells something else")
     if service.api_key is not None and service.api_key_header in service.headers and may_pass(service.api_key_header):
         at = service.headers.index(service.api_key_header)

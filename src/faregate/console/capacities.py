@@ -121,7 +121,8 @@ def _check_places(console: Console, wanted: NewCapacity) -> None:
     catalogue = compiled(console)
     known = sorted(each.name for each in catalogue.providers)
     if wanted.provider not in known:
-        choices = f"expected one of {', '.join(known)}" if known else "they are known after the first `faregate serve`"
+        none = "no configuration that can be used was found here; `faregate check` says why"
+        choices = f"expected one of {', '.join(known)}" if known else none
         raise ApiProblem("field_enum", f"unknown provider; {choices}", field="provider")
     names = {each.name for each in catalogue.deployments if each.provider == wanted.provider}
     strange = next((name for name in wanted.deployments if name not in names), "")

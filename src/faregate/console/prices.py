@@ -96,7 +96,8 @@ def put(console: Console, wanted: NewPrice) -> Row:
     catalogue = compiled(console)
     known = sorted({each.name for each in catalogue.providers})
     if wanted.provider not in known:
-        choices = f"expected one of {', '.join(known)}" if known else "they are known after the first `faregate serve`"
+        none = "no configuration that can be used was found here; `faregate check` says why"
+        choices = f"expected one of {', '.join(known)}" if known else none
         raise ApiProblem("field_enum", f"unknown provider; {choices}", field="provider")
     place = Place(
         wanted.provider,

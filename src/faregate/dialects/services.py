@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from faregate.core.call import Call
-from faregate.core.metering.service import ServiceTerms, most, read_told
+from faregate.core.metering.service import USUAL_ANSWERED, USUAL_ASKED, ServiceTerms, most, read_told
 from faregate.errors import Problem
 
 #: Doing these twice is the same as doing them once (RFC 9110 section 9.2.2).
@@ -30,26 +30,14 @@ _QUERY: Final = re.compile(rb"[\x21\x22\x24-\x7e]*")
 #: segment's name, and control characters.
 _CHANGING: Final = re.compile(rb"%(?:[01][0-9A-Fa-f]|2[5EeFf]|3[Bb]|5[Cc]|7[Ff])")
 
-#: ``.`` and ``..``, also with parameters that some servers cut off before they resolve them.
-_DOTS: Final = re.compile(rb"/\.{1,2}(?:[;/]|\Z)")
+#: ASCII in more bytes than it takes, which is no UTF-8 (RFC 3629 section 3): some servers read it as slashes and dots.
+_OVERLONG: Final = re.compile(rb"%(?:[Cc][01]|[Ee]0%[89]|[Ff]0%8)")
+
+#: ``.`` and ``..``, also with parameters or spaces that some servers cut off before they resolve them.
+_DOTS: Final = re.compile(rb"/\.{1,2}(?:%20)*(?:[;/]|\Z)")
 
 #: The name under which a caller's credential may stand in a query.
 CREDENTIAL_FIELD: Final = "subscription-key"
-
-#: Headers of a request that always pass.
-_REQUEST: Final = frozenset(
-    """
-    accept accept-language content-type content-encoding content-language content-disposition if-match if-none-match
-    if-modified-since if-unmodified-since if-range range prefer user-agent traceparent
-    """.split()
-)
-#: Headers of an answer that always pass.
-_ANSWER: Final = frozenset(
-    """
-    content-type content-encoding content-language content-disposition content-range accept-ranges etag last-modified
-    cache-control expires vary age retry-after
-    """.split()
-)
 
 
 class Below(NamedTuple):
@@ -69,7 +57,7 @@ def below(target: bytes) -> Below | Problem | None:
     rest = found[2]
     if _PATH.fullmatch(rest) is None or _QUERY.fullmatch(query) is None or b"//" in rest:
         return _unclear()
-    if _CHANGING.search(rest) is not None or _DOTS.search(rest) is not None:
+    if any(pattern.search(rest) is not None for pattern in (_CHANGING, _OVERLONG, _DOTS)):
         return _unclear()
     kept = _without_credential(query) if mark else b""
     return Below(found[1].decode(), (rest + b"?" + kept if kept else rest).decode("ascii"))
@@ -109,9 +97,9 @@ class Place:
         lines = "".join(f"{name}: {value}\r\n" for name, value in credential.items())
         # What an answer holds must be seen to be masked, so it must not come compressed.
         self._host = f"host: {authority}\r\n{lines}accept-encoding: identity\r\n".encode("latin-1")
-        self._there = frozenset(name.encode() for name in (*_REQUEST, *terms.headers))
+        self._there = frozenset(name.encode() for name in (*USUAL_ASKED, *terms.headers))
         told = (each.header for each in terms.told)
-        self._back = frozenset(name.encode() for name in (*_ANSWER, *terms.headers, *told))
+        self._back = frozenset(name.encode() for name in (*USUAL_ANSWERED, *terms.headers, *told))
         self.masked = tuple(text.encode() for text in masked if text)
 
     def refusal(self, method: bytes, headers: Mapping[bytes, bytes], target: str, body_bytes: int) -> Problem | None:

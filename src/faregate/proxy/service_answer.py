@@ -6,7 +6,8 @@ other passes as it comes. What a call costs that did not end well (docs/decision
 
 - an error of the service, or no answer because it closed the connection: nothing, or with ``bill_errors`` what ran;
 - what was cut (at a maximum, by a stop, by a client that left, by the service in the middle of a good answer): what
-  ran. Units that a cut answer did not come to tell cost nothing, unless the client left: then they cost the maximum.
+  ran. Units that a cut answer did not come to tell cost nothing, unless the client left or asked for less time: then
+  they cost the maximum.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -189,14 +190,21 @@ class ServiceAnswer(Answer):
         cut = good or (code in _CUT and not self._head_seen)
         usage, source = NO_USAGE, "none"
         if self._sent_nanos and not unbilled and (cut or self._terms.bill_errors):
-            # What a good answer left out of its head stands at its maximum; what no head came to tell is nothing.
-            usage = self._ran(untold_at_most=good)
-            source = self._source(None in self._told) if good else "counted"
+            # What a good answer left out of its head stands at its maximum; what no head came to tell is nothing,
+            # unless it was the caller that did not wait for it.
+            hurried = not self._head_seen and self._hurried(code)
+            usage = self._ran(untold_at_most=good or hurried)
+            source = self._source(None in self._told) if good else "estimate" if hurried else "counted"
         told = "what ran" if usage != NO_USAGE else "nothing"
         self._error = Problem(code, f"Service {self._place.service}: {why}. Charged: {told}.")
         status = "cut" if self._passing else "failed"
         self._out.append(self._error_bytes())
         self._settle_and_deliver(status, CODES[code].status, code, usage, source, None)
+
+    def _hurried(self, code: str) -> bool:
+        """Whether it was the caller that ended the call: it left, or gave it less time than the service may take."""
+        asked = self.exchange.described.timeout_ms
+        return bool(self._client_left_at) or (code == "upstream_timeout" and 0 < asked < self._terms.duration_ms_max)
 
     def _policy_when_left(self) -> str:
         """What passes as it comes has nobody to go to; what is held will be whole soon, and then it is known."""

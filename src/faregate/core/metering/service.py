@@ -37,6 +37,22 @@ NEVER_PASSED: Final = FRAMING | frozenset(
     x-request-id x-client-request-id openai-organization openai-project
     """.split()
 )
+#: Headers of a request that always pass.
+USUAL_ASKED: Final = frozenset(
+    """
+    accept accept-language content-type content-encoding content-language content-disposition if-match if-none-match
+    if-modified-since if-unmodified-since if-range range prefer user-agent traceparent
+    """.split()
+)
+#: Headers of an answer that always pass.
+USUAL_ANSWERED: Final = frozenset(
+    """
+    content-type content-encoding content-language content-disposition content-range accept-ranges etag last-modified
+    cache-control expires vary age retry-after
+    """.split()
+)
+#: Headers of a request that the gate writes, beside those of framing.
+WRITTEN: Final = frozenset(("accept-encoding", "x-request-id", "x-client-request-id"))
 #: Beginnings of names that are ours.
 OURS: Final = ("x-faregate-", "openai-proxy-", "x-apim-", "sec-websocket-")
 
@@ -69,6 +85,16 @@ class ServiceTerms(NamedTuple):
     fixed: tuple[Measure, ...] = ()
     #: Errors of the service cost what ran, too.
     bill_errors: bool = False
+
+
+def may_authenticate(header: str) -> bool:
+    """Whether a header of this lower-case name may hold our credential: it is sent once, and nobody else writes it."""
+    return header not in (FRAMING | USUAL_ASKED | WRITTEN) and not header.startswith(OURS)
+
+
+def may_tell(header: str) -> bool:
+    """Whether a header of an answer of this lower-case name may tell a quantity."""
+    return may_pass(header) and header not in USUAL_ANSWERED
 
 
 def may_pass(header: str) -> bool:
