@@ -120,7 +120,7 @@ def test_amounts_of_rarer_units() -> None:
     other = (Measure("characters", "", 4), Measure("images", "hd", 2), Measure("input_image_tokens", "", 8))
     most = (*other, Measure("images", "sd", 1), Measure("seconds", "", 3))
     held = Amounts(
-        usd=7, tokens=5, input_tokens=3, output_tokens=2, requests=1, concurrency=1, images=3, seconds=3, characters=4
+        usd=7, tokens=13, input_tokens=11, output_tokens=2, requests=1, concurrency=1, images=3, seconds=3, characters=4
     )
     assert same(held_amounts(7, 3, 2, most), held)
     posted = Amounts(usd=9, tokens=9, input_tokens=9, requests=1, images=2, characters=4)

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from commands import program
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "add-a-price.md"
@@ -15,6 +17,7 @@ def fences(language: str) -> list[str]:
     return ["".join(line.removeprefix(indent) for line in body.splitlines(keepends=True)) for indent, body in found]
 
 
+@pytest.mark.timeout(300)  # Some thirty commands, each a process of its own.
 def test_the_guide_is_followed_as_it_is_written(tmp_path: Path) -> None:
     """Its files are written where it says, its commands are typed in its order, and all of them work."""
     (tmp_path / "faregate.yaml").write_text(fences("yaml")[0])

@@ -134,13 +134,16 @@ def test_units_beside_tokens_are_told(made: Parts, api: Api) -> None:
 
 def test_the_derivation_names_the_tier(made: Parts, api: Api) -> None:
     """Above how many input tokens its prices hold, and the service tier that they are of."""
-    tiers = (Tier(0, (Rate("input_tokens", 10**12, 10**6),)), Tier(200, (Rate("input_tokens", 2 * 10**12, 10**6),)))
+    first = (Rate("input_tokens", 10**12, 10**6), Rate("input_image_tokens", 0, 1, "gpt-image-1"))
+    tiers = (Tier(0, first), Tier(200, (Rate("input_tokens", 2 * 10**12, 10**6),)))
     card = RateCard("openai", "gpt-4o", "v-tiers", tiers, service_tier="priority", region="eu")
     made.books.keep_rate_cards(card_rows(Catalogue(deployments=(Deployment("d", "openai", "m", "m", (card,)),))))
+    # What another model read that a tool called does not make the call a longer one.
+    drawn = (Measure("input_image_tokens", "gpt-image-1", 50_000),)
     for id, tokens in (("req_8", 200), ("req_9", 201)):
         intent, end = settled_call(id, version="v-tiers")
         assert isinstance(end, Settled)
-        made.journal.add(opened(), intent, end._replace(usage=Usage(input_text=tokens)))
+        made.journal.add(opened(), intent, end._replace(usage=Usage(input_text=tokens, other=drawn)))
     made.project()
     found = [api.get(f"/api/v1/requests/{id}")["derivation"] for id in ("req_8", "req_9")]
     assert [(each["above_input_tokens"], each["cost"]) for each in found] == [(0, "0.0002"), (200, "0.000402")]

@@ -532,7 +532,6 @@ def test_an_accepted_batch_is_pending() -> None:
     assert (report.pending, report.id, report.usage) == (True, "batch_1", None)
     assert openai_batches.usage_of(batch("failed")).usage == NO_USAGE
     assert openai_batches.usage_of(b"{}").invalid
-    assert openai_batches.usage_of_look(batch("completed")).usage == NO_USAGE
 
 
 @pytest.mark.parametrize(
@@ -747,7 +746,7 @@ def test_without_facts_nothing_was_asked() -> None:
 
 def signatures() -> list[Callable[[bytes], Any]]:
     files, batches = openai_files, openai_batches
-    return [files.usage_of, files.made, batches.usage_of, batches.usage_of_look, batches.made, batches.outcome]
+    return [files.usage_of, files.made, batches.usage_of, batches.made, batches.outcome]
 
 
 @given(

@@ -4,6 +4,7 @@ import pytest
 
 from dialects import test_media_streams, test_native_streams, test_streams
 from dialects.exchanges import EXCHANGES, Exchange
+from faregate.core.amounts import posted_amounts
 from faregate.core.call import Call
 from faregate.core.pricing.card import PRICED_UNITS, Rate, RateCard, Tier
 from faregate.core.pricing.cost import Tariff
@@ -94,6 +95,7 @@ def test_a_documented_answer_costs_no_more_than_was_held(name: str) -> None:
     read = CONTEXT_TOKENS * call.turns if call.whole_context else call.input_tokens_max
     held = upper_bound(call, tariff, read, call.output_cap or 4096)
     assert tariff.cost(told) <= held.usd
+    assert all(used <= most for used, most in zip(posted_amounts(0, told), held, strict=True))
 
 
 @pytest.mark.parametrize("name", EXCHANGES)

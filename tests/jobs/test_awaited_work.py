@@ -77,6 +77,16 @@ def test_an_end_without_figures_is_estimated_at_once() -> None:
     assert most.charge == 5_000_000
 
 
+def test_a_cost_that_no_books_can_hold_is_not_believed() -> None:
+    """Fifty thousand lines, each of which reports as much as one call may, end by policy and stop no projector."""
+    dear = CARD._replace(tiers=(Tier(0, (Rate("output_tokens", 600 * 10**12, 10**6),)),))
+    absurd = Served(Usage(output_text=50_000 * 10**9))
+    order = decide(unknown("batches"), absurd, dear, RULES, NOON + SECOND)
+    assert order is not None
+    assert (order.resolution, order.usage_source) == ("charge_estimate", "estimate")
+    assert order.charge <= 5_000_000
+
+
 @given(st.integers(0, 10**7))
 def test_work_that_runs_is_held_until_its_time_is_over(seconds: int) -> None:
     """Nothing is charged while it may go on, and nothing is held for ever."""

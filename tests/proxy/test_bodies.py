@@ -10,12 +10,14 @@ from typing import Any
 
 from msgspec import structs
 
+from dialects.recordings import wav
 from fakes import JournalAround
 from faregate.control import Load
 from faregate.core.ledger.events import Event, Intended, Lost, Settled
+from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.journal.answers import FileAnswerStore
 from faregate.ports import StoredAnswer
-from gates import RunningGate, allowances, key, money, provider, running_gate, scenario, secret
+from gates import RunningGate, allowances, deployment, key, money, provider, running_gate, scenario, secret
 
 Writer = asyncio.StreamWriter
 Provide = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -477,3 +479,25 @@ def test_kept_answers_have_a_bound_on_disk(tmp_path: Path) -> None:
         states.append(known.state)
 
     assert states == ["kept", "kept", "completed"]
+
+
+@scenario
+async def test_a_long_recording_is_read_aside_and_held_as_a_short_one_is(tmp_path: Path) -> None:
+    """Its frames are counted on a thread of its own, and what it may cost is held before it is sent all the same."""
+    rates = (Rate("seconds", 10**9, 1), *(Rate(unit, 10**6, 1) for unit in ("input_tokens", "output_tokens")))
+    card = RateCard("sim", "sim-1", "sim/heard@1", (Tier(0, rates),))
+    place = deployment(cards=(card,), operations=("audio.transcriptions",))
+    async with running_gate(tmp_path, deployments=(place,)) as running:
+        for seconds in (1, 8):
+            answer = await running.client.post(
+                "/v1/audio/transcriptions",
+                data={"model": "sim-1"},
+                files={"file": ("heard.wav", wav(16_000 * seconds)[0])},
+                headers={"authorization": f"Bearer {secret('caller')}"},
+            )
+            assert answer.status_code == 200, answer.text
+
+        short, long = (event.held for event in running.of(Intended))
+        assert any(thread.name.startswith("read-files") for thread in threading.enumerate())
+        assert (short.seconds, long.seconds) == (1, 8)
+        assert 0 < short.input_tokens < long.input_tokens

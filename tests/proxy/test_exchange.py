@@ -658,6 +658,21 @@ async def test_health_needs_no_key_and_tells_nothing(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
 
 
+@scenario
+async def test_a_gate_that_starts_calls_no_key_invalid(tmp_path: Path) -> None:
+    """It knows none yet, neither when a head comes before its body nor when models are listed: clients try again."""
+    async with running_gate(tmp_path, keys=(), opened=False) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: gate\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}authorization: Bearer {secret('caller')}\r\ncontent-length: 100000\r\n\r\n".encode())
+        line = await reader.readline()
+        writer.close()
+        models = await running.client.get("/v1/models", headers={"authorization": f"Bearer {secret('caller')}"})
+
+        assert line.split()[1] == b"503"
+        assert (models.status_code, models.json()["error"]["code"]) == (503, "not_ready")
+
+
 # -- idempotency -------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Files and batches at the gate: uploads are read line by line, and a batch of them holds the sum of its lines."""
 
 import asyncio
+import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 
 from faregate.catalogue.model_facts import BATCHES, FILES
 from faregate.control import Load, Route
-from faregate.core.ledger.events import Intended, Lost, Settled
+from faregate.core.ledger.events import Intended, Lost, Refused, Settled
 from faregate.core.pricing.card import Rate, RateCard, Tier
+from faregate.proxy.exchange import Exchange
 from gates import (
     CARD,
     RunningGate,
@@ -202,6 +205,30 @@ async def test_a_client_that_leaves_while_its_file_is_read_leaves_nothing_held(t
         while (await allowances(running))["lim_slots"] != (0, 0):
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.05)
+
+
+@scenario
+async def test_a_file_that_waits_to_be_read_is_let_go_with_its_client(tmp_path: Path) -> None:
+    """The line before the reader may be long: no bytes stay in it for nobody, and such a call leaves no record."""
+
+    def waiting() -> list[Exchange]:
+        found = [each for each in gc.get_objects() if isinstance(each, Exchange)]
+        return [each for each in found if each.gate is running.gate and not each.ended]
+
+    async with gate(tmp_path) as running:
+        go_on = threading.Event()
+        running.gate.aside(go_on.wait, lambda _: None, lambda _: None)
+        try:
+            sent = asyncio.create_task(upload(running, lines(1_000)))
+            await running.until(lambda: any(each.body for each in waiting()))
+            sent.cancel()
+            await asyncio.gather(sent, return_exceptions=True)
+            await running.until(lambda: not any(each.body for each in waiting()))
+        finally:
+            go_on.set()
+        await running.until(lambda: not waiting())
+        assert not running.of(Intended)
+        assert not running.of(Refused)
 
 
 @pytest.mark.parametrize(("size", "status"), [(900_000, 200), (1_100_000, 413)])

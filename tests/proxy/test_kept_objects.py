@@ -193,6 +193,19 @@ async def test_a_key_for_responses_may_look_at_them(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_a_look_and_a_deletion_are_two_calls_under_one_idempotency_key(tmp_path: Path) -> None:
+    """They have the same path and no body: the look's answer must not be played again for the deletion."""
+    async with running_gate(tmp_path, keys=KEYS, deployments=(place(),)) as running:
+        id = (await respond(running)).json()["id"]
+        looked = await call(running, "GET", f"/{id}", **{"idempotency-key": "one"})
+        again = await call(running, "GET", f"/{id}", **{"idempotency-key": "one"})
+        deleted = await call(running, "DELETE", f"/{id}", **{"idempotency-key": "one"})
+
+        assert (looked.content, again.headers["idempotent-replayed"]) == (again.content, "true")
+        assert (deleted.status_code, deleted.json()["error"]["code"]) == (409, "idem_conflict")
+
+
+@scenario
 async def test_a_stored_stream_can_be_read_again_for_nothing(tmp_path: Path) -> None:
     """``?stream=true`` passes on, and the usage in its last event is not charged a second time."""
     async with running_gate(tmp_path, keys=KEYS, deployments=(place(),)) as running:
@@ -277,6 +290,25 @@ async def test_an_object_whose_cost_is_not_known_yet_cannot_be_deleted(tmp_path:
         assert (await call(running, "POST", f"/{id}/cancel")).json()["status"] == "cancelled"
         assert (await call(running, "DELETE", f"/{id}")).status_code == 409
         await running.ask(Resolve(request_id, "cut", "provider_said", Usage(), "provider", 0, 0))
+        assert (await call(running, "DELETE", f"/{id}")).status_code == 200
+
+
+@scenario
+async def test_an_object_cannot_be_deleted_while_its_answer_comes(tmp_path: Path) -> None:
+    """Whoever ends a background stream's response under it would leave nothing that tells its cost."""
+    async with running_gate(tmp_path, keys=KEYS, deployments=(place(),)) as running:
+        body = {"model": "sim-1", "input": steered(output_tokens=9, hold_after=3), "stream": True, "background": True}
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        async with running.client.stream("POST", "/v1/responses", json=body, headers=headers) as answer:
+            text = answer.aiter_text()
+            await anext(text)
+            id = running.of(Lost)[0].awaited.object_id
+            refused = await call(running, "DELETE", f"/{id}")
+            await running.client.post(f"{running.simulator.url}/simulator/release")
+            async for _ in text:
+                pass
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "object_in_use")
+        assert running.of(Settled)[-1].usage_source == "provider"
         assert (await call(running, "DELETE", f"/{id}")).status_code == 200
 
 

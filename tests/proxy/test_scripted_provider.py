@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from faregate.control import Load
-from faregate.core.ledger.events import Lost, Settled
+from faregate.core.ledger.events import Intended, Lost, Settled
+from faregate.core.pricing.card import RateCard, Tier
 from faregate.proxy.http1 import Bounds, RequestParser
-from gates import RunningGate, allowances, key, money, provider, running_gate, scenario, secret
+from gates import RunningGate, allowances, deployment, key, money, provider, running_gate, scenario, secret
 
 #: What a provider does with its n-th request; true where it closes the connection afterwards.
 Script = Callable[[int, asyncio.StreamWriter], Awaitable[bool]]
 
 CALL = {"model": "sim-1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
+FREE = RateCard("sim", "", "free@1", (Tier(0, ()),))
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 ANSWER = {
     "id": "x",
@@ -143,6 +146,177 @@ async def test_names_that_cannot_be_written_down(tmp_path: Path) -> None:
         (settled,) = running.of(Settled)
         assert (settled.answered_model, settled.provider_request_id, settled.cost) == ("?", "a?b", 9_000)
         assert (await allowances(running))["lim_money"] == (9_000, 0)
+
+
+@scenario
+async def test_a_broken_stream_of_anthropics_ends_in_an_event_that_its_clients_know(tmp_path: Path) -> None:
+    """They go by the name of an event, so that an error without one would be passed over, and half an answer taken."""
+    started = {"type": "message_start", "message": {"id": "msg_1", "model": "sim-1", "usage": {"input_tokens": 5}}}
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 10000\r\n\r\n")
+        writer.write(b"event: message_start\ndata: " + json.dumps(started).encode() + b"\n\n")
+        await writer.drain()
+        return True
+
+    place = deployment(operations=("messages",))
+    async with (
+        scripted(script) as told,
+        running_gate(tmp_path, providers=(provider(told.url, kind="anthropic"),), deployments=(place,)) as running,
+    ):
+        headers = {"x-api-key": secret("caller"), "anthropic-version": "2023-06-01"}
+        answer = await running.client.post("/v1/messages", json=CALL | {"stream": True}, headers=headers)
+
+        name, data = answer.content.rstrip(b"\n").rpartition(b"\n\n")[2].split(b"\n")
+        assert name == b"event: error"
+        assert json.loads(data.removeprefix(b"data: "))["error"]["code"] == "upstream_truncated"
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+@scenario
+async def test_accepted_work_is_awaited_though_its_answer_is_too_large_to_hold(tmp_path: Path, breaks: bool) -> None:
+    """A background response that passes in parts, whole or cut, is settled by its object, not by its own bytes."""
+    accepted = {"id": "resp_1", "object": "response", "status": "queued", "store": True}
+    body = json.dumps(accepted | {"instructions": "x" * 100_000, "usage": None}).encode()
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        writer.write(whole(body)[: -9 if breaks else None])
+        await writer.drain()
+        return breaks
+
+    place = deployment(operations=("responses",), context_tokens_max=8_192)
+    async with (
+        scripted(script) as told,
+        running_gate(
+            tmp_path, providers=(provider(told.url),), deployments=(place,), held_body_bytes_max=10_000
+        ) as running,
+    ):
+        asked = {"model": "sim-1", "input": "hi", "max_output_tokens": 50, "background": True}
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        with contextlib.suppress(httpx2.RemoteProtocolError):
+            answer = await running.client.post("/v1/responses", json=asked, headers=headers)
+            assert (answer.status_code, answer.content) == (200, body)
+        await running.until(lambda: running.gate.unknowns)
+
+        (lost,) = running.of(Lost)
+        assert (lost.status, lost.awaited.object_id) == ("pending", "resp_1")
+        assert not running.of(Settled)
+        assert running.gate.held_bytes == 0
+
+
+@scenario
+async def test_who_leaves_before_work_has_a_name_leaves_it_awaited(tmp_path: Path) -> None:
+    """A background stream is read on until its first event says where its end is told: leaving early is not free."""
+    event = {"type": "response.created", "response": {"id": "resp_1", "status": "queued"}}
+    data = b"data: " + json.dumps(event).encode() + b"\n\n"
+    go_on = asyncio.Event()
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await go_on.wait()
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await writer.drain()
+        return True
+
+    async with _background(tmp_path, script) as running:
+        asked = {**BACKGROUND, "stream": True}
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        async with running.client.stream("POST", "/v1/responses", json=asked, headers=headers) as answer:
+            assert answer.status_code == 200
+        await running.until(lambda: running.gate.drains)
+        go_on.set()
+        await running.until(lambda: running.gate.unknowns)
+
+        assert {lost.awaited.object_id for lost in running.of(Lost)} == {"resp_1"}
+        assert not running.of(Settled)
+
+
+@scenario
+async def test_impatience_does_not_make_accepted_work_free(tmp_path: Path) -> None:
+    """The provider's own deadlines alone end the wait for the name of work that goes on after its answer."""
+    go_on = asyncio.Event()
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        await go_on.wait()
+        writer.write(whole(b'{"id":"resp_1","status":"queued"}'))
+        return False
+
+    async with _background(tmp_path, script) as running:
+        headers = {"authorization": f"Bearer {secret('caller')}", "x-faregate-timeout": "1ms"}
+        waiting = asyncio.create_task(running.client.post("/v1/responses", json=BACKGROUND, headers=headers))
+        await running.until(lambda: running.gate.answers_open)
+        (coming,) = running.gate.answers_open
+        coming.sweep(running.gate.now + 1)
+        go_on.set()
+
+        assert (await waiting).status_code == 200
+        assert [lost.awaited.object_id for lost in running.of(Lost)] == ["resp_1"]
+
+
+BACKGROUND = {"model": "sim-1", "input": "hi", "max_output_tokens": 50, "background": True}
+
+
+@contextlib.asynccontextmanager
+async def _background(folder: Path, script: Script) -> AsyncIterator[RunningGate]:
+    """A gate whose provider follows a script and takes background responses."""
+    place = deployment(operations=("responses",), context_tokens_max=8_192)
+    async with (
+        scripted(script) as told,
+        running_gate(folder, providers=(provider(told.url),), deployments=(place,)) as running,
+    ):
+        yield running
+
+
+@scenario
+async def test_an_old_id_for_a_new_file_brings_no_old_bound(tmp_path: Path) -> None:
+    """Where a provider names two files alike, a batch holds what the lines of the later one may cost."""
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        file = b'{"id":"file-1","object":"file","purpose":"batch"}'
+        writer.write(whole(file if n < 3 else b'{"id":"batch_1","object":"batch","status":"validating"}'))
+        return False
+
+    batches = deployment("files", upstream_model="", model="", cards=(FREE,), operations=("files", "batches"))
+    async with (
+        scripted(script) as told,
+        running_gate(tmp_path, providers=(provider(told.url),), deployments=(deployment(), batches)) as running,
+    ):
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        for count in (1, 20):
+            lines = [
+                {"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": CALL}
+                for n in range(count)
+            ]
+            content = b"\n".join(json.dumps(line).encode() for line in lines)
+            files = {"file": ("calls.jsonl", content)}
+            made = await running.client.post("/v1/files", data={"purpose": "batch"}, files=files, headers=headers)
+            assert made.status_code == 200
+        asked = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        assert (await running.client.post("/v1/batches", json=asked, headers=headers)).status_code == 200
+
+        assert running.of(Intended)[-1].held.output_tokens == 20 * 50
+
+
+@scenario
+async def test_a_small_answer_is_told_whole_however_much_is_held(tmp_path: Path) -> None:
+    """What a short answer names and costs is always read, also where the bound for all that is held is reached."""
+
+    async def script(n: int, writer: asyncio.StreamWriter) -> bool:
+        writer.write(OK[:-5])
+        await writer.drain()
+        await running.until(lambda: running.gate.held_bytes > 1)
+        writer.write(OK[-5:])
+        return False
+
+    async with (
+        scripted(script) as told,
+        running_gate(tmp_path, providers=(provider(told.url),), held_bodies_bytes_max=1) as running,
+    ):
+        answer = await running.chat()
+
+        assert answer.headers["x-faregate-cost"] == "0.000009"
+        (settled,) = running.of(Settled)
+        assert settled.usage_source == "provider"
 
 
 @pytest.mark.parametrize("policy", ["estimate", "no_bill", "drain"])

@@ -120,6 +120,18 @@ def test_a_background_response_is_done_later(client: OpenAI) -> None:
     assert second.usage.output_tokens == 16
 
 
+def test_a_background_stream_that_is_left_is_worked_to_its_end(provider: Provider, client: OpenAI) -> None:
+    """The truth of it is what the stored response tells, not what was delivered."""
+    asked = {"model": "sim-1", "input": line(output_tokens=30, fault="reset_mid_stream"), "stream": True}
+
+    heard = provider.ask({**asked, "background": True}, path=PATH, request_id="left")
+    id = heard.body.partition(b'"id":"')[2].partition(b'"')[0].decode()
+
+    told = client.responses.retrieve(id).usage
+    assert told is not None
+    assert provider.record("left")["usage"]["output_tokens"] == told.output_tokens == 30
+
+
 def test_a_background_response_can_be_cancelled(client: OpenAI) -> None:
     """What is not done yet ends as cancelled, and tells what was used until then."""
     answer = client.responses.create(model="sim-1", input=line(looks=9), background=True)

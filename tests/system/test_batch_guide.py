@@ -37,6 +37,7 @@ def followed(tmp_path: Path) -> Installation:
     return Installation(tmp_path, config=config)
 
 
+@pytest.mark.timeout(300)
 def test_the_guide_is_followed_as_it_is_written(followed: Installation, tmp_path: Path) -> None:
     """Its files are written, its commands typed and its lines of Python run in its order; the batch is booked."""
     (lines,) = of("jsonl")

@@ -17,7 +17,7 @@ from faregate.core import money
 from faregate.core.ledger.events import STATUSES
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeLine, charge, charge_lines, rule_of
-from faregate.core.pricing.cost import cost_lines
+from faregate.core.pricing.cost import cost_lines, tier_reached
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Measure, Usage
 from faregate.errors import NotFound
 from faregate.ports import Row
@@ -177,8 +177,7 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
 
 def tier_of(card: RateCard, usage: Usage) -> int:
     """Above how many input tokens the prices hold that ``usage`` was billed at; 0 for the first tier."""
-    reached = [tier.above_input_tokens for tier in card.tiers if tier.above_input_tokens < usage.input_tokens]
-    return max(reached, default=0)
+    return card.tiers[tier_reached(card, usage)].above_input_tokens
 
 
 def _charge_lines(row: Row, used: bool) -> list[dict[str, Any]]:

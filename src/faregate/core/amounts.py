@@ -5,7 +5,7 @@ A limit counts exactly one unit; a request carries an amount in each of them, so
 
 from typing import NamedTuple
 
-from faregate.core.usage import Measure, Usage
+from faregate.core.usage import OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Measure, Usage
 
 #: Units in the order of the fields of ``Amounts``.
 UNITS = (
@@ -39,10 +39,16 @@ NOTHING = Amounts()
 
 
 def held_amounts(usd: int, input_tokens: int, output_tokens: int, at_most: tuple[Measure, ...] = ()) -> Amounts:
-    """The amounts one call holds: its bounds, one request and one concurrency slot."""
+    """The amounts one call holds: its bounds, one request and one concurrency slot.
+
+    ``at_most`` comes on top of the totals: other units, and tokens that they do not hold.
+    """
     images = seconds = characters = 0
     if at_most:
         images, seconds, characters = counted(at_most)
+        more_in, more_out = counted_tokens(at_most)
+        input_tokens += more_in
+        output_tokens += more_out
     # Twice per request: a named tuple's own constructor costs three times as much as the tuple's.
     return tuple.__new__(
         Amounts,
@@ -72,3 +78,9 @@ def counted(found: tuple[Measure, ...]) -> tuple[int, int, int]:
         elif unit == "characters":
             characters += quantity
     return images, seconds, characters
+
+
+def counted_tokens(found: tuple[Measure, ...]) -> tuple[int, int]:
+    """Input and output tokens of rarer kinds among what was measured, in all variants together."""
+    incoming = sum(quantity for unit, _, quantity in found if unit in OTHER_INPUT_UNITS)
+    return incoming, sum(quantity for unit, _, quantity in found if unit in OTHER_OUTPUT_UNITS)

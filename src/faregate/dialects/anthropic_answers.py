@@ -4,7 +4,6 @@ Owns the leaves of a usage report, how a stream puts its two halves together, an
 is told. Knows the fields of this one wire format (Anthropic, "Messages API", "Streaming messages", "Prompt caching").
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -130,7 +129,7 @@ def report_of(body: bytes) -> Report:
         value = answers.loose(body)
         if not isinstance(value, dict):
             return Report(None, "the answer is not a JSON object")
-        model, id, told = _short(value.get("model")), _short(value.get("id")), value.get("usage")
+        model, id, told = answers.short(value.get("model")), answers.short(value.get("id")), value.get("usage")
         if told is not None and not isinstance(told, dict):
             return Report(None, "the usage report is not an object", model, id)
     model, id = model[: answers.NAME_CHARACTERS_MAX], id[: answers.NAME_CHARACTERS_MAX]
@@ -145,14 +144,6 @@ def report_of(body: bytes) -> Report:
 def report_of_count(body: bytes) -> Report:
     """A count of tokens used nothing, whatever it says. Never raises."""
     return Report(NO_USAGE)
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    if len(value) <= answers.NAME_CHARACTERS_MAX and value.isascii():
-        return value
-    return value[: answers.NAME_CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
 def answer_text(body: bytes) -> str:
@@ -213,7 +204,7 @@ class MessageEvents:
             message = event.message
             if message is None:
                 return Event(bare=True)
-            return self._used(message.usage, 0, _short(message.model), _short(message.id))
+            return self._used(message.usage, 0, answers.short(message.model), answers.short(message.id))
         if kind == "message_delta":
             ended = event.delta is not None and event.delta.stop_reason is not None
             return self._used(event.usage, int(ended))
@@ -260,6 +251,3 @@ def _written_later(creation: Any, total: int) -> Any:
     if hour and not minutes:
         return {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": total}
     return {"ephemeral_5m_input_tokens": total - hour, "ephemeral_1h_input_tokens": hour}
-
-
-events: Final[Callable[[], MessageEvents]] = MessageEvents

@@ -14,7 +14,7 @@ from faregate.core.call import CACHE_WRITE_1H, Call
 from faregate.core.usage import Measure
 from faregate.dialects import fields, urls
 from faregate.dialects.anthropic_shapes import Metadata, Tool
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.errors import Problem
 
@@ -264,10 +264,9 @@ def _attached(body: bytes, found: Members, forbid_private_urls: bool) -> _Attach
     messages = found.get("messages")
     if messages is None:
         return missing("messages", "a list of messages")
-    raw = bytes(messages)
-    if raw[:1] != b"[":
+    if kind_of(messages) != "an array":
         return expected("field_type", "messages", "a list of messages", kind_of(messages))
-    if len(raw) < 16 and not raw[1:-1].strip():
+    if len(messages) < 16 and not bytes(messages)[1:-1].strip():
         return expected("field_range", "messages", "at least one message", "an empty list")
     if b'"source"' not in body and b'"file_id"' not in body and b"\\u" not in body:
         # Whatever is not text names its source; without an escape there is no other way to write that.
@@ -368,14 +367,6 @@ class _Walk:
 # -- exact counting, off the hot path ---------------------------------------------------------------------------------
 
 
-def _loose(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except DECODING_ERRORS:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 #: Members of a block that are no text for the model.
 _NO_TEXT: Final = frozenset(("type", "cache_control", "signature"))
 _FREE_FORM: Final = _NO_TEXT | {"input"}
@@ -397,7 +388,7 @@ def _strings(value: Any) -> list[str]:
 
 def prompt_text(body: bytes) -> list[str]:
     """Everything of a request that the model reads as text, in pieces that are tokenized one by one."""
-    value = _loose(body)
+    value = loose_members(body)
     texts = _strings(value.get("system")) + _strings(value.get("messages"))
     for field in ("tools", "tool_choice", "output_config", "output_format"):
         if value.get(field) is not None:
@@ -411,7 +402,7 @@ _BLOCK_TOKENS: Final = 16
 
 def prompt_tokens_overhead(body: bytes) -> int:
     """Upper bound of the input tokens beyond those of ``prompt_text``: framing, images, what the provider adds."""
-    value = _loose(body)
+    value = loose_members(body)
     tokens = 0 if _HIDDEN.isdisjoint(value) else HIDDEN_TOKENS
     tools = value.get("tools")
     for tool in tools if isinstance(tools, list) else ():

@@ -18,7 +18,7 @@ from faregate.core.call import AUDIO_IN, AUDIO_OUT, IMAGE_IN, IMAGE_OUT, Call
 from faregate.core.usage import Measure
 from faregate.dialects import fields, pictures, splice, urls
 from faregate.dialects.gemini_answers import SEARCH_ONCE, TIERS
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.errors import Problem
 
@@ -519,11 +519,7 @@ def _span(body: bytes, spellings: tuple[str, str]) -> tuple[str, tuple[int, int]
 
 
 def _loose(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except DECODING_ERRORS:
-        return {}
-    return {_camel(name): part for name, part in value.items()} if isinstance(value, dict) else {}
+    return {_camel(name): part for name, part in loose_members(body).items()}
 
 
 _NO_TEXT: Final = frozenset(("role", "inlineData", "inline_data", "thoughtSignature", "thought_signature"))

@@ -241,14 +241,14 @@ def _report(body: bytes, outputs: bool) -> Report:
     try:
         answer = _answer(body)
         told: Any = answer.usageMetadata
-        model, id = _short(answer.modelVersion), _short(answer.responseId)
+        model, id = answers.short(answer.modelVersion), answers.short(answer.responseId)
         searches = _searches(answer.candidates, model)
     except DECODING_ERRORS:
         value = answers.loose(body)
         if not isinstance(value, dict):
             return Report(None, "the answer is not a JSON object")
         told = value.get("usageMetadata")
-        model, id = _short(value.get("modelVersion")), _short(value.get("responseId"))
+        model, id = answers.short(value.get("modelVersion")), answers.short(value.get("responseId"))
     if told is None:
         return Report(None, "", model, id)
     if not isinstance(told, dict):
@@ -257,14 +257,6 @@ def _report(body: bytes, outputs: bool) -> Report:
     if isinstance(usage, Contradiction):
         return Report(None, usage.rule, model, id, _tier(told), strangers)
     return Report(usage, "", model, id, _tier(told), strangers)
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    if len(value) <= answers.NAME_CHARACTERS_MAX and value.isascii():
-        return value
-    return value[: answers.NAME_CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
 def _said(candidates: list[Candidate] | None) -> str:
@@ -320,7 +312,7 @@ class GenerateEvents:
             answer = _answer(payload)
         except DECODING_ERRORS:
             return self._odd(payload)
-        model = _short(answer.modelVersion)
+        model = answers.short(answer.modelVersion)
         self._searches = max(self._searches, _searches(answer.candidates, model))
         text = _said(answer.candidates)
         finished = sum(candidate.finishReason is not None for candidate in answer.candidates or ())
@@ -332,14 +324,14 @@ class GenerateEvents:
         if told is not None:
             self._told = told
         elif not self._searches:
-            return Event(text, finished, None, not text, error, model, _short(id))
+            return Event(text, finished, None, not text, error, model, answers.short(id))
         elif not text:
             # A search that is told last is part of what was told before.
             told = self._told
         if told is None:
-            return Event(text, finished, None, not text, error, model, _short(id))
+            return Event(text, finished, None, not text, error, model, answers.short(id))
         usage, strangers = _understood(told, self._searches)
-        return Event(text, finished, usage, not text, error, model, _short(id), False, _tier(told), strangers)
+        return Event(text, finished, usage, not text, error, model, answers.short(id), False, _tier(told), strangers)
 
     def _odd(self, payload: bytes) -> Event:
         """What an event says that does not fit the documented shape."""

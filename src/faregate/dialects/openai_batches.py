@@ -143,12 +143,6 @@ def usage_of(body: bytes) -> Report:
     return Report(None, "the answer is not a batch")
 
 
-def usage_of_look(body: bytes) -> Report:
-    """What a look at a batch, its cancellation or a list of batches costs: nothing. Never raises."""
-    batch = _batch_of(body)
-    return Report(NO_USAGE, id="" if batch is None else answers.short(batch.id))
-
-
 def answer_text(body: bytes) -> str:
     """What is said of a batch is no answer of a model's."""
     del body

@@ -13,7 +13,7 @@ from faregate.core.metering.meter import Event
 from faregate.core.usage import Measure
 from faregate.dialects import answers, attachments, fields
 from faregate.dialects.attachments import Attached
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.dialects.shapes import ChatChoice, Chunk, LooseChunk, Message, Part, PlainChatChoice, PlainChunk, Tool
 from faregate.errors import Problem
@@ -336,17 +336,9 @@ def _strings(value: Any) -> list[str]:
     return []
 
 
-def _loose(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except DECODING_ERRORS:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def prompt_text(body: bytes) -> list[str]:
     """Everything of a request that the model reads as text, in pieces that are tokenized one by one."""
-    value = _loose(body)
+    value = loose_members(body)
     texts = _strings(value.get("messages"))
     for field in ("tools", "functions", "response_format", "tool_choice", "function_call", "prediction"):
         if value.get(field) is not None:
@@ -357,7 +349,7 @@ def prompt_text(body: bytes) -> list[str]:
 
 def prompt_tokens_overhead(body: bytes) -> int:
     """Upper bound of the input tokens beyond those of ``prompt_text``: framing of messages, names, images."""
-    messages = _loose(body).get("messages")
+    messages = loose_members(body).get("messages")
     if not isinstance(messages, list):
         return PRIMING_TOKENS
     tokens = PRIMING_TOKENS

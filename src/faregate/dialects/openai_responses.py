@@ -15,7 +15,7 @@ from faregate.core.usage import Measure
 from faregate.dialects import attachments, fields, hosted_tools
 from faregate.dialects.attachments import Attached
 from faregate.dialects.hosted_tools import Offered
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.dialects.responses_shapes import InputItem, InputPart
 from faregate.errors import Problem
@@ -373,14 +373,6 @@ _NO_LABELS: Final[frozenset[str]] = frozenset()
 _PARTS: Final = frozenset(("content", "output", "summary"))
 
 
-def _loose(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except DECODING_ERRORS:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _strings(value: Any, labels: frozenset[str] = _LABELS) -> list[str]:
     if isinstance(value, str):
         return [value]
@@ -397,7 +389,7 @@ def _strings(value: Any, labels: frozenset[str] = _LABELS) -> list[str]:
 
 def prompt_text(body: bytes) -> list[str]:
     """Everything of a request that the model reads as text, in pieces that are tokenized one by one."""
-    value = _loose(body)
+    value = loose_members(body)
     texts = [*_strings(value.get("instructions")), *_strings(value.get("input"))]
     # Schemas are read by the model in a shorter notation than JSON.
     described = [value[field] for field in ("tools", "text", "tool_choice") if value.get(field) is not None]
@@ -406,7 +398,7 @@ def prompt_text(body: bytes) -> list[str]:
 
 def prompt_tokens_overhead(body: bytes) -> int:
     """Upper bound of the input tokens beyond those of ``prompt_text``: framing of items, and images."""
-    value = _loose(body).get("input")
+    value = loose_members(body).get("input")
     tokens = PRIMING_TOKENS + ITEM_TOKENS
     for item in value if isinstance(value, list) else ():
         tokens += ITEM_TOKENS

@@ -31,6 +31,9 @@ LOOKUPS_AT_ONCE: Final = 32
 AGAIN_SECONDS_MIN: Final = 1.0
 AGAIN_SECONDS_MAX: Final = 30.0
 
+#: Nothing costs as much, which is nine million dollars: fifty thousand lines can report more than any books can hold.
+COST_BELIEVED_MAX: Final = COST_MAX // 1000
+
 
 class Served(NamedTuple):
     """The provider served the call, to its end where ``complete``, and billed this usage."""
@@ -85,6 +88,8 @@ def decide(unknown: Unknown, word: Word, card: RateCard | None, rules: Rules, no
     if isinstance(word, Served) and card is not None and (word.final or over):
         cost = _cost(card, word)
         due = charge(rule_of(unknown.charge_rule), cost, used=word.usage != NO_USAGE)
+        if max(cost, due) > COST_BELIEVED_MAX:
+            return _by_policy(unknown, card, rules.policy)
         status = "ok" if word.complete else "cut"
         version = card.version if card.version != unknown.price_version else ""
         return Resolve(unknown.id, status, "provider_said", word.usage, "provider", cost, due, "", word.model, version)

@@ -18,6 +18,7 @@ from faregate.core.pricing.charging import charge
 from faregate.core.pricing.cost import Tariff
 from faregate.core.usage import NO_USAGE, Usage, measures
 from faregate.dialects.answers import usage_in_tail
+from faregate.dialects.errors_shape import render_event
 from faregate.dialects.kept import RESPONSE, Made
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
@@ -25,7 +26,7 @@ from faregate.proxy import kept_objects
 from faregate.proxy.deadlines import overdue
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
-from faregate.proxy.refuse import problem_answer, problem_event
+from faregate.proxy.refuse import problem_answer
 from faregate.proxy.snapshot import Target
 from faregate.proxy.upstream import UpstreamConnection
 
@@ -43,6 +44,10 @@ ERROR_BYTES_MAX = 1024 * 1024
 
 #: The beginning of a stream that does not say which object it is about is held back up to this size.
 WITHHELD_BYTES_MAX = 64 * 1024
+
+#: Answers up to this size are held whole however much else is held: no object that a provider made is longer, and one
+#: that passes in parts may not be understood.
+HELD_IN_ANY_CASE_BYTES = 64 * 1024
 
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
@@ -71,6 +76,7 @@ class Answer:
         "_kept",
         "_last_at",
         "_meter",
+        "_object_id",
         "_on_record",
         "_out",
         "_passed",
@@ -126,9 +132,16 @@ class Answer:
         self._first_byte_us = 0
         self._first_token_us = 0
         self._client_left_at = 0.0
+        #: The object that the beginning of an answer names which is too large to be held.
+        self._object_id = ""
         #: The stream's first event names an object of the provider's, whose owner must be on record before it passes.
         self._unowned = False
         self._withheld = b""
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end, or that it is not known, is on record."""
+        return self._settled
 
     # -- the request goes out ------------------------------------------------------------------------------------------
 
@@ -239,7 +252,9 @@ class Answer:
             if self._bytes > ERROR_BYTES_MAX:
                 self._cancel()
                 self._fail("upstream_protocol", "its error is too large to be passed on")
-        elif self._bytes > gate.settings.held_body_bytes_max or gate.held_bytes > gate.settings.held_bodies_bytes_max:
+        elif self._bytes > gate.settings.held_body_bytes_max or (
+            gate.held_bytes > gate.settings.held_bodies_bytes_max and self._bytes > HELD_IN_ANY_CASE_BYTES
+        ):
             self._start_passing()
 
     def upstream_lost(self, code: str, why: str) -> None:
@@ -389,7 +404,9 @@ class Answer:
             return
         self._passing = True
         if dialect.made is not None and self._status < 300:
-            kept_objects.remember(self.exchange, dialect.made(b"".join(self._pieces)))
+            made = dialect.made(b"".join(self._pieces))
+            self._object_id = made[0].id if made else ""
+            kept_objects.remember(self.exchange, made)
         self._body = b""
         self._passed_bytes = 0
         self._kept = None
@@ -407,6 +424,10 @@ class Answer:
             return
         self._out.append(self._framed(data) + self._last_chunk)
         exchange = self.exchange
+        if exchange.call.job:
+            # Its last bytes do not tell whether the work is done; the object will.
+            self._wait(self._object_id, ())
+            return
         report = usage_in_tail(self._body, exchange.dialect.usage_of) if exchange.dialect.answers_json else Report()
         # Where it tells no usage its bytes count: a token of text is at least one.
         self._conclude("ok", self._status, "", Metered(report, "complete", "", self._passed_bytes))
@@ -420,8 +441,9 @@ class Answer:
             self._settle_and_deliver(status, http_status, code, NO_USAGE, "none", metered.report)
             return
         told = metered.told
-        if told is None and self._goes_on:
-            self._wait(metered.report.id, ())
+        work = "" if told is not None else self._work_id
+        if work:
+            self._wait(work, ())
             return
         if self.exchange.call.declared:
             usage, source = self._declared(metered.report._replace(usage=told))
@@ -543,17 +565,21 @@ class Answer:
         self._flush()
 
     def _wait(self, object_id: str, made: tuple[Made, ...]) -> None:
-        """The provider only accepted the work: its hold stays, and the console asks for its end."""
+        """The provider only accepted the work: its hold stays, and the console asks for its end.
+
+        Without an id, which only an answer has that is too large to be held, nobody can ask: it is an unknown.
+        """
         self._settled = self._concluding = True
         exchange, gate = self.exchange, self._gate
         target = exchange.target
         assert target is not None
         attempts = (*exchange.attempts, self._attempt(""))
-        latency, awaited = self._elapsed_us(), kept_objects.awaited(exchange, object_id)
+        latency = self._elapsed_us()
+        awaited = kept_objects.awaited(exchange, object_id) if object_id else NOT_AWAITED
         # First where its cost will be told, then whose it is: nobody can ask for what he was not told of.
         position = gate.lose(exchange, self._status, "", latency, self._first_byte_us, attempts, 0, awaited)
         kept_objects.remember(exchange, made)
-        if self._meter is None:
+        if self._meter is None and not self._passing:
             self._out.append(self._held_answer(target, None))
         if gate.waits_for_disk and position is not None:
             gate.journal.when_durable(position, guarded(self._recorded, self.mistaken))
@@ -597,7 +623,7 @@ class Answer:
         metered = meter.finish("cut") if meter is not None else Metered(Report(), "cut")
         told = metered.told
         name, http_status = target.provider.name, CODES[code].status
-        if self._goes_on:
+        if self._work_id:
             self._error = Problem(code, f"Provider {name}: {why}. Its work goes on. Charged: pending.")
             self._lose(code)
         elif exchange.free:
@@ -625,10 +651,21 @@ class Answer:
             self._gate.count_usage(exchange, metered, guarded(counted, self.mistaken))
 
     @property
-    def _goes_on(self) -> bool:
-        """Whether the provider works on without anybody listening, and can be asked for the end."""
+    def _work_id(self) -> str:
+        """The object at which the end of work can be asked for that goes on without anybody listening; else empty."""
+        if not self.exchange.call.job:
+            return ""
         meter = self._meter
-        return self.exchange.call.job and meter is not None and bool(meter.report.id) and meter.report.usage is None
+        if meter is None:
+            return self._object_id
+        report = meter.report
+        return report.id if report.usage is None else ""
+
+    @property
+    def _unnamed_work(self) -> bool:
+        """Whether it is work that may go on by itself, and no object was named yet that will tell its end."""
+        meter = self._meter
+        return self.exchange.call.job and not (self._object_id if meter is None else meter.report.id)
 
     def _settle_failed(
         self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report
@@ -642,9 +679,8 @@ class Answer:
         exchange = self.exchange
         meter = self._meter
         tokens = meter.delivered_characters if meter is not None else 0
-        awaited = NOT_AWAITED
-        if meter is not None and self._goes_on:
-            awaited = kept_objects.awaited(exchange, meter.report.id)
+        work = self._work_id
+        awaited = kept_objects.awaited(exchange, work) if work else NOT_AWAITED
         self._out.append(self._error_bytes())
         self._gate.lose(
             exchange,
@@ -664,7 +700,7 @@ class Answer:
         assert self._error is not None
         shape = exchange.operation.shape if exchange.operation is not None else "openai"
         if self._meter is not None and not self._head:
-            return self._framed(problem_event(self._error, exchange.id, shape)) + self._last_chunk
+            return self._framed(render_event(self._error, exchange.id, shape)) + self._last_chunk
         if self._passing:
             # Half a body is out: only closing without the last chunk says that it is not whole.
             exchange.keep_alive = False
@@ -753,15 +789,15 @@ class Answer:
         target = self.exchange.target
         assert target is not None
         meter = self._meter
-        if self._goes_on:
+        if self._work_id:
             self._cancel()
             self._kept = None
             self._error = Problem("client_gone", "The client went away.")
             self._lose("client_gone")
             return
         policy = target.provider.client_gone or self._policy_when_left()
-        if self.exchange.call.job and meter is None:
-            # Only the whole answer says where the end of the work will be told.
+        if self._unnamed_work:
+            # Only what comes yet says where the end of the work will be told.
             policy = "drain"
         if policy == "drain" and self._gate.may_drain():
             self._gate.drains.add(self)
@@ -818,7 +854,8 @@ class Answer:
             return
         why = overdue(
             target.provider,
-            exchange.described.timeout_ms,
+            # Who does not wait for the name of work has not ended it, so that it would be free.
+            0 if self._unnamed_work else exchange.described.timeout_ms,
             since_sent=now - self._sent_at,
             since_last=None if self._paused or not self._status else now - self._last_at,
             answered=bool(self._status),

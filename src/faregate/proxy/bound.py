@@ -7,7 +7,7 @@ answer fits (RULINGS 8).
 
 from typing import NamedTuple
 
-from faregate.core.amounts import Amounts, held_amounts
+from faregate.core.amounts import Amounts, counted_tokens, held_amounts
 from faregate.core.call import Call
 from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation, Standing
 from faregate.core.pricing.charging import ChargeRule, charge_bound, cost_within
@@ -123,11 +123,13 @@ def _clamped(
 def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
     """The largest output cap of one choice that every limit still has room for; negative where not even 0 fits."""
     room = allowances.room(wants.standing, now)
+    more_in, more_out = counted_tokens(wants.call.at_most)
+    incoming = wants.input_tokens + more_in
     output = min(
-        room.output_tokens,
-        room.tokens - wants.input_tokens,
+        room.output_tokens - more_out,
+        room.tokens - incoming - more_out,
         wants.output_tokens_within(room.usd),
     )
-    if room.requests < 1 or room.concurrency < 1 or room.input_tokens < wants.input_tokens:
+    if room.requests < 1 or room.concurrency < 1 or room.input_tokens < incoming:
         return -1
     return (output - wants.call.extra_output_tokens) // max(1, wants.call.choices)

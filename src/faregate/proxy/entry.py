@@ -50,12 +50,19 @@ def admissible(gate: "Gate", request: Request) -> Key | Problem:
     operation = _routed(request)
     if isinstance(operation, Problem):
         return operation
+    # A gate that is starting knows no keys yet: nobody may be told that theirs is not valid.
+    closed = gate.closed_for if operation.metered else _starting(gate)
+    if closed is not None:
+        return closed
     found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
-    if isinstance(found, Problem) or not operation.metered:
+    if isinstance(found, Problem) or operation.below is None:
         return found
-    if operation.below is not None:
-        return gate.closed_for or not_offered(request, gate.snapshot, operation, 0) or found
-    return gate.closed_for or found
+    return not_offered(request, gate.snapshot, operation, 0) or found
+
+
+def _starting(gate: "Gate") -> Problem | None:
+    """Why nobody can be known yet."""
+    return None if gate.opened_first else gate.closed_for
 
 
 def not_offered(request: Request, snapshot: Snapshot, operation: Operation, body_bytes: int) -> Problem | None:
@@ -107,7 +114,7 @@ def enter(exchange: "Exchange") -> Problem | None:
     if operation.name.startswith("health."):
         _answer_health(exchange, operation.name == "health.ready")
         return None
-    problem = identified(exchange)
+    problem = _starting(exchange.gate) or identified(exchange)
     if problem is not None:
         return problem
     if operation.name in TOKENIZER_OPERATIONS:
@@ -153,6 +160,9 @@ def _remember(exchange: "Exchange") -> None:
     request, key, operation = exchange.request, exchange.key, exchange.operation
     if not request.repeats or key is None or operation is None or operation.name in ABOUT_OBJECTS:
         return
+    if exchange.dialect.media == "form":
+        # Each has a boundary of its own; and large ones are not read on the loop.
+        return
     timeless = not key.expires_at and not any(key.digests.values())
     if timeless and not request.describes and b"idempotency-key" not in request.headers:
         request.found = Entered(exchange.snapshot, operation, exchange.dialect, key, exchange.forwarded, {})
@@ -170,10 +180,11 @@ def recall(exchange: "Exchange") -> Problem | None:
     if not 1 <= len(text) <= 255 or not text.isprintable():
         rule = "Idempotency-Key: expected 1 to 255 printable characters."
         return Problem("idem_invalid", rule, "Idempotency-Key")
-    told = request.target + b"\n" + exchange.body
-    if exchange.operation is not None and exchange.operation.below is not None:
-        told = request.method + b" " + told
-    digest = hashlib.sha256(told).digest()
+    # A look and a deletion of the same object have the same path, and no body.
+    method = b"" if request.method == b"POST" else request.method + b" "
+    told = hashlib.sha256(method + request.target + b"\n")
+    told.update(exchange.body)
+    digest = told.digest()
     answers = exchange.gate.answers
     known = answers.find(key, text)
     if known is None:

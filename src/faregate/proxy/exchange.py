@@ -40,7 +40,6 @@ from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, problem_answer
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
-from faregate.proxy.uploads import brings_lines
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -152,10 +151,10 @@ class Exchange:
         else:
             problem = enter(self)
             if problem is None and self.operation is not None and self.operation.metered:
-                if brings_lines(self):
+                if uploads.is_large(self):
                     problem = self._misread()
                     if problem is None:
-                        uploads.read(self)
+                        uploads.read(self, self.operation.deployment)
                         return
                 else:
                     problem = self._read(self.operation.deployment) or recall(self) or self._choose()
@@ -169,11 +168,15 @@ class Exchange:
             self._reserve()
 
     def was_read(self, call: Call | Problem) -> None:
-        """A large file was read off the loop."""
+        """A large form was read off the loop."""
+        if self.client is None:
+            self._client_left()
+            return
         if isinstance(call, Problem):
             self.refuse(call)
             return
         self.call = call
+        self.input_tokens = call.input_tokens_max
         self._go_on(recall(self) or self._choose())
 
     def _begin_again(self, entered: Entered) -> Problem | None:
@@ -328,7 +331,8 @@ class Exchange:
             self.dispatch(target)
             return
         countable = not self.counted and outcome.limit.unit_name in _COUNTABLE and self._all_in_body
-        if countable and target.encoding and self._may_fit(match, now):
+        # A large form is nearly all file, whose length a count would find once more, on the loop.
+        if countable and target.encoding and not uploads.is_large(self) and self._may_fit(match, now):
             self._count(target)
             return
         self._refuse_for(outcome, wants, now)
@@ -342,7 +346,7 @@ class Exchange:
             self.refuse(limit_problem(reserved, None), reserved.limit.id)
             return
         self.reservation = reserved
-        if brings_lines(self):
+        if uploads.brings_lines(self):
             uploads.rename(self, target)
         else:
             self.dispatch(target)
@@ -439,11 +443,11 @@ class Exchange:
         )
 
     def _prompt_counted(self, tokens: int) -> None:
-        self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
         if self.client is None:
             self._client_left()
-        else:
-            self._reserve()
+            return
+        self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
+        self._reserve()
 
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
         may_cap = self.call.has_output and not self.call.sealed
@@ -704,8 +708,11 @@ class Exchange:
         if self.answer is not None:
             self.answer.client_gone()
         elif self.reservation is not None:
-            # A connection is being opened or tokens are being counted; its callback finds nobody waiting.
+            # A connection is being opened or lines are being renamed; its callback finds nobody waiting.
             self._release()
+        else:
+            # It waits to be read or counted, in a line that may be long, and is no longer counted among what is held.
+            self.body = b""
 
     def pause(self) -> None:
         """The client reads too slowly: stop reading the provider."""

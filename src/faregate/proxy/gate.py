@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 
 from faregate.config.settings import GateSettings
 from faregate.control import Load, Provider, Unknown
-from faregate.core.amounts import posted_amounts
+from faregate.core.amounts import counted_tokens, posted_amounts
 from faregate.core.ledger.events import (
     NOT_AWAITED,
     Attempt,
@@ -135,7 +135,7 @@ class Gate:
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
         self._counter: TokenCounter = counter
         self._counting = ThreadPoolExecutor(1, "count-tokens")
-        #: Lines of uploaded files are read here, so that no count of tokens waits for them.
+        #: Large forms are read here, so that no count of tokens waits for them.
         self._reading = ThreadPoolExecutor(1, "read-files")
         self.tokenizer = TokenizerDesk(counter)
         self._drained: asyncio.Future[None] | None = None
@@ -494,6 +494,9 @@ class Gate:
         assert reservation is not None
         assert target is not None
         held, encoding = reservation.amounts, target.encoding
+        # What tools may use on top is not what is counted here.
+        more_in, more_out = counted_tokens(exchange.call.at_most)
+        input_most, output_most = held.input_tokens - more_in, held.output_tokens - more_out
         body, dialect = exchange.body, exchange.dialect
         known = exchange.input_tokens if exchange.counted else 0
 
@@ -507,11 +510,11 @@ class Gate:
                 self._counter,
                 encoding,
                 # Our own count is never charged above the hold: the provider was not asked for more.
-                input_tokens=min(tokens, held.input_tokens),
-                output_tokens_max=held.output_tokens,
+                input_tokens=min(tokens, input_most),
+                output_tokens_max=output_most,
             )
 
-        most = Usage(input_text=held.input_tokens, output_text=min(metered.characters, held.output_tokens))
+        most = Usage(input_text=input_most, output_text=min(metered.characters, output_most))
         future = self.loop.run_in_executor(self._counting, count)
         future.add_done_callback(lambda done: then(self._counted(done, Estimate(most, "estimate"))))
 

@@ -73,7 +73,12 @@ def choose(exchange: "Exchange") -> Problem | None:
 def _busy(exchange: "Exchange", kept: KeptObject) -> Problem | None:
     """Why an object cannot be ended now: what it cost would never be learnt."""
     assert exchange.operation is not None
-    if exchange.operation.name not in ENDS or kept.request_id not in exchange.gate.unknowns:
+    gate = exchange.gate
+    if exchange.operation.name not in ENDS:
+        return None
+    made_by = kept.request_id
+    coming = any(each.exchange.id == made_by and not each.settled for each in gate.answers_open)
+    if made_by not in gate.unknowns and not coming:
         return None
     text = f"{echo(kept.id)} is still needed to learn what its work costs; cancel that, or wait until it is done."
     return Problem("object_in_use", text, "id", retry_after_s=5)
@@ -94,7 +99,7 @@ def _admit(exchange: "Exchange", model: str, targets: tuple[Target, ...], wanted
     assert key is not None
     if key.operations is not None:
         # Who may make something may look at it and end it.
-        for name in {operation.name, call.operation}:
+        for name in (operation.name, call.operation):
             if name not in key.operations and name.partition(".")[0] not in key.operations:
                 return Problem("operation_forbidden", f"This key may not call {name}.")
     if model and key.models is not None and model not in key.models:
@@ -136,12 +141,13 @@ def remember(exchange: "Exchange", made: tuple[Made, ...]) -> None:
     assert target is not None
     who, call = exchange.who, exchange.call
     owner, now, before = owner_of(who), gate.wall_nanos(), exchange.kept
+    # What a look finds was made by the call that made what is looked at.
+    looked_at = before is not None and bool(exchange.operation and exchange.operation.object_id)
     for one in made:
-        if not 0 < len(one.id) <= ID_CHARACTERS_MAX or gate.objects.owns(owner, one.id):
+        if not 0 < len(one.id) <= ID_CHARACTERS_MAX or (looked_at and gate.objects.owns(owner, one.id)):
+            # What a provider makes under an old id is another object, with facts of its own.
             continue
         facts = one.facts or call.facts
-        # What a look finds was made by the call that made what is looked at.
-        looked_at = before is not None and bool(exchange.operation and exchange.operation.object_id)
         request_id = before.request_id if looked_at and before is not None else exchange.id
         kept = KeptObject(
             one.id,

@@ -59,11 +59,6 @@ def problem_answer(problem: Problem, request_id: str, shape: str, *, keep_alive:
     return plain_answer(status_of(problem), body, request_id, keep_alive=keep_alive, extra=headers)
 
 
-def problem_event(problem: Problem, request_id: str, shape: str) -> bytes:
-    """A failure in the middle of a stream, as the one event that OpenAI clients raise an error for."""
-    return b"data: " + render(problem, request_id, shape) + b"\n\n"
-
-
 def limit_problem(refusal: LimitRefusal, would_fit: Mapping[str, Any] | None) -> Problem:
     """A refused hold, told with the numbers of the limit that refused it and what would fit instead."""
     limit = refusal.limit

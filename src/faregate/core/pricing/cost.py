@@ -274,8 +274,7 @@ def cost_lines(card: RateCard, usage: Usage) -> list[CostLine]:
     Raises:
         ValueError: as ``Tariff`` does.
     """
-    thresholds = [tier.above_input_tokens for tier in card.tiers[1:]]
-    rates = effective_tiers(card)[bisect_left(thresholds, sum(usage[:4]) + own_input(usage.other))]
+    rates = effective_tiers(card)[tier_reached(card, usage)]
     leaves = zip(LEAF_UNITS, usage[:-1], strict=True)
     quantities = [*(Measure(unit, "", quantity) for unit, quantity in leaves), *usage.other, Measure("requests", "", 1)]
     lines = []
@@ -300,6 +299,12 @@ def card_is_priced(card: RateCard, *, has_output: bool = True) -> bool:
     if units.isdisjoint(_TOKEN_UNITS):
         return not units <= _TOOL_UNITS
     return "input_tokens" in units and (not has_output or "output_tokens" in units)
+
+
+def tier_reached(card: RateCard, usage: Usage) -> int:
+    """Which of the card's tiers ``usage`` is billed at, counted from 0."""
+    thresholds = [tier.above_input_tokens for tier in card.tiers[1:]]
+    return bisect_left(thresholds, sum(usage[:4]) + own_input(usage.other))
 
 
 def own_input(found: Iterable[Measure]) -> int:

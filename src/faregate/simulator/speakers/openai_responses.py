@@ -182,7 +182,13 @@ def told_usage(plan: Plan, delivered: int | None = None) -> dict[str, Any]:
 
 
 def usage(plan: Plan, delivered: int | None) -> dict[str, Any]:
-    """The true usage: what is told, and the calls of tools that are billed by the call or the container."""
+    """The true usage: what is told, and the calls of tools that are billed by the call or the container.
+
+    Work in the background goes on to its end, however little of its stream was delivered.
+    """
+    facts = _facts(plan)
+    if facts is not None and facts.asked.background:
+        delivered = None
     calls = _hosted(plan)
     counted = {tool: calls.count(tool) for tool in CALLS if tool in calls}
     return {**told_usage(plan, delivered), **({"hosted_calls": counted} if counted else {})}
