@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
@@ -271,6 +271,8 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(told=[(0, 1), (0, 0), (3, 0), (10, 0)], cuts=[])
+@example(told=[(0, 1), (0, 2), (0, 0), (7, 0), (10, 0)], cuts=[2])
 @given(
     told=st.lists(st.tuples(st.sampled_from(range(len(EVENT_KINDS))), st.integers(0, 5)), max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=6),

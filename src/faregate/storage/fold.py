@@ -8,6 +8,7 @@ caller takes over ``Batch.changed`` once its transaction has committed.
 """
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -376,7 +377,8 @@ def _happen(
 
 def _strand(batch: Batch, known: Mapping[str, Reservation], at: int, numbers: Numbers) -> None:
     """Whatever an older epoch left open is unknown: nobody is there any more who could learn how it ended."""
-    for id, reservation in {**known, **batch.changed}.items():
+    # In the order of their ids, however they came together, so that all books tell the same order of booking.
+    for id, reservation in sorted({**known, **batch.changed}.items(), key=itemgetter(0)):
         if reservation is not None:
             _lose(batch, reservation, Lost(id, at, 0, "", 0), numbers)
 

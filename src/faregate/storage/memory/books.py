@@ -66,7 +66,7 @@ class MemoryBooks:
     def _apply(self, event: Event) -> None:
         before = {} if isinstance(event, Started) else {event.id: self._state(event.id)}
         if isinstance(event, Started):
-            before = dict.fromkeys(self._oracle.open(), State.DISPATCHED)
+            before = dict.fromkeys(sorted(self._oracle.open()), State.DISPATCHED)
         for transaction in self._oracle.apply(event):
             id, _, purpose = transaction.id.rpartition(":")
             for account, amount in transaction.postings:
