@@ -1,8 +1,11 @@
 """The hold of one call: every token that it may use, those of tools included, is held in every unit that counts it."""
 
+import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,17 +36,30 @@ def drawing(calls: int) -> Call:
     return call
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    """A pool that dials nothing: a hold is decided before any connection."""
+    loop = asyncio.new_event_loop()
+    yield Pool(provider("http://127.0.0.1:1/v1"), loop)
+    loop.close()
+
+
 @given(
-    st.integers(1, 4), st.sampled_from(["tokens", "input_tokens", "output_tokens"]), st.integers(0, 10**6), st.data()
+    calls=st.integers(1, 4),
+    unit=st.sampled_from(["tokens", "input_tokens", "output_tokens"]),
+    amount=st.integers(0, 10**6),
+    data=st.data(),
 )
-def test_tokens_of_tools_are_held_on_limits_of_tokens(calls: int, unit: str, amount: int, data: st.DataObject) -> None:
+def test_tokens_of_tools_are_held_on_limits_of_tokens(
+    pool: Pool, calls: int, unit: str, amount: int, data: st.DataObject
+) -> None:
     """What was held is no less than what is posted when each tool call used its most, and never above the limit."""
     allowances = Allowances(10)
     limit = CompiledLimit(id="lim_1", selector={}, unit=unit, amount=amount, window="lifetime")
     for id in allowances.replace_limits(LimitIndex((limit,)), 0):
         allowances.open_balance(id, [], 0)
-    call, place = drawing(calls), provider("http://127.0.0.1:1/v1")
-    target = Target(deployment(output_tokens_max=4_096), place, Pool.__new__(Pool))
+    call = drawing(calls)
+    target = Target(deployment(output_tokens_max=4_096), pool.provider, pool)
     standing = Standing(WHO, (limit,))
     taken = hold("req_1", Wants(standing, call, target, FREE, 1_000, 500, 1), allowances, 0)
     if not isinstance(taken, Held):

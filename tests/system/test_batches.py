@@ -17,20 +17,11 @@ from openai import OpenAI
 from openai.types import Batch
 
 from installation import Installation, nanos
-from system.calls import ask, new_key, new_limit, record, records, until
+from system.calls import OPENAI_AND_AZURE, ask, new_key, new_limit, record, records, until
 
-CONFIG = """\
-providers:
-  - name: sim
-    kind: openai
-    base_url: http://127.0.0.1:{simulator_port}/v1
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-  - name: sim-azure
-    kind: azure_openai
-    base_url: http://127.0.0.1:{simulator_port}
-    api_key: {secret}
-    api_version: "2024-10-21"
+CONFIG = (
+    OPENAI_AND_AZURE
+    + """\
 deployments:
   - {{name: azure-sim, provider: sim-azure, deployment: my-sim, model: sim-1}}
 models:
@@ -42,6 +33,7 @@ pricing:
   unknown: refuse
   overrides:
 {prices}"""
+)
 
 #: Dollars per million input and output tokens, by the model's name at the provider: in a batch, and else.
 BATCH_PRICES = {"sim-1": ("1.2345", "4.9376"), "sim-embed": ("0.0107", "0")}

@@ -15,20 +15,11 @@ import pytest
 from openai import OpenAI
 
 from installation import Installation, nanos
-from system.calls import ask, new_key, new_limit, record, truth_of, until
+from system.calls import OPENAI_AND_AZURE, ask, new_key, new_limit, record, truth_of, until
 
-CONFIG = """\
-providers:
-  - name: sim
-    kind: openai
-    base_url: http://127.0.0.1:{simulator_port}/v1
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-  - name: sim-azure
-    kind: azure_openai
-    base_url: http://127.0.0.1:{simulator_port}
-    api_key: {secret}
-    api_version: "2024-10-21"
+CONFIG = (
+    OPENAI_AND_AZURE
+    + """\
 deployments:
   - {{name: azure-sim, provider: sim-azure, deployment: sim-1, model: sim-1}}
 models:
@@ -38,6 +29,7 @@ pricing:
   unknown: refuse
   overrides:
 {prices}"""
+)
 
 #: Dollars per million tokens, per thousand searches, per session.
 PRICES = {

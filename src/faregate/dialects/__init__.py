@@ -130,6 +130,20 @@ def _transcripts(read: Read) -> Dialect:
     )
 
 
+def _gemini(read: Read, report_of: Callable[[bytes], Report], cap_field: str = "") -> Dialect:
+    """A verb on a model of Gemini's; what it answers with has no cap where there is no ``cap_field``."""
+    return Dialect(
+        read,
+        report_of,
+        gemini_answers.answer_text,
+        gemini_answers.GenerateEvents,
+        gemini.prompt_text,
+        gemini.prompt_tokens_overhead,
+        edit=gemini.edit,
+        cap_field=cap_field,
+    )
+
+
 def _look(
     operation: str, decode: EventDecoder = openai_embeddings.decode_event, *, answers_json: bool = True
 ) -> Dialect:
@@ -245,53 +259,11 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         anthropic_messages.prompt_text,
         anthropic_messages.prompt_tokens_overhead,
     ),
-    gemini.OPERATION: Dialect(
-        gemini.read,
-        gemini_answers.report_of,
-        gemini_answers.answer_text,
-        gemini_answers.GenerateEvents,
-        gemini.prompt_text,
-        gemini.prompt_tokens_overhead,
-        edit=gemini.edit,
-        cap_field=gemini.CAP_FIELD,
-    ),
-    gemini.STREAM_OPERATION: Dialect(
-        gemini.read_stream,
-        gemini_answers.report_of,
-        gemini_answers.answer_text,
-        gemini_answers.GenerateEvents,
-        gemini.prompt_text,
-        gemini.prompt_tokens_overhead,
-        edit=gemini.edit,
-        cap_field=gemini.CAP_FIELD,
-    ),
-    gemini.EMBED_OPERATION: Dialect(
-        gemini.read_embed,
-        gemini_answers.report_of_embedding,
-        gemini_answers.answer_text,
-        gemini_answers.GenerateEvents,
-        gemini.prompt_text,
-        gemini.prompt_tokens_overhead,
-        edit=gemini.edit,
-    ),
-    gemini.BATCH_EMBED_OPERATION: Dialect(
-        gemini.read_batch_embed,
-        gemini_answers.report_of_embedding,
-        gemini_answers.answer_text,
-        gemini_answers.GenerateEvents,
-        gemini.prompt_text,
-        gemini.prompt_tokens_overhead,
-        edit=gemini.edit,
-    ),
-    gemini.COUNT_OPERATION: Dialect(
-        gemini.read_count,
-        gemini_answers.report_of_count,
-        gemini_answers.answer_text,
-        gemini_answers.GenerateEvents,
-        gemini.prompt_text,
-        gemini.prompt_tokens_overhead,
-        edit=gemini.edit,
-    ),
+    gemini.OPERATION: _gemini(gemini.read, gemini_answers.report_of, gemini.CAP_FIELD),
+    gemini.STREAM_OPERATION: _gemini(gemini.read_stream, gemini_answers.report_of, gemini.CAP_FIELD),
+    gemini.EMBED_OPERATION: _gemini(gemini.read_embed, gemini_answers.report_of_embedding),
+    gemini.BATCH_EMBED_OPERATION: _gemini(gemini.read_batch_embed, gemini_answers.report_of_embedding),
+    gemini.COUNT_OPERATION: _gemini(gemini.read_count, gemini_answers.report_of_count),
     openai_images.GENERATIONS: _images(openai_images.read),
     openai_images.EDITS: _images(openai_images.read_edit, form=True),
     openai_images.VARIATIONS: _images(openai_images.read_variation, form=True),

@@ -14,7 +14,7 @@ from faregate.core.call import CACHE_WRITE_1H, Call
 from faregate.core.usage import Measure
 from faregate.dialects import fields, urls
 from faregate.dialects.anthropic_shapes import Metadata, Tool
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, Members, anything, kind_of, loose_members, members
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.errors import Problem
 
@@ -63,7 +63,6 @@ _FREE_CODE_FROM: Final = "20260209"
 
 _tools = msgspec.json.Decoder(list[Tool]).decode
 _metadata: Final[Callable[[bytes], Metadata | None]] = msgspec.json.Decoder(Metadata | None).decode
-_anything = msgspec.json.Decoder(Any).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -285,17 +284,9 @@ def _attached(body: bytes, found: Members, forbid_private_urls: bool) -> _Attach
 
 
 def _held(raw: bytes, name: str, forbid_private_urls: bool) -> _Attached | Problem:
-    deep = too_deep(raw)
-    if deep is not None:
-        return deep
-    try:
-        value = _anything(raw)
-    except UnicodeDecodeError:
-        return Problem("json_utf8", f"{name}: the text is not UTF-8; send UTF-8.", param=name)
-    except RecursionError:
-        return Problem("json_depth", f"{name}: nested deeper than {DEPTH_MAX} levels; flatten it.", param=name)
-    except DECODING_ERRORS:
-        return Problem("json_utf8", f"{name}: a text holds half of a character; send whole ones.", param=name)
+    value = anything(raw, name)
+    if isinstance(value, Problem):
+        return value
     walk = _Walk(forbid_private_urls)
     walk.blocks(value, name)
     return walk.problem or _Attached(walk.tokens, walk.whole_context)

@@ -409,6 +409,7 @@ def webm(body: bytes, start: int, end: int) -> Played | None:
 
 
 def _float(body: bytes, at: int, stop: int) -> Fraction:
+    # The container writes it in binary (RFC 8794 section 7.3); from here on it is an exact fraction.
     value: float = struct.unpack_from(">f" if stop - at == 4 else ">d", body, at)[0]
     # NaN and infinity are unequal to themselves, or to themselves less themselves.
     return Fraction(value) if value - value == 0 and value > 0 else Fraction(0)

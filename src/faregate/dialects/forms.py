@@ -247,6 +247,18 @@ def name_of_model(form: Form, body: bytes, path_model: str) -> str | Problem:
     return expected("field_range", "model", f"1 to {NAME_CHARACTERS_MAX} printable characters", "something else")
 
 
+def opened(body: bytes, path_model: str, single: frozenset[str]) -> tuple[Form, str] | Problem:
+    """A form that is about a model, and that model's name, or why it is refused (``steering``, ``standard_tier``)."""
+    form = parse(body)
+    if isinstance(form, Problem):
+        return form
+    problem = steering(form, body, single) or standard_tier(form, body)
+    if problem is not None:
+        return problem
+    name = name_of_model(form, body, path_model)
+    return name if isinstance(name, Problem) else (form, name)
+
+
 def count(form: Form, body: bytes, name: str, least: int, most: int) -> int | Problem | None:
     """A whole number from ``least`` to ``most``, in ASCII digits; ``None`` where it is not there or empty."""
     told = text(form, body, name)

@@ -18,7 +18,7 @@ from faregate.core.call import AUDIO_IN, AUDIO_OUT, IMAGE_IN, IMAGE_OUT, Call
 from faregate.core.usage import Measure
 from faregate.dialects import fields, pictures, splice, urls
 from faregate.dialects.gemini_answers import SEARCH_ONCE, TIERS
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, Members, anything, kind_of, loose_members, members
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.errors import Problem
 
@@ -56,7 +56,6 @@ _CONFIG_FEATURES: Final = {
 #: Tools that the caller runs: they cost the tokens of their definition.
 _CLIENT_TOOLS: Final = frozenset(("functionDeclarations", "computerUse"))
 
-_anything = msgspec.json.Decoder(Any).decode
 _values = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _texts = msgspec.json.Decoder(list[str]).decode
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -369,17 +368,9 @@ def _attached(body: bytes, found: Members, names: Iterable[str], forbid_private_
 
 
 def _held(raw: bytes, name: str, forbid_private_urls: bool) -> _Attached | Problem:
-    deep = too_deep(raw)
-    if deep is not None:
-        return deep
-    try:
-        value = _anything(raw)
-    except UnicodeDecodeError:
-        return Problem("json_utf8", f"{name}: the text is not UTF-8; send UTF-8.", param=name)
-    except RecursionError:
-        return Problem("json_depth", f"{name}: nested deeper than {DEPTH_MAX} levels; flatten it.", param=name)
-    except DECODING_ERRORS:
-        return Problem("json_utf8", f"{name}: a text holds half of a character; send whole ones.", param=name)
+    value = anything(raw, name)
+    if isinstance(value, Problem):
+        return value
     tokens, media, whole = 0, 0, False
     for part, quoted in _objects(value):
         for spelling in ("inlineData", "inline_data", "fileData", "file_data"):

@@ -9,6 +9,7 @@ and slowly. This module knows no field of any dialect.
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,8 @@ Members = dict[str, msgspec.Raw]
 DECODING_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode_members = msgspec.json.Decoder(Members).decode
+_anything = msgspec.json.Decoder(Any).decode
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _SQUARE_RUN: Final = b"]" * (DEPTH_MAX + 1)
 _CURLY_RUN: Final = b"}" * (DEPTH_MAX + 1)
 #: Possessive, and whole without its last quote: a search that goes back is quadratic where a string never ends.
@@ -197,6 +200,43 @@ def _kind(first: str) -> str:
 def kind_of(value: msgspec.Raw) -> str:
     """What sort of JSON value this is, for a message: ``a string``, ``an array`` …"""
     return _kind(bytes(memoryview(value)[:1]).decode("latin-1"))
+
+
+def undecodable(name: str, error: Exception) -> Problem | None:
+    """The refusal of a member whose bytes are no text or nest too deeply; ``None`` where something else is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return Problem("json_utf8", f"{name}: the text is not UTF-8; send UTF-8.", param=name)
+    if isinstance(error, RecursionError):
+        return Problem("json_depth", f"{name}: nested deeper than {DEPTH_MAX} levels; flatten it.", param=name)
+    return None
+
+
+def anything(raw: bytes, name: str) -> Any | Problem:
+    """The value of a member that may be anything, or its refusal."""
+    deep = too_deep(raw)
+    if deep is not None:
+        return deep
+    try:
+        return _anything(raw)
+    except DECODING_ERRORS as error:
+        half = f"{name}: a text holds half of a character; send whole ones."
+        return undecodable(name, error) or Problem("json_utf8", half, param=name)
+
+
+def bad_item(raw: bytes, name: str, decode: Callable[[bytes], object], wanted: str, error: Exception) -> Problem:
+    """Why the list ``raw`` of objects with ``content`` cannot be decoded: which of them, and what is wrong with it."""
+    problem = undecodable(name, error)
+    if problem is not None:
+        return problem
+    for index, item in enumerate(_values(raw)):
+        where = f"{name}[{index}]"
+        if kind_of(item) != "an object":
+            return expected("field_type", where, "an object", kind_of(item))
+        try:
+            decode(item)
+        except DECODING_ERRORS:
+            return expected("field_type", f"{where}.content", "text or a list of parts", "something else")
+    return expected("field_type", name, wanted, "something else")
 
 
 def loose_members(body: bytes) -> dict[str, Any]:

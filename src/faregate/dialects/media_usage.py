@@ -4,7 +4,7 @@ These reports name their parts (text, image, audio) where those of chats name on
 is, the operation says. A member that nobody here knows may be billed, so it is counted (CAPABILITIES M9). Never raises.
 """
 
-from fractions import Fraction
+from decimal import Decimal, InvalidOperation
 from math import ceil
 from typing import Any, Final, Literal
 
@@ -133,9 +133,12 @@ def whole_seconds(told: Any) -> int | None:
     if isinstance(told, str):
         # Some servers of the format write the duration as text.
         try:
-            told = float(told) if len(told) < 32 else None
-        except ValueError:
+            told = Decimal(told) if len(told) < 32 else None
+        except InvalidOperation:
             return None
-    if type(told) not in (int, float) or not 0 <= told <= COUNT_MAX:
+        if told is None or not told.is_finite():
+            return None
+    if type(told) not in (int, float, Decimal) or not 0 <= told <= COUNT_MAX:
         return None
-    return ceil(Fraction(told))
+    seconds: int = ceil(told)
+    return seconds

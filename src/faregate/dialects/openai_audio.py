@@ -79,15 +79,10 @@ def read_translation(body: bytes, model: str = "", forbid_private_urls: bool = T
 
 
 def _read_file(operation: str, body: bytes, model: str) -> Call | Problem:
-    form = forms.parse(body)
-    if isinstance(form, Problem):
-        return form
-    problem = forms.steering(form, body, _SINGLE) or forms.standard_tier(form, body)
-    if problem is not None:
-        return problem
-    name = forms.name_of_model(form, body, model)
-    if isinstance(name, Problem):
-        return name
+    found = forms.opened(body, model, _SINGLE)
+    if isinstance(found, Problem):
+        return found
+    form, name = found
     for elsewhere in _ELSEWHERE:
         if form.named(elsewhere):
             return unbounded(elsewhere, "a recording that the provider fetches", "send the file itself")
@@ -328,6 +323,7 @@ def _speed(value: msgspec.Raw | None) -> Fraction | Problem:
     if value is None:
         return Fraction(1)
     try:
+        # Exact enough for a bound, whose arithmetic is a fraction's; a million digits cost no more than three.
         told: float | None = _number(value)
     except DECODING_ERRORS:
         return expected("field_type", "speed", "a number from 0.25 to 4", "something else")

@@ -13,7 +13,7 @@ from faregate.core.metering.meter import Event
 from faregate.core.usage import Measure
 from faregate.dialects import answers, attachments, fields
 from faregate.dialects.attachments import Attached
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, Members, bad_item, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.dialects.shapes import ChatChoice, Chunk, LooseChunk, Message, Part, PlainChatChoice, PlainChunk, Tool
 from faregate.errors import Problem
@@ -69,7 +69,6 @@ _UNUSUAL_FIELDS: Final = Call._fields[_MEDIA_AT:]
 _USUAL: Final = Call("", "")[_MEDIA_AT:]
 
 _message = msgspec.json.Decoder(Message).decode
-_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _messages = msgspec.json.Decoder(list[Message]).decode
 _tools = msgspec.json.Decoder(list[Tool]).decode
 _text_list = msgspec.json.Decoder(list[Any]).decode
@@ -249,7 +248,7 @@ def _attached(raw: bytes, forbid_private_urls: bool) -> Attached | Problem:
     try:
         told = _messages(raw)
     except DECODING_ERRORS as error:
-        return _bad_messages(raw, error)
+        return bad_item(raw, "messages", _message, "a list of messages", error)
     attached = Attached(forbid_private_urls)
     for index, message in enumerate(told):
         content = message.content
@@ -263,22 +262,6 @@ def _attached(raw: bytes, forbid_private_urls: bool) -> Attached | Problem:
             if problem is not None:
                 return problem
     return attached
-
-
-def _bad_messages(raw: bytes, error: Exception) -> Problem:
-    if isinstance(error, UnicodeDecodeError):
-        return Problem("json_utf8", "messages: the text is not UTF-8; send UTF-8.", param="messages")
-    if isinstance(error, RecursionError):
-        return Problem("json_depth", f"messages: nested deeper than {DEPTH_MAX} levels; flatten it.", param="messages")
-    for index, message in enumerate(_values(raw)):
-        where = f"messages[{index}]"
-        if kind_of(message) != "an object":
-            return expected("field_type", where, "an object", kind_of(message))
-        try:
-            _message(message)
-        except DECODING_ERRORS:
-            return expected("field_type", f"{where}.content", "text or a list of parts", "something else")
-    return expected("field_type", "messages", "a list of messages", "something else")
 
 
 def _take_parts(parts: list[Part], path: str, attached: Attached) -> Problem | None:

@@ -123,15 +123,10 @@ def read_variation(body: bytes, model: str = "", forbid_private_urls: bool = Tru
 
 
 def _read_form(operation: str, body: bytes, model: str) -> Call | Problem:
-    form = forms.parse(body)
-    if isinstance(form, Problem):
-        return form
-    problem = forms.steering(form, body, _SINGLE) or forms.standard_tier(form, body)
-    if problem is not None:
-        return problem
-    name = forms.name_of_model(form, body, model)
-    if isinstance(name, Problem):
-        return name
+    found = forms.opened(body, model, _SINGLE)
+    if isinstance(found, Problem):
+        return found
+    form, name = found
     images = [*form.named("image"), *form.named("mask"), *form.named("markup")]
     if not form.named("image"):
         return missing("image", "an image file")

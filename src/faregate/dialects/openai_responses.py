@@ -15,7 +15,7 @@ from faregate.core.usage import Measure
 from faregate.dialects import attachments, fields, hosted_tools
 from faregate.dialects.attachments import Attached
 from faregate.dialects.hosted_tools import Offered
-from faregate.dialects.jsonbody import DECODING_ERRORS, DEPTH_MAX, Members, kind_of, loose_members, members, too_deep
+from faregate.dialects.jsonbody import DECODING_ERRORS, Members, bad_item, kind_of, loose_members, members, too_deep
 from faregate.dialects.quoting import echo, expected, missing, unbounded
 from faregate.dialects.responses_shapes import InputItem, InputPart
 from faregate.errors import Problem
@@ -71,7 +71,6 @@ _IMAGE_PARTS: Final = frozenset(("input_image", "computer_screenshot"))
 
 _items = msgspec.json.Decoder(list[InputItem]).decode
 _item = msgspec.json.Decoder(InputItem).decode
-_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _named = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -264,7 +263,7 @@ def _take_input(found: Members, offered: Offered, attached: Attached) -> Problem
     try:
         items = _items(raw)
     except DECODING_ERRORS as error:
-        return _bad_items(raw, error)
+        return bad_item(raw, "input", _item, "a list of items", error)
     for index, item in enumerate(items):
         content = item.content
         if type(content) is list:
@@ -276,22 +275,6 @@ def _take_input(found: Members, offered: Offered, attached: Attached) -> Problem
             if problem is not None:
                 return problem
     return None
-
-
-def _bad_items(raw: bytes, error: Exception) -> Problem:
-    if isinstance(error, UnicodeDecodeError):
-        return Problem("json_utf8", "input: the text is not UTF-8; send UTF-8.", param="input")
-    if isinstance(error, RecursionError):
-        return Problem("json_depth", f"input: nested deeper than {DEPTH_MAX} levels; flatten it.", param="input")
-    for index, item in enumerate(_values(raw)):
-        where = f"input[{index}]"
-        if kind_of(item) != "an object":
-            return expected("field_type", where, "an object", kind_of(item))
-        try:
-            _item(item)
-        except DECODING_ERRORS:
-            return expected("field_type", f"{where}.content", "text or a list of parts", "something else")
-    return expected("field_type", "input", "a list of items", "something else")
 
 
 def _take_item(item: InputItem, where: str, offered: Offered, attached: Attached) -> Problem | None:

@@ -48,8 +48,6 @@ class Event(NamedTuple):
 class Writer(Protocol):
     """The events of one stream in one format; ``told`` puts them in order and spoils them."""
 
-    #: Whether the stream ends with a usage report of its own.
-    tells_usage: bool
     #: The bytes that follow a text's JSON string in its event.
     after_text: bytes
     ping: bytes
@@ -80,8 +78,8 @@ class Writer(Protocol):
         """What comes after all text, before usage."""
         ...
 
-    def usage(self, fault: str) -> Event:
-        """The event that tells usage, with the figures of a fault."""
+    def usage(self, fault: str) -> Iterator[Event]:
+        """The event that tells nothing but usage, with the figures of a fault; none where the stream has none."""
         ...
 
 
@@ -99,10 +97,10 @@ def told(plan: Plan, writer: Writer) -> Iterator[Event]:
     yield from writer.opening()
     yield from _spoiled(fault, plan, writer)
     yield from writer.finish()
-    if writer.tells_usage and fault not in ("usage_missing", "usage_early"):
+    if fault not in ("usage_missing", "usage_early"):
         if fault == "usage_twice":
-            yield writer.usage("usage_first")
-        yield writer.usage(fault)
+            yield from writer.usage("usage_first")
+        yield from writer.usage(fault)
     if fault != "no_done":
         yield Event(Kind.DONE, writer.done)
 
@@ -143,8 +141,8 @@ def _strike(fault: str, writer: Writer) -> Iterator[Event]:
         yield Event(Kind.OPENING, b"data: {this is not JSON\n\n")
     elif fault == "huge_line":
         yield Event(Kind.OPENING, writer.text(0, "x" * HUGE_LINE_BYTES))
-    elif fault == "usage_early" and writer.tells_usage:
-        yield writer.usage(fault)
+    elif fault == "usage_early":
+        yield from writer.usage(fault)
 
 
 class _Writer:
@@ -160,7 +158,7 @@ class _Writer:
         self._plan = plan
         self._chat = chat
         self._tools = steering.tool_calls if chat else 0
-        self.tells_usage = plan.ask.include_usage if steering.usage is None else steering.usage
+        self._tells_usage = plan.ask.include_usage if steering.usage is None else steering.usage
         head: dict[str, Any] = {
             "id": ("chatcmpl-" if chat else "cmpl-") + plan.id,
             "object": "chat.completion.chunk" if chat else "text_completion",
@@ -172,7 +170,7 @@ class _Writer:
             head["service_tier"] = plan.service_tier
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
         # A provider that will tell usage at the end says "usage": null in every event before it.
-        self._tail = b',"usage":null}\n\n' if self.tells_usage else b"}\n\n"
+        self._tail = b',"usage":null}\n\n' if self._tells_usage else b"}\n\n"
         self._filter = _FILTER if plan.azure else b""
         self.after_text = (
             b'},"logprobs":null,"finish_reason":null' if chat else b',"logprobs":null,"finish_reason":null'
@@ -258,7 +256,8 @@ class _Writer:
                 data = self._head + middle + self._filter + b"}]" + self._tail
             yield Event(Kind.CLOSING, data, unseen)
 
-    def usage(self, fault: str) -> Event:
+    def usage(self, fault: str) -> Iterator[Event]:
         """The event that tells usage and no choice."""
-        report = faults.reported(fault, usage(self._plan))
-        return Event(Kind.CLOSING, self._head + b'],"usage":' + report + b"}\n\n")
+        if self._tells_usage:
+            report = faults.reported(fault, usage(self._plan))
+            yield Event(Kind.CLOSING, self._head + b'],"usage":' + report + b"}\n\n")

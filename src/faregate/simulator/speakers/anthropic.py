@@ -212,13 +212,13 @@ class _Writer:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._tools = plan.steering.tool_calls
-        self.tells_usage = plan.steering.usage is not False
+        self._tells_usage = plan.steering.usage is not False
 
     def opening(self) -> Iterator[Event]:
         """The message without its content, and the first block; reasoning is a block of its own before it."""
         plan, steering = self._plan, self._plan.steering
         start = _message(plan, [], None)
-        if self.tells_usage and steering.fault != "usage_missing":
+        if self._tells_usage and steering.fault != "usage_missing":
             # The provider starts with what it has read, and an output of one token.
             start["usage"] = {**usage(plan), "output_tokens": min(1, plan.output_tokens)}
             del start["usage"]["output_tokens_details"]
@@ -279,7 +279,7 @@ class _Writer:
         for number in range(max(1, self._tools)):
             yield Event(Kind.CLOSING, _event("content_block_stop", {"index": self._index + number}), unseen)
             unseen = 0
-        if not self.tells_usage or self._plan.steering.fault in ("usage_missing", "usage_early"):
+        if not self._tells_usage or self._plan.steering.fault in ("usage_missing", "usage_early"):
             yield Event(Kind.CLOSING, self._delta(b""))
 
     def _delta(self, report: bytes) -> bytes:
@@ -287,6 +287,7 @@ class _Writer:
         body = b'{"type":"message_delta","delta":' + delta + (b',"usage":' + report if report else b"") + b"}"
         return b"event: message_delta\ndata: " + body + b"\n\n"
 
-    def usage(self, fault: str) -> Event:
+    def usage(self, fault: str) -> Iterator[Event]:
         """The totals at the end, with why it ended."""
-        return Event(Kind.CLOSING, self._delta(faults.reported(fault, usage(self._plan))))
+        if self._tells_usage:
+            yield Event(Kind.CLOSING, self._delta(faults.reported(fault, usage(self._plan))))

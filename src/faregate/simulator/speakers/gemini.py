@@ -253,7 +253,7 @@ class _Writer:
         self._plan = plan
         self._tail = _encode({"modelVersion": plan.ask.model, "responseId": plan.id})[1:]
         self._sent = 0
-        self.tells_usage = plan.steering.usage is not False
+        self._tells_usage = plan.steering.usage is not False
         self.after_text = b'}],"role":"model"},"index":0}],' + self._tail + b"\n\n"
 
     def opening(self) -> Iterator[Event]:
@@ -265,7 +265,7 @@ class _Writer:
         plan, steering = self._plan, self._plan.steering
         hidden = plan.output_tokens - plan.visible_tokens
         pings, size = steering.pings, plan.chunk_tokens
-        running = self.tells_usage and not steering.fault.startswith("usage_")
+        running = self._tells_usage and not steering.fault.startswith("usage_")
         for first in range(0, plan.visible_tokens, size):
             count = min(size, plan.visible_tokens - first)
             for choice in range(plan.ask.choices):
@@ -288,7 +288,7 @@ class _Writer:
 
     def finish(self) -> Iterator[Event]:
         """The end, where it tells no usage."""
-        if not self.tells_usage or self._plan.steering.fault in ("usage_missing", "usage_early"):
+        if not self._tells_usage or self._plan.steering.fault in ("usage_missing", "usage_early"):
             yield Event(Kind.CLOSING, self._event(self._last(), b""), self._unseen)
 
     def _last(self) -> list[dict[str, Any]]:
@@ -298,7 +298,8 @@ class _Writer:
     def _unseen(self) -> int:
         return self._plan.output_tokens * self._plan.ask.choices if self._plan.visible_tokens == 0 else 0
 
-    def usage(self, fault: str) -> Event:
+    def usage(self, fault: str) -> Iterator[Event]:
         """The last event: why each candidate ended, and all usage."""
-        report = faults.reported(fault, usage(self._plan))
-        return Event(Kind.CLOSING, self._event(self._last(), report), self._unseen)
+        if self._tells_usage:
+            report = faults.reported(fault, usage(self._plan))
+            yield Event(Kind.CLOSING, self._event(self._last(), report), self._unseen)
