@@ -19,6 +19,7 @@ import msgspec
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import NOT_AWAITED, Awaited
+from faregate.core.limits.terms import PLAIN, Terms
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeRule
@@ -68,6 +69,7 @@ class Limit(msgspec.Struct, frozen=True, array_like=True):
     contact: str = ""
     #: Where a caller without an output cap may be given one that fits (RULINGS 8); a cap given by the caller never is.
     clamp: bool = False
+    terms: Terms = PLAIN
 
 
 class Provider(msgspec.Struct, frozen=True):

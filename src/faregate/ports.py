@@ -148,7 +148,8 @@ class Books(Protocol):
     def put(self, kind: str, row: Row) -> int:
         """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
 
-        Kinds: ``organization team project user product stage key limit price price_list capacity``.
+        Kinds: ``organization team project user product stage key limit limit_entry price price_list capacity channel
+        alert``.
         """
         ...
 

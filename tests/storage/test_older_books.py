@@ -24,6 +24,7 @@ from faregate.storage.sqlite.opening import open_books, schema_version
 NEWER = (
     *("input_tokens", "output_tokens", "other_units", "input_other", "output_other", "images", "seconds", "characters"),
     "charge_rule",
+    "notes",
 )
 SETS = 'organization, team, project, "user", end_user, "key", product, stage, model, deployment, provider, service'
 LEAVES = "input_text, input_cached, input_cache_write, input_audio, output_text, output_reasoning, output_audio"

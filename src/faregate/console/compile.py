@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from faregate.console.limit_terms import terms_of
 from faregate.control import Catalogue, Key, Limit
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.ports import Row
@@ -43,6 +44,7 @@ def limit_of(row: Row) -> Limit:
         mode=row["mode"],
         contact=row["contact"],
         clamp=bool(row["clamp"]),
+        terms=terms_of(row),
     )
 
 

@@ -1,5 +1,6 @@
 """``/api/v1/requests``: one record per call, and how its cost follows from the prices it was booked with."""
 
+import json
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, Final
@@ -78,6 +79,7 @@ def shape(row: Row) -> dict[str, Any]:
         "latency_ms": _milliseconds(row["latency_us"]),
         "first_token_ms": _milliseconds(row["first_token_us"]),
         "clamped_to": row["clamped_to"] or None,
+        "notes": json.loads(row["notes"]) if row["notes"] else None,
         "answered_model": or_none(row["answered_model"]),
         "provider_request_id": or_none(row["provider_request_id"]),
         "idempotency_key": or_none(row["idempotency_key"]),

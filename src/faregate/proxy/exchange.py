@@ -84,6 +84,7 @@ class Exchange:
         "kept",
         "key",
         "match",
+        "notes",
         "operation",
         "prepared",
         "request",
@@ -126,6 +127,8 @@ class Exchange:
         self.input_tokens = 0
         self.counted = False
         self.cap = 0
+        #: JSON of what limits did to it beside holding it, for its record.
+        self.notes = ""
         #: The body to send, where making it took too long to be done when it is sent.
         self.prepared: bytes | None = None
         self.forwarded = b""
@@ -541,6 +544,7 @@ class Exchange:
                 self.idempotency,
                 self.cap,
                 match.charge_rule,
+                self.notes,
             ),
         )
         try:

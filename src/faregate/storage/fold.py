@@ -238,7 +238,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         overrun, _, charge_rule,
     ) = event  # fmt: skip
     text, cached, written, audio, out, reasoning, out_audio, other = usage
-    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _ = intent
+    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes = intent
     dimensions = stamp.dimensions
     batch.number = number = batch.number + 1
     if (
@@ -246,7 +246,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         and source == "provider"
         and not code
         and stamp.bare
-        and not (written or audio or out_audio or overrun or idempotency_key or other)
+        and not (written or audio or out_audio or overrun or idempotency_key or other or notes)
         and http_status == 200
         and len(tried) == 1
         and tried[0][:3] == (stamp.deployment, 200, "")
@@ -441,6 +441,7 @@ def _settled_row(number: int, stamp: Stamp, intent: Intended, event: Settled, li
         _json(event.usage.other).decode() if event.usage.other else "",
         *(_rare(event.usage) if event.usage.other else _NO_RARE),
         event.charge_rule,
+        intent.notes,
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0005"
+SCHEMA_VERSION: Final = "0006"
 
 #: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
 SLOT_NANOS: Final = 900 * 1_000_000_000
@@ -162,9 +162,63 @@ limits = _resource(
     Column("mode", Text, nullable=False, server_default="hard"),
     _text("contact"),
     _number("clamp"),
-    #: ``file`` or ``api``: what the configuration file declares is owned by it.
+    #: Who made it: ``api``, ``file`` (owned by the configuration file), ``quota``, or the product itself: ``stop`` and
+    #: ``brake``.
     _text("source"),
+    #: What it holds by beyond the columns above (``core.limits.terms``), fields that are not as usual.
+    _json("terms"),
 )
+
+# What changed a limit's amount or cleared what it had counted, with reason and actor; rows are never changed.
+limit_entries = _resource(
+    "limit_entries",
+    _text("limit_id"),
+    #: ``create``, ``deposit``, ``refund``, ``set``, ``raise``, ``mode``, ``stop``, ``lift``, ``report``.
+    _text("operation"),
+    #: What was added or set, in the unit of the limit, and the amount after it; ``None`` is unlimited.
+    Column("amount", BigInteger, nullable=True),
+    Column("after", BigInteger, nullable=True),
+    _text("actor"),
+    _text("reason"),
+    #: What makes a repetition one: a second entry of the same limit and reference is none.
+    _text("reference"),
+)
+Index("limit_entries_by_limit", limit_entries.c.limit_id)
+
+# Where alerts go: an address that apprise understands, or a signed webhook.
+channels = _resource(
+    "channels",
+    #: ``apprise`` or ``webhook``.
+    _text("kind"),
+    _text("url"),
+    #: Signs what is sent to a webhook.
+    _text("secret"),
+    #: Kinds of alerts that go there; ``None`` is all.
+    _json("alerts"),
+    Column("state", Text, nullable=False, server_default="active"),
+    unique=("name",),
+)
+
+# An alert that was raised: once for each ``name``, which says what, of whom, at which threshold, in which window.
+alerts = _resource(
+    "alerts",
+    _text("kind"),
+    _text("severity"),
+    _text("limit_id"),
+    _text("key"),
+    _text("message"),
+    #: ``waiting`` (some channel has not taken it), ``sent``, ``failed`` (given up), ``none`` (there was no channel).
+    Column("state", Text, nullable=False, server_default="waiting"),
+    #: When it is tried again.
+    _number("next_at"),
+    _number("tries"),
+    #: Channel → when it took the alert.
+    _json("delivered"),
+    _text("trouble"),
+    _number("seen_at"),
+    unique=("name",),
+)
+Index("alerts_by_state", alerts.c.state)
 
 prices = _resource(
     "prices",
@@ -282,6 +336,8 @@ requests = Table(
     *(_number(name) for name in RARE),
     #: How the charge follows from the cost; empty where it is the cost.
     _text("charge_rule"),
+    #: JSON of what limits did to it beside holding it; empty for nearly every call.
+    _text("notes"),
     Column("input_tokens", BigInteger, Computed(_INPUT, persisted=False)),
     Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )
@@ -431,4 +487,7 @@ RESOURCES: Final = {
     "price": prices,
     "price_list": price_lists,
     "capacity": capacities,
+    "limit_entry": limit_entries,
+    "channel": channels,
+    "alert": alerts,
 }

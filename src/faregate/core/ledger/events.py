@@ -61,6 +61,8 @@ class Intended(NamedTuple):
     clamped_to: int = 0
     #: How the charge will follow from the cost, as ``core.pricing.charging`` writes it; empty where it is the cost.
     charge_rule: str = ""
+    #: JSON of what limits did to the call beside holding it, such as ``{"would_refuse": ["lim_…"]}``; mostly empty.
+    notes: str = ""
 
 
 class Progressed(NamedTuple):

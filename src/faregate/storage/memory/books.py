@@ -436,6 +436,7 @@ def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
         "latency_us": event.latency_us,
         "first_token_us": event.first_token_us,
         "clamped_to": intent.clamped_to,
+        "notes": intent.notes,
         "overrun": event.overrun,
         "limit_id": limit_id,
         "resolution": event.resolution,
