@@ -14,11 +14,15 @@ answers
 3. From then on the gate counts for itself.
 """
 
+from zoneinfo import ZoneInfo
+
 import msgspec
 
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import NOT_AWAITED, Awaited
+from faregate.core.limits.habits import Habit, Trip
+from faregate.core.limits.index import CompiledLimit
 from faregate.core.limits.terms import PLAIN, Terms
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
@@ -72,6 +76,27 @@ class Limit(msgspec.Struct, frozen=True, array_like=True):
     terms: Terms = PLAIN
 
 
+def compiled(limit: Limit) -> CompiledLimit:
+    """A limit as the core admits by it.
+
+    Raises:
+        KeyError: an unknown time zone.
+    """
+    return CompiledLimit(
+        id=limit.id,
+        selector=limit.selector,
+        each=limit.each,
+        unit=limit.unit,
+        amount=limit.amount,
+        window=limit.window,
+        zone=ZoneInfo(limit.timezone) if limit.timezone not in ("", "UTC") else None,
+        mode=limit.mode,
+        contact=limit.contact,
+        clamp=limit.clamp,
+        terms=limit.terms,
+    )
+
+
 class Provider(msgspec.Struct, frozen=True):
     """One account at one model service."""
 
@@ -121,6 +146,8 @@ class Deployment(msgspec.Struct, frozen=True):
     operations: tuple[str, ...] = ()
     #: Of a service behind the gate, which no model name leads to; ``None`` for all others.
     service: ServiceTerms | None = None
+    #: It is known to think before it answers, in tokens that are billed and not shown.
+    reasons: bool = False
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -140,6 +167,8 @@ class Catalogue(msgspec.Struct, frozen=True):
     stages: dict[str, tuple[str, ...]] = {}
     projects: tuple[str, ...] = ()
     require_limit: bool = False
+    #: Stages whose callers need a money limit though others do not.
+    require_limit_stages: tuple[str, ...] = ()
     #: What payers are charged, where that is not the cost: the first rule that matches a call.
     charges: tuple[ChargeRule, ...] = ()
 
@@ -236,6 +265,55 @@ class Resolve(msgspec.Struct, frozen=True, tag="resolve"):
     price_version: str = ""
 
 
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """Book a call that went past the gate: it journals it as intended and settled, and counts it on every limit.
+
+    It counts beyond an amount, too, because it has happened. ``id`` names the call for good, so that booking it again
+    changes nothing; ``also`` are other ids that the same call may have been booked under.
+    """
+
+    id: str
+    who: Attribution
+    usage: Usage
+    usage_source: str
+    cost: int
+    charge: int
+    price_version: str
+    charge_rule: str = ""
+    answered_model: str = ""
+    provider_request_id: str = ""
+    stream: bool = False
+    #: What the reporter calls the call, kept as its idempotency key.
+    reference: str = ""
+    #: A unit that was used and has no price, empty where there is none: an alarm counts it.
+    unpriced: str = ""
+    also: tuple[str, ...] = ()
+    #: The journal position up to which the books were looked through for it.
+    looked_to: int = 0
+
+
+class Reported(msgspec.Struct, frozen=True, tag="reported"):
+    """What became of a report: ``changed`` where it was booked now, ``same`` where what was booked before is the same.
+
+    ``refused`` is a sentence that says why it could not be booked; empty where it could.
+    """
+
+    changed: bool = True
+    same: bool = True
+    refused: str = ""
+
+
+class AskBrakes(msgspec.Struct, frozen=True, tag="ask_brakes"):
+    """Ask which keys tripped the anomaly brake, and whose past the gate wants to know."""
+
+
+class Habits(msgspec.Struct, frozen=True, tag="habits"):
+    """What the books say of the past of some keys; ``taken`` trips, by key and moment, are limits by now."""
+
+    habits: tuple[Habit, ...]
+    taken: tuple[tuple[str, int], ...] = ()
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting; let what runs finish."""
 
@@ -261,6 +339,8 @@ class AllowanceView(msgspec.Struct, frozen=True, array_like=True):
     held: int
     window_start: int
     resets_at: int
+    #: The amount in force, what was carried over included; -1 for unlimited.
+    amount: int = -1
 
 
 class Allowances(msgspec.Struct, frozen=True, tag="allowances"):
@@ -268,6 +348,14 @@ class Allowances(msgspec.Struct, frozen=True, tag="allowances"):
 
     allowances: tuple[AllowanceView, ...]
     pending: tuple[str, ...] = ()
+
+
+class Brakes(msgspec.Struct, frozen=True, tag="brakes"):
+    """Answer to ``AskBrakes``: trips stay in it until they are ``taken``, keys until their habits were told."""
+
+    trips: tuple[Trip, ...] = ()
+    wanted: tuple[str, ...] = ()
+    in_force: int = 0
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -307,10 +395,14 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     #: Accepted work that goes on; it is not among the unknown.
     pending_count: int = 0
     pending_nanos: int = 0
+    #: Keys that the anomaly brake holds.
+    braked_keys: int = 0
+    #: Calls are taken though the books do not follow.
+    failing_open: bool = False
 
 
-Question = Load | Opening | Projected | AskFigures | AskAllowances | Resolve | Drain
-Reply = Loaded | Done | Trouble | Allowances | Figures
+Question = Load | Opening | Projected | AskFigures | AskAllowances | Resolve | Report | AskBrakes | Habits | Drain
+Reply = Loaded | Done | Trouble | Allowances | Figures | Reported | Brakes
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):

@@ -126,6 +126,21 @@ class Tokenizer(TokenCounter, Protocol):
 
 Row = dict[str, Any]
 
+#: ``(subject, posted)`` of one limit, in the order of the subjects; one without ``each`` has the subject ``()``.
+Balances = list[tuple[tuple[str, ...], int]]
+
+
+class BalanceQuery(NamedTuple):
+    """What one limit counts: settled requests of whom, by which dimensions, in which unit, admitted when."""
+
+    selector: Mapping[str, str]
+    each: tuple[str, ...]
+    unit: str
+    #: Admitted at or after it; 0 leaves it open.
+    since: int
+    #: Admitted before it; 0 leaves it open.
+    until: int = 0
+
 
 class Books(Protocol):
     """The ledger database. One process writes to it; every method is a transaction of its own.
@@ -157,6 +172,10 @@ class Books(Protocol):
         """Insert or replace rows of a kind, all of them or none."""
         ...
 
+    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+        """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
+        ...
+
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
         ...
@@ -169,8 +188,20 @@ class Books(Protocol):
         """Remove one row; false where there was none."""
         ...
 
-    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+    def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        ...
+
+    def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
+        ...
+
+    def tally(self, kind: str, by: Sequence[str]) -> list[tuple[Row, int]]:
+        """How many rows of a kind have which values in the columns ``by``."""
+        ...
+
+    def newest_change(self) -> int:
+        """The sequence number of the newest change, 0 where there is none yet."""
         ...
 
     def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
@@ -178,10 +209,12 @@ class Books(Protocol):
         ...
 
     # -- balances ----------------------------------------------------------------------------------------------------
-    def balances(
-        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
-    ) -> list[tuple[tuple[str, ...], int]]:
+    def balances(self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int) -> Balances:
         """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        ...
+
+    def balances_of(self, asked: Sequence[BalanceQuery]) -> list[Balances]:
+        """The balances of many limits as of one moment, in their order; far faster than one by one."""
         ...
 
     def open_reservations(self, state: str | None = None) -> list[Row]:
@@ -202,6 +235,13 @@ class Books(Protocol):
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
         """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
+        ...
+
+    def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
+        """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more.
+
+        ``since`` and ``until`` are edges of such quarters.
+        """
         ...
 
     def rate_card(self, version: str) -> Row | None:

@@ -86,3 +86,63 @@ def test_a_value_that_cannot_be_names_the_rule(running: Parts, words: list[str],
     assert (told.code, told.out) == (2, ""), told.err
     assert said in told.err
     assert running.books.listing("limit") == []
+
+
+def test_every_term_can_be_typed(running: Parts) -> None:
+    """Actions, pace, calendar, raises and ends arrive as the API takes them."""
+    told = limit(
+        running, "set", "--select", "team=research", "--unit", "usd", "--amount", "100", "--window", "quarter",
+        "--year-start", "04-06", "--carry-over", "20", "--action", "notify@80", "--action", "notify@100:forecast",
+        "--action", "throttle@90=6", "--action", "downgrade@85=gpt-4o-mini", "--action", "stop@95",
+        "--from", "2026-01-01", "--until", "400d", "--denial", "token_limit", "--reason", "first try", "--json",
+    ).json  # fmt: skip
+    assert (told["year_start"], told["carry_over"], told["denial"]) == ("04-06", "20", "token_limit")
+    assert [(each["do"], each["at"], each["on"]) for each in told["actions"]] == [
+        ("notify", 80, "actual"),
+        ("notify", 100, "forecast"),
+        ("throttle", 90, "actual"),
+        ("downgrade", 85, "actual"),
+        ("stop", 95, "actual"),
+    ]
+    assert (told["actions"][2]["requests_per_minute"], told["actions"][3]["to"]) == (6, "gpt-4o-mini")
+    rate = limit(running, "set", "--unit", "requests", "--amount", "60", "--window", "minute", "--smooth", "--burst",
+                 "5", "--json").json  # fmt: skip
+    assert (rate["algorithm"], rate["burst"]) == ("smooth", 5)
+    rolling = limit(running, "set", "--unit", "tokens", "--amount", "9", "--window", "rolling 24h", "--no-estimate",
+                    "--mode", "shadow", "--json").json  # fmt: skip
+    assert (rolling["window"], rolling["estimate"], rolling["mode"]) == ("rolling 24h", False, "shadow")
+
+
+def test_a_limit_is_raised_by_what_it_counts(running: Parts) -> None:
+    """Nobody has to look its id up; what nothing counts is not found."""
+    limit(
+        running,
+        "set",
+        "--select",
+        "team=research",
+        "--each",
+        "user",
+        "--unit",
+        "usd",
+        "--amount",
+        "5",
+        "--window",
+        "day",
+    )
+    named = ("--select", "team=research", "--each", "user", "--unit", "usd", "--window", "day")
+    told = limit(running, "raise", *named, "--amount", "9", "--until", "14d", "--reason", "workshop", "--json").json
+    assert (told["amount"], [each["amount"] for each in told["raises"]]) == ("5", ["9"])
+    other = limit(running, "raise", "--unit", "usd", "--window", "day", "--amount", "9", "--until", "14d")
+    assert (other.code, "no limit counts just that" in other.err) == (1, True)
+    both = limit(running, "raise", told["id"], *named, "--amount", "9", "--until", "14d")
+    assert both.code == 2
+
+
+@pytest.mark.parametrize(
+    "action", ["notify", "notify@", "notify@x", "notify@80:", "throttle@90", "throttle@90=x", "stop@99999"]
+)
+def test_an_action_that_is_none_is_told_with_an_example(running: Parts, action: str) -> None:
+    """Nothing is set."""
+    told = limit(running, "set", "--unit", "usd", "--amount", "5", "--window", "day", "--action", action)
+    assert (told.code, "--action" in told.err) == (2, True)
+    assert limit(running, "list", "--json").json == []

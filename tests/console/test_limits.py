@@ -8,7 +8,7 @@ import pytest
 
 from console_parts import DAY, NOON, WHO, Api, Parts, opened, parts, settled_call
 from faregate.console.allowances import standings
-from faregate.control import Allowances, AllowanceView, Figures, Resolve
+from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
 from faregate.errors import Unavailable
@@ -153,6 +153,9 @@ class TellingGate:
 
     async def resolve(self, order: Resolve) -> bool:
         return False
+
+    async def report(self, order: Report) -> Reported:
+        return Reported()
 
     async def drain(self) -> None:
         """Nothing to do."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from faregate.core.amounts import Amounts, held_amounts
+from faregate.core.amounts import NOTHING, Amounts, held_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import (
     MARGIN,
@@ -257,6 +257,24 @@ def test_roll_ups_are_by_time_of_admission_without_runs_and_tags() -> None:
     assert oracle.rollups == {(0, WHO): Rollup(2, double, 80, 80), (SLOT_NANOS, WHO): Rollup(1, USAGE, 40, 40)}
 
 
+def test_a_hold_that_grew_is_held_from_then_on() -> None:
+    """A mark that names more than the intent held raises it, in each unit; one that names less or nothing does not."""
+    marks = [
+        Progressed("req_1", 12, 9, Amounts(usd=300, tokens=70)),
+        Progressed("req_1", 13, 9, Amounts(usd=200, tokens=90)),
+        Progressed("req_1", 14, 9),
+    ]
+    oracle = Oracle([intended(), *marks])
+    assert oracle.totals().held == 300
+    (exchange,) = oracle.open().values()
+    assert exchange.intended is not None
+    assert (exchange.intended.held.usd, exchange.intended.held.tokens) == (300, 90)
+    oracle.apply(Started(2, 15))
+    assert (oracle.totals().unknown, oracle.balances[suspense_account("default")]) == (300, 300)
+    oracle.apply(settled(resolution="provider_said"))
+    assert oracle.balances[suspense_account("default")] == 0
+
+
 def test_what_limits_count_is_told_by_subject_and_window() -> None:
     """Posted and held are sums over the calls admitted in a window, for the callers selected."""
     bob = WHO._replace(user="bob")
@@ -274,7 +292,8 @@ charges = st.integers(0, 200)
 events = st.one_of(
     st.builds(Started, epoch=st.integers(1, 4), at=st.just(0)),
     st.builds(intended, ids, held=charges, who=st.sampled_from((WHO, WHO._replace(team="sales:1")))),
-    st.builds(Progressed, ids, st.just(12), st.integers(0, 50)),
+    st.builds(Progressed, ids, st.just(12), st.integers(0, 50), st.just(NOTHING)),
+    st.builds(Progressed, ids, st.just(12), st.just(0), st.builds(Amounts, usd=charges, tokens=charges)),
     st.builds(Lost, ids, st.just(13), st.just(0), st.just("upstream_truncated"), st.just(5)),
     st.builds(
         settled,
@@ -301,9 +320,12 @@ def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) ->
     oracle = Oracle(journal)
     before = picture(oracle)
     # Evidence that ended an exchange ends it; told again it is evidence after the end, and confirms.
-    # An intent, resolution or fence that came too early, and now meets another state, is a new event to the journal.
+    # What came too early (an intent, a resolution, a fence, a hold that grew), and now meets another state, is a new
+    # event to the journal.
     repeats = [event for event in journal if picture(Oracle([*journal, event])) == before]
-    assert {event for event in journal if isinstance(event, Started | Intended | Refused | Progressed)} <= set(repeats)
+    marks = [event for event in journal if isinstance(event, Progressed) and event.held == NOTHING]
+    assert {event for event in journal if isinstance(event, Started | Intended | Refused)} <= set(repeats)
+    assert set(marks) <= set(repeats)
     for event in data.draw(st.lists(st.sampled_from(repeats), max_size=20) if repeats else st.just([])):
         oracle.apply(event)
     assert picture(oracle) == before

@@ -347,7 +347,7 @@ def test_views_show_the_current_window() -> None:
     admitted(allowances, Amounts(usd=5))
     later = NOON + 5 * MINUTE
     assert list(allowances.views(later, ["lim_1", "lim_2", "lim_3"])) == [
-        View("lim_1", (), 0, 0, later, later + MINUTE)
+        View("lim_1", (), 0, 0, later, later + MINUTE, 100)
     ]
 
 

@@ -257,3 +257,78 @@ def test_every_split_is_the_same(stream: bytes, hide: bool, cuts: list[int], out
     assert split.finish("error") == whole.finish("error")
     if not hide:
         assert forwarded == stream
+
+
+# -- the text while it comes -------------------------------------------------------------------------------------------
+
+
+def test_the_watcher_is_called_once_when_so_many_bytes_of_text_have_come() -> None:
+    """Bytes count, not characters, and of the text alone; after the call it is not watched any more."""
+    meter = StreamMeter(Plain(), hide_usage=False)
+    called: list[int] = []
+    meter.watch(6, lambda: called.append(meter.text_bytes))
+    meter.feed(event("世"))
+    meter.feed(event({"end": 0}))
+    assert called == []
+    meter.feed(event("abc" + "x" * 2_000) + event("y" * 2_000))
+    assert called == [2_006]
+    meter.feed(event("z" * 2_000))
+    assert meter.delivered_characters == 6_004
+    assert called == [2_006]
+    assert meter.text_bytes == 6_006
+
+
+def test_a_watcher_may_ask_to_be_called_again() -> None:
+    """Each call can set the next mark, as a count does that leaves something over."""
+    meter = StreamMeter(Plain(), hide_usage=False)
+    called: list[int] = []
+
+    def watcher() -> None:
+        called.append(meter.text_bytes)
+        meter.watch(meter.text_bytes + 3_000, watcher)
+
+    meter.watch(1, watcher)
+    for _ in range(10):
+        meter.feed(event("x" * 2_000))
+    assert called == [2_000, 6_000, 10_000, 14_000, 18_000]
+
+
+def test_text_that_was_counted_is_not_counted_again() -> None:
+    """At the end only what came since the last count is text, and the tokens of the rest are known."""
+    meter = StreamMeter(Plain(), hide_usage=False)
+    meter.feed(event("a" * 2_000))
+    text, characters = meter.uncounted()
+    assert (len(text), characters) == (2_000, 2_000)
+    meter.feed(event("b" * 2_000))
+    meter.count(len(text), characters, 500)
+    text, characters = meter.uncounted()
+    assert (text, characters) == ("b" * 2_000, 2_000)
+    told = meter.finish("cut")
+    assert (told.text, told.characters) == ("b" * 2_000, 4_000)
+    assert (told.counted_characters, told.counted_tokens) == (2_000, 500)
+
+
+def test_what_cannot_be_read_is_watched_and_told_apart() -> None:
+    """An event beyond all bounds may be text of one token a byte, or none at all."""
+    meter = StreamMeter(Plain(), hide_usage=False)
+    called: list[int] = []
+    meter.watch(sse.LINE_BYTES_MAX, lambda: called.append(meter.unread))
+    meter.feed(event("a"))
+    meter.feed(event("x" * sse.LINE_BYTES_MAX))
+    meter.finish("cut")
+    assert called == [meter.unread]
+    assert meter.unread > sse.LINE_BYTES_MAX
+    assert meter.uncounted() == ("a", 1)
+
+
+def test_an_event_that_has_not_ended_is_told() -> None:
+    """How many of the bytes that were passed belong to an event whose end has not come."""
+    meter = StreamMeter(Plain(), hide_usage=False)
+    meter.feed(event("a"))
+    assert meter.unfinished_bytes == 0
+    meter.feed(event("b") + b"data: ")
+    assert meter.unfinished_bytes == 6
+    meter.feed(b'"c"')
+    assert meter.unfinished_bytes == 9
+    meter.feed(b"\n\n")
+    assert meter.unfinished_bytes == 0

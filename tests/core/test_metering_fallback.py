@@ -32,6 +32,14 @@ def test_output_tokens(text: str, characters: int, tokens: int) -> None:
     assert output_tokens(metered(text=text, characters=characters), Pairs(), "o200k_base") == tokens
 
 
+def test_what_was_counted_while_it_came_is_not_estimated() -> None:
+    """Only the text since the last count is counted, in proportion where not all of it was kept."""
+    found = metered(text="abcd", characters=108, counted_characters=100, counted_tokens=30)
+    assert output_tokens(found, Pairs(), "o200k_base") == 30 + 4
+    whole = metered(text="", characters=100, counted_characters=100, counted_tokens=30)
+    assert output_tokens(whole, Pairs(), "o200k_base") == 30
+
+
 @pytest.mark.parametrize(
     ("told", "expected"),
     [

@@ -18,6 +18,7 @@ from faregate.ports import JournalRecord
 from faregate.storage.memory.books import MemoryBooks
 from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books
+from soaking import examples
 
 BooksUnderTest = MemoryBooks | SqliteBooks
 SLOT = 15 * MINUTE
@@ -146,6 +147,36 @@ def test_a_new_epoch_makes_open_calls_unknown(books: BooksUnderTest, batches: tu
     assert books.balances({}, (), "usd", 0) == [((), 780)]
 
 
+@pytest.mark.parametrize("batches", [(5,), (1,) * 5, (3, 2), (2, 3)])
+def test_a_hold_that_grew_is_what_an_unknown_call_holds(books: BooksUnderTest, batches: tuple[int, ...]) -> None:
+    """A stream that held more while it ran holds all of it in suspense when its process died, and gives it all back."""
+    marks = [progressed(1, 4, held=1_500), progressed(1, 9)]
+    told = records([Started(1, START), intended(1, held=900, stream=True), *marks, Started(2, 9)])
+    for size in batches:
+        books.project(told[:size])
+        told = told[size:]
+    (row,) = books.open_reservations("unknown")
+    assert (row["held"], row["amounts"]["output_tokens"], row["output_tokens_seen"]) == (1_500, 100, 9)
+    assert row["intent"].held.usd == 1_500
+    assert books.account_balances()["suspense:default"] == 1_500
+    assert (books.totals()["unknown"], books.totals()["held"]) == (1_500, 1_500)
+    books.project(records([settled(1, charge=1_200, resolution="charge_estimate")], after=5))
+    record = books.request(request_id(1))
+    assert record is not None
+    assert (record["held"], record["charge"], record["overrun"]) == (1_500, 1_200, 0)
+    assert books.account_balances()["suspense:default"] == 0
+
+
+def test_the_record_of_a_cut_stream_names_the_limit(books: BooksUnderTest) -> None:
+    """Its code and its limit say why it went no further, and its hold is all that it came to hold."""
+    cut = settled(1, status="cut")._replace(code="budget_exhausted", usage_source="estimate", limit="lim_1")
+    books.project(records([intended(1, held=900, stream=True), progressed(1, 4, held=1_500), cut]))
+    record = books.request(request_id(1))
+    assert record is not None
+    found = {name: record[name] for name in ("status", "code", "limit_id", "held", "charge")}
+    assert found == {"status": "cut", "code": "budget_exhausted", "limit_id": "lim_1", "held": 1_500, "charge": 700}
+
+
 def test_a_resolution_keeps_what_the_caller_was_told(books: BooksUnderTest) -> None:
     """Status, code, times and attempts of a lost call stay in its record when the provider says what it cost."""
     tried = (Attempt("openai/gpt-4o", 200, "upstream_truncated", 1_200),)
@@ -250,6 +281,7 @@ EVENT_KINDS: list[Callable[[int], Event]] = [
     lambda n: Lost(request_id(n), START, 502, "upstream_truncated", 9, output_tokens=2),
     lambda n: refused(100 + n),
     lambda n: Started(n + 1, START + n),
+    lambda n: progressed(n, 2 * n, held=900 + 100 * n),
 ]
 
 
@@ -270,7 +302,7 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25, 5_000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(told=[(0, 1), (0, 0), (3, 0), (10, 0)], cuts=[])
 @example(told=[(0, 1), (0, 2), (0, 0), (7, 0), (10, 0)], cuts=[2])
 @given(
@@ -669,6 +701,35 @@ def test_listing_pages_and_filters(books: BooksUnderTest) -> None:
     assert [row["id"] for row in books.listing("team", organization="other")] == ["team_0"]
     with pytest.raises(UsageError, match="unknown filter"):
         books.listing("team", nonsense=1)
+
+
+def test_a_listing_can_begin_with_the_newest(books: BooksUnderTest) -> None:
+    """In reverse, too, rows are paged by their ids and filtered by equality."""
+    for n in range(4):
+        books.put("limit_entry", {"id": f"ent_{n}", "limit_id": "lim_1" if n else "lim_2"})
+    newest = books.newest("limit_entry", limit=2, limit_id="lim_1")
+    assert [row["id"] for row in newest] == ["ent_3", "ent_2"]
+    rest = books.newest("limit_entry", before="ent_2", limit_id="lim_1")
+    assert [row["id"] for row in rest] == ["ent_1"]
+
+
+def test_what_belongs_together_is_written_together(books: BooksUnderTest) -> None:
+    """Rows of several kinds and removals are one transaction, with a line in the change feed for each."""
+    first = books.put("limit", {"id": "lim_1", "unit": "usd", "amount": 1})
+    books.put_together(
+        [("limit", {"id": "lim_2", "unit": "tokens", "amount": 9}), ("limit_entry", {"id": "ent_1"})],
+        [("limit", "lim_1")],
+    )
+    assert [row["id"] for row in books.listing("limit")] == ["lim_2"]
+    assert [(kind, id) for _, kind, id in books.changes(first)] == [
+        ("limit", "lim_1"), ("limit", "lim_2"), ("limit_entry", "ent_1"),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="has no colour"):
+        books.put_together([("limit", {"id": "lim_3"}), ("limit_entry", {"id": "x", "colour": "red"})])
+    with pytest.raises(UsageError, match="unknown kind"):
+        books.put_together([("team", {"id": "team_1", "name": "a"})], [("thing", "x")])
+    assert [row["id"] for row in books.listing("limit")] == ["lim_2"]
+    assert books.listing("team") == []
 
 
 def test_names_of_payers_are_unique(books: BooksUnderTest) -> None:

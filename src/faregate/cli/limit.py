@@ -4,25 +4,47 @@ from typing import Annotated, Any
 
 import typer
 
+from faregate.cli import limit_entries
 from faregate.cli.client import Where, connect, segment
+from faregate.cli.limit_names import Each, LimitId, Select, Unit, Window, limit_row, moment
 from faregate.cli.output import Json, emit, emit_json, say, table
 from faregate.cli.words import amount as read_amount
 from faregate.cli.words import listed, pairs, without_nothing
+from faregate.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Limits on money, tokens, requests, concurrency.")
 
 
 @app.command("set")
 def set_limit(
-    unit: Annotated[str, typer.Option(help="usd, tokens, input_tokens, output_tokens, requests or concurrency.")],
+    unit: Annotated[str, typer.Option(help="usd, tokens, requests, concurrency, images, seconds, characters …")],
     amount: Annotated[str, typer.Option(help="Dollars such as 0.10, a whole number, or unlimited.")],
     select: Annotated[str | None, typer.Option(help="Whom it covers: team=research,model=gpt-4o.")] = None,
     each: Annotated[str | None, typer.Option(help="Count each value of these dimensions by itself: user.")] = None,
-    window: Annotated[str | None, typer.Option(help="second … year or lifetime; concurrency has none.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="second … year, lifetime, or rolling 24h; concurrency has none.")
+    ] = None,
     timezone: Annotated[str | None, typer.Option(help="Time zone of the calendar, such as Europe/Berlin.")] = None,
-    mode: Annotated[str | None, typer.Option(help="hard refuses, soft only tells.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="hard refuses, soft only counts, shadow tells what it would have refused.")
+    ] = None,
     clamp: Annotated[bool, typer.Option("--clamp", help="Lower a caller's output cap so that the call fits.")] = False,
     contact: Annotated[str | None, typer.Option(help="Whom a refused caller may ask.")] = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option(help="At a share of it: notify@80, notify@100:forecast, throttle@90=6, downgrade@80=M, stop@95."),
+    ] = None,
+    smooth: Annotated[bool, typer.Option("--smooth", help="At an even pace instead of all at once.")] = False,
+    burst: Annotated[str | None, typer.Option(help="What a smooth limit lets through at once.")] = None,
+    carry_over: Annotated[str | None, typer.Option(help="Most of what is left that the next window gets.")] = None,
+    year_start: Annotated[str | None, typer.Option(help="Day on which the fiscal year begins: 04-01.")] = None,
+    starts: Annotated[str | None, typer.Option("--from", help="Binds from this time on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Binds nobody from this time on.")] = None,
+    no_estimate: Annotated[
+        bool, typer.Option("--no-estimate", help="Hold nothing: only what calls used counts, and stops later ones.")
+    ] = False,
+    denial: Annotated[str | None, typer.Option(help="Name of the answer to refused callers.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the limit's history.")] = None,
     data: Where = None,
     json: Json = False,
 ) -> None:
@@ -30,6 +52,20 @@ def set_limit(
     body: dict[str, object] = {"select": pairs(select), "unit": unit, "amount": read_amount(unit, amount)}
     body |= without_nothing(
         {"each": listed(each), "window": window, "timezone": timezone, "mode": mode, "contact": contact}
+    )
+    body |= without_nothing(
+        {
+            "actions": [read_action(each) for each in action] if action else None,
+            "algorithm": "smooth" if smooth else None,
+            "burst": read_amount(unit, burst, "--burst") if burst is not None else None,
+            "carry_over": read_amount(unit, carry_over, "--carry-over") if carry_over is not None else None,
+            "year_start": year_start,
+            "from": moment(starts, "--from") if starts else None,
+            "until": moment(until, "--until") if until else None,
+            "estimate": False if no_estimate else None,
+            "denial": denial,
+            "reason": reason,
+        }
     )
     if clamp:
         body["clamp"] = True
@@ -46,13 +82,74 @@ def set_limit(
         say("The gateway has not taken it up yet; it will as soon as it answers.")
 
 
+@app.command("raise")
+def raise_limit(
+    amount: Annotated[str, typer.Option(help="The amount meanwhile.")],
+    until: Annotated[str, typer.Option(help="When it ends: 14d from now, 2026-12-01, or a time with its zone.")],
+    limit: LimitId = None,
+    select: Select = None,
+    each: Each = None,
+    unit: Unit = None,
+    window: Window = None,
+    starts: Annotated[str | None, typer.Option("--from", help="When it begins; now, where it is not given.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the limit's history.")] = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Raise a limit for some time; it falls back by itself."""
+    with connect(data) as client:
+        row = limit_row(client, limit, select, each, unit, window)
+        body: dict[str, object] = {"amount": read_amount(row["unit"], amount), "until": moment(until, "--until")}
+        body |= without_nothing({"from": moment(starts, "--from") if starts else None, "reason": reason})
+        row = client.call("POST", f"/limits/{segment(row['id'])}/raises", body)
+    if json:
+        emit_json(_plain(row))
+    else:
+        _table([row])
+
+
+def read_action(text: str) -> dict[str, object]:
+    """``downgrade@80=gpt-4o-mini`` or ``notify@100:forecast`` as the API takes it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    head, _, value = text.partition("=")
+    do, at, share = head.partition("@")
+    percent, colon, basis = share.partition(":")
+    if not at or not percent.isascii() or not percent.isdigit() or len(percent) > 4 or (colon and not basis):
+        raise UsageError(
+            f"--action: {text[:64]!r} is no action; write one such as notify@80, notify@100:forecast, throttle@90=6, "
+            "downgrade@80=gpt-4o-mini or stop@95",
+            code="value",
+        )
+    action: dict[str, object] = {"do": do, "at": int(percent)}
+    if basis:
+        action["on"] = basis
+    if do == "throttle":
+        if not value.isascii() or not value.isdigit() or len(value) > 7:
+            rule = "--action: a throttle says how many calls a minute still pass: throttle@90=6"
+            raise UsageError(rule, code="value")
+        action["requests_per_minute"] = int(value)
+    elif value:
+        action["to"] = value
+    return action
+
+
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "applied"}
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
     columns = ("id", "select", "each", "unit", "amount", "window", "posted", "held", "remaining", "resets_at", "mode")
-    table(columns, [[_cell(name, row[name]) for name in columns] for row in rows])
+    # What is in force now, which is what the rest of the line adds up to.
+    shown = [{**row, "amount": row["amount_now"], "mode": _mode(row)} for row in rows]
+    table(columns, [[_cell(name, row[name]) for name in columns] for row in shown])
+
+
+def _mode(row: dict[str, Any]) -> str:
+    """The mode, and what made the limit where that was nobody who set limits."""
+    return str(row["mode"]) if row["source"] in ("api", "file") else f"{row['mode']} ({row['source']})"
 
 
 def _cell(name: str, value: Any) -> Any:
@@ -94,3 +191,6 @@ def clear(
         emit_json(_plain(row))
     else:
         emit(f"removed {row['id']}")
+
+
+limit_entries.add_to(app)

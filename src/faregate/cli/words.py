@@ -29,7 +29,7 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def amount(unit: str, text: str) -> str | int | None:
+def amount(unit: str, text: str, option: str = "--amount") -> str | int | None:
     """An amount as the API takes it: a text for dollars, a whole number for the rest, ``None`` for ``unlimited``.
 
     Raises:
@@ -40,7 +40,7 @@ def amount(unit: str, text: str) -> str | int | None:
     if unit == "usd":
         return text
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise UsageError(f"--amount: {text[:64]!r} is not a whole number of {unit[:32]}; such as 20000", code="value")
+        raise UsageError(f"{option}: {text[:64]!r} is not a whole number of {unit[:32]}; such as 20000", code="value")
     return int(text)
 
 

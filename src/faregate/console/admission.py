@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from faregate.console.allowances import Standing as Figures
-from faregate.console.allowances import zone_of
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.call import Call
@@ -16,7 +15,6 @@ from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation, St
 from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.cost import Tariff
 from faregate.core.pricing.quote import Offer, held, largest_cap
-from faregate.ports import Row
 
 
 class Outcome(NamedTuple):
@@ -25,22 +23,6 @@ class Outcome(NamedTuple):
     refusal: LimitRefusal | None = None
     #: The cap that the gateway would put into the call, 0 for none.
     clamped_to: int = 0
-
-
-def compiled(row: Row) -> CompiledLimit:
-    """A limit's row as the core admits by it."""
-    return CompiledLimit(
-        id=row["id"],
-        selector=row["selector"] or {},
-        each=row["each"] or (),
-        unit=row["unit"],
-        amount=row["amount"],
-        window=row["window"],
-        zone=zone_of(row["timezone"]) if row["timezone"] not in ("", "UTC") else None,
-        mode=row["mode"],
-        contact=row["contact"],
-        clamp=bool(row["clamp"]),
-    )
 
 
 class Question:
@@ -62,7 +44,9 @@ class Question:
             # What others hold is as good as posted here: nothing comes back before the question is answered.
             self._used[limit.id] = posted + holding
             start = found.window_start if found is not None else 0
-            self._allowances.open_balance(limit.id, [(limit.subject(who), start or now, posted + holding)], now)
+            # What does not follow the calendar is counted as of now: it may have been spent a moment ago.
+            at = now if limit.paced else start or now
+            self._allowances.open_balance(limit.id, [(limit.subject(who), at, posted + holding)], now)
 
     @property
     def room(self) -> Amounts:

@@ -3,19 +3,20 @@
 It also owns what the link needs for a new limit: its balance in the window that holds now.
 """
 
-import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import tzinfo
-from functools import lru_cache
 
+from faregate.console.limit_terms import terms_of
+from faregate.console.openings import questions
 from faregate.console.reading import in_thread
 from faregate.console.state import Console
+from faregate.console.zones import zone_of
 from faregate.control import AllowanceView
 from faregate.core.amounts import UNITS
 from faregate.core.attribution import dimension
 from faregate.core.ledger.events import Intended
-from faregate.core.limits.windows import window_of
+from faregate.core.limits.in_force import amount_at, carried
+from faregate.core.limits.windows import rolling_nanos, window_of
 from faregate.errors import Unavailable
 from faregate.ports import Books, Row
 
@@ -28,7 +29,11 @@ class Standing:
     resets_at: int
     posted: int = 0
     held: int = 0
+    #: The amount in force, what was carried over included; ``None`` is unlimited. Of an each-limit, that of a subject
+    #: which is not among ``amounts``.
+    amount_now: int | None = None
     subjects: dict[tuple[str, ...], tuple[int, int]] = field(default_factory=dict)
+    amounts: dict[tuple[str, ...], int | None] = field(default_factory=dict)
 
     def add(self, subject: tuple[str, ...], posted: int, held: int) -> None:
         """Count something for one subject."""
@@ -38,30 +43,9 @@ class Standing:
         self.held += held
 
 
-@lru_cache(maxsize=1_024)
-def zone_of(name: str) -> tzinfo:
-    """The IANA time zone of this name.
-
-    Raises:
-        zoneinfo.ZoneInfoNotFoundError: there is none.
-        ValueError: this cannot be a name of one.
-    """
-    return zoneinfo.ZoneInfo(name)
-
-
-def zone_known(name: str) -> bool:
-    """Whether there is such a time zone."""
-    try:
-        zone_of(name)
-    # A folder of the zone data, a name with a NUL or one that is too long for a file each fail in a way of their own.
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
-
-
 def current_window(row: Row, now: int) -> tuple[int, int]:
     """Start and end of the window of a limit's row that holds ``now``; zeros where it has no end."""
-    return window_of(row["window"], zone_of(row["timezone"]), now)
+    return window_of(row["window"], zone_of(row["timezone"]), now, terms_of(row).year_start)
 
 
 def posted_balances(books: Books, row: Row, since: int) -> list[tuple[tuple[str, ...], int]]:
@@ -81,35 +65,83 @@ async def standings(console: Console, rows: Sequence[Row]) -> dict[str, Standing
             answer = await console.gate.allowances(tuple(row["id"] for row in rows))
         except Unavailable:
             # The gate went away between the two lines; the books know nearly as much.
-            return await in_thread(lambda: _by_books(console.books, rows, now))
+            return await in_thread(lambda: by_books(console.books, rows, now))
         if not {row["id"] for row in rows} & set(answer.pending):
             return _by_gate(rows, answer.allowances, now)
-    return await in_thread(lambda: _by_books(console.books, rows, now))
+    return await in_thread(lambda: by_books(console.books, rows, now))
 
 
 def _by_gate(rows: Sequence[Row], views: Sequence[AllowanceView], now: int) -> dict[str, Standing]:
-    found = {row["id"]: Standing(*current_window(row, now)) for row in rows}
+    found = {row["id"]: _empty(row, now) for row in rows}
+    paced = {row["id"] for row in rows if _paced(row)}
     for view in views:
         standing = found.get(view.limit)
-        if standing is not None:
-            # A counter that nobody used since its window ended still shows the window before.
-            posted = view.posted if view.window_start == standing.window_start else 0
-            standing.add(view.subject, posted, view.held)
+        if standing is None:
+            continue
+        # A counter that nobody used since its window ended still shows the window before.
+        current = view.limit in paced or view.window_start == standing.window_start
+        standing.add(view.subject, view.posted if current else 0, view.held)
+        if view.limit in paced:
+            standing.resets_at = view.resets_at if view.posted or view.held else 0
+        if current and view.amount >= 0:
+            # It knows what was carried over.
+            if view.subject:
+                standing.amounts[view.subject] = view.amount
+            else:
+                standing.amount_now = view.amount
     return found
 
 
-def _by_books(books: Books, rows: Sequence[Row], now: int) -> dict[str, Standing]:
+def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) -> dict[str, Standing]:
+    """Where these limits stand by what is booked, by id; without ``held`` what calls under way hold is left out."""
     found = {}
-    open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()]
+    open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()] if held else []
+    asked = [(row, moment, query) for row in rows for moment, query in questions(row, now)]
+    before: dict[str, dict[tuple[str, ...], int]] = {}
     for row in rows:
-        standing = found[row["id"]] = Standing(*current_window(row, now))
-        for subject, posted in posted_balances(books, row, standing.window_start):
-            standing.add(subject, posted, 0)
+        found[row["id"]] = _empty(row, now)
+    answers = books.balances_of([query for _, _, query in asked])
+    for (row, moment, _), balances in zip(asked, answers, strict=True):
+        standing = found[row["id"]]
+        for subject, posted in balances:
+            if moment >= standing.window_start or _paced(row):
+                standing.add(subject, posted, 0)
+            else:
+                before.setdefault(row["id"], {})[subject] = posted
+    for row in rows:
+        standing = found[row["id"]]
         unit = UNITS.index(row["unit"])
         for intent in open_intents:
             if intent.admitted_at >= standing.window_start and _selects(row, intent):
                 standing.add(tuple(dimension(intent.who, name) for name in row["each"]), 0, intent.held[unit])
+        _carry(row, standing, before.get(row["id"], {}))
     return found
+
+
+def _empty(row: Row, now: int) -> Standing:
+    """Where a limit stands that nobody has used."""
+    start, end = current_window(row, now)
+    amount = amount_at(row["amount"], terms_of(row), now)
+    return Standing(start, 0 if _paced(row) else end, amount_now=amount)
+
+
+def _paced(row: Row) -> bool:
+    """Whether its counters do not follow the calendar."""
+    return bool(rolling_nanos(row["window"]) or terms_of(row).algorithm)
+
+
+def _carry(row: Row, standing: Standing, before: Mapping[tuple[str, ...], int]) -> None:
+    """Add what was left of the window before, which had posted ``before``."""
+    terms, amount = terms_of(row), standing.amount_now
+    if amount is None or not terms.carry_max or not standing.resets_at:
+        return
+    start = standing.window_start
+    earlier, _ = window_of(row["window"], zone_of(row["timezone"]), start - 1, terms.year_start)
+    if earlier < terms.carry_from:
+        return
+    for subject in standing.subjects if row["each"] else ():
+        standing.amounts[subject] = amount + carried(row["amount"], terms, start, before.get(subject, 0))
+    standing.amount_now = amount + carried(row["amount"], terms, start, 0 if row["each"] else before.get((), 0))
 
 
 def _selects(row: Row, intent: Intended) -> bool:

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from faregate.console.allowances import zone_known
 from faregate.console.paging import single_values
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
@@ -24,6 +23,7 @@ from faregate.console.usage import read_by
 from faregate.console.writing import console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
+from faregate.console.zones import zone_known
 from faregate.core import money
 from faregate.core.limits.windows import window_of
 from faregate.core.pricing.capacity import BASIS_POINTS, Plan, plan, split_month

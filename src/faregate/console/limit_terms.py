@@ -1,10 +1,66 @@
-"""The terms of a limit as the books keep them: an object that names what is not as usual, and nothing else."""
+"""The terms of a limit: as people write them, as the books keep them, and as they are shown.
 
-from collections.abc import Mapping
-from typing import Any, Final
+The books hold an object that names what is not as usual, and nothing else.
+"""
 
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from faregate.console.problems import ApiProblem
+from faregate.console.texts import Body, Name, amount_text, moment, or_none, time_text
+from faregate.console.zones import zone_of
 from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Terms
+from faregate.core.limits.windows import window_of
 from faregate.ports import Row
+
+#: Amounts of the past that are remembered for what is carried over: one window back is all that is looked at.
+_HISTORY_MAX: Final = 32
+
+#: Reads an amount in the limit's unit: nano-dollars for ``usd``. The second argument is the field that it came in.
+ReadAmount = Callable[[int | str | None, str], int | None]
+
+
+class RaiseAsked(Body):
+    """Another amount for some time."""
+
+    amount: int | str
+    #: Now, where it is not given.
+    from_: str | None = Field(default=None, alias="from", max_length=40)
+    until: str = Field(max_length=40)
+
+
+class ActionAsked(Body):
+    """What happens at a share of the amount."""
+
+    do: Literal["notify", "throttle", "downgrade", "revoke", "stop"]
+    #: Percent of the amount.
+    at: int
+    #: Of what is spent, or of what will be at the end of the window.
+    on: Literal["actual", "forecast"] = "actual"
+    to: Name | None = None
+    models: list[Name] = Field(default_factory=list, max_length=64)
+    requests_per_minute: int = 0
+
+
+class TermsAsked(Body):
+    """What a limit may say beyond whom it covers, its unit, amount and window; ``null`` is as usual."""
+
+    algorithm: Literal["smooth"] | None = None
+    burst: int | str | None = None
+    #: ``MM-DD``.
+    year_start: str | None = Field(default=None, max_length=5)
+    #: Most of what was left that the next window begins with.
+    carry_over: int | str | None = None
+    raises: list[RaiseAsked] | None = Field(default=None, max_length=64)
+    from_: str | None = Field(default=None, alias="from", max_length=40)
+    until: str | None = Field(default=None, max_length=40)
+    estimate: bool | None = None
+    actions: list[ActionAsked] | None = Field(default=None, max_length=32)
+    #: Name of the answer that a refused caller gets, of those in the configuration.
+    denial: Name | None = None
+
 
 _LISTS: Final[Mapping[str, type[Any]]] = {"history": Past, "raises": Raise, "actions": Action, "forced": Forced}
 
@@ -16,6 +72,8 @@ def terms_of(row: Row) -> Terms:
         TypeError: they name something that is no term; only another version can have written them.
     """
     stored: Mapping[str, Any] = row.get("terms") or {}
+    if not stored:
+        return PLAIN
     told: dict[str, Any] = {}
     for name, value in stored.items():
         made = _LISTS.get(name)
@@ -30,6 +88,102 @@ def stored_terms(terms: Terms) -> dict[str, Any] | None:
         if value != getattr(PLAIN, name):
             told[name] = [_listed(each._asdict()) for each in value] if name in _LISTS else value
     return told or None
+
+
+def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -> Terms:
+    """The terms of a limit's ``row`` with what was sent; what was not sent stays.
+
+    Raises:
+        ApiProblem: a value that cannot be read. Whether it may be is for ``core.limits.term_rules``.
+    """
+    terms, sent = terms_of(row), wanted.model_fields_set
+    plain: dict[str, Any] = {}
+    for name in ("algorithm", "year_start", "denial"):
+        if name in sent:
+            plain[name] = getattr(wanted, name) or ""
+    if "burst" in sent:
+        plain["burst"] = amount_of(wanted.burst, "burst") or 0
+    if "estimate" in sent:
+        plain["estimate"] = wanted.estimate is not False
+    for name, asked in (("since", "from_"), ("until", "until")):
+        if asked in sent:
+            plain[name] = _moment(getattr(wanted, asked), asked.rstrip("_"))
+    if "actions" in sent:
+        plain["actions"] = tuple(_action(each) for each in wanted.actions or ())
+        plain["forced"] = ()
+    if "raises" in sent:
+        plain["raises"] = tuple(raise_of(each, amount_of(each.amount, "raises"), now) for each in wanted.raises or ())
+    if "carry_over" in sent:
+        plain["carry_max"] = amount_of(wanted.carry_over, "carry_over") or 0
+        if plain["carry_max"] and not terms.carry_max:
+            # What is left of the window that runs is the first that goes over.
+            zone, year_start = zone_of(row["timezone"]), plain.get("year_start", terms.year_start)
+            plain["carry_from"] = window_of(row["window"], zone, now, year_start)[0]
+    return terms._replace(**plain)
+
+
+def with_history(before: Row | None, after: Row, now: int) -> Row:
+    """``after`` with the amount that was in force before it, where what is carried over is worked out with it."""
+    terms = terms_of(after)
+    if before is None or before["amount"] == after["amount"] or not terms.carry_max:
+        return after
+    history = (*terms.history, Past(now, before["amount"]))[-_HISTORY_MAX:]
+    return {**after, "terms": stored_terms(terms._replace(history=history))}
+
+
+def shown_terms(row: Row) -> dict[str, Any]:
+    """The terms of a limit as the API shows them; ``null`` and empty where they are as usual."""
+    terms, unit = terms_of(row), row["unit"]
+    return {
+        "algorithm": or_none(terms.algorithm),
+        "burst": amount_text(unit, terms.burst) if terms.burst else None,
+        "year_start": or_none(terms.year_start),
+        "carry_over": amount_text(unit, terms.carry_max) if terms.carry_max else None,
+        "raises": [
+            {"amount": amount_text(unit, each.amount), "from": time_text(each.since), "until": time_text(each.until)}
+            for each in terms.raises
+        ],
+        "from": time_text(terms.since),
+        "until": time_text(terms.until),
+        "estimate": terms.estimate,
+        "actions": [
+            {
+                "do": action.do,
+                "at": action.percent,
+                "on": action.basis,
+                "to": or_none(action.to),
+                "models": list(action.models),
+                "requests_per_minute": action.requests_per_minute or None,
+                "forced_until": next((time_text(each.until) for each in terms.forced if each.action == place), None),
+            }
+            for place, action in enumerate(terms.actions)
+        ],
+        "denial": or_none(terms.denial),
+        "reason": or_none(terms.reason),
+    }
+
+
+def raise_of(asked: RaiseAsked, amount: int | None, now: int) -> Raise:
+    """A raise as it was asked for; it begins now where it does not say when.
+
+    Raises:
+        ApiProblem: a time that cannot be read.
+    """
+    since = _moment(asked.from_, "from") if asked.from_ is not None else now
+    return Raise(amount or 0, since, _moment(asked.until, "until"))
+
+
+def _action(asked: ActionAsked) -> Action:
+    return Action(asked.do, asked.at, asked.on, asked.to or "", tuple(asked.models), asked.requests_per_minute)
+
+
+def _moment(text: str | None, field: str) -> int:
+    if text is None:
+        return 0
+    try:
+        return moment(text)
+    except ValueError as problem:
+        raise ApiProblem("field_type", str(problem), field=field) from problem
 
 
 def _tupled(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,17 +9,27 @@ from typing import Any, ClassVar, Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from faregate.console.allowances import Standing, standings, zone_known
+from faregate.console import limit_entries
+from faregate.console.allowances import Standing, standings
+from faregate.console.limit_terms import (
+    RaiseAsked,
+    TermsAsked,
+    asked_terms,
+    raise_of,
+    shown_terms,
+    stored_terms,
+    terms_of,
+)
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.state import Console
-from faregate.console.texts import Body, Sentence, amount_text, or_none, time_text
+from faregate.console.texts import Sentence, amount_text, or_none, time_text
 from faregate.console.writing import acted, console_of, locked
-from faregate.console.writing import put as put_row
-from faregate.console.writing import remove as remove_row
+from faregate.console.zones import zone_known
 from faregate.core import money
 from faregate.core.limits.kinds import KINDS, check_limit
+from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -29,6 +39,9 @@ router = APIRouter(prefix="/limits", tags=["limits"])
 SUBJECTS_LISTED: Final = 20
 SUBJECTS_READ: Final = 1_000
 
+#: No id is longer.
+ID_CHARACTERS_MAX: Final = 64
+
 _ESCAPED: Final = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
 
 _READ_ONLY: Final = frozenset(
@@ -36,7 +49,7 @@ _READ_ONLY: Final = frozenset(
 )
 
 
-class NewLimit(Body):
+class NewLimit(TermsAsked):
     """A limit to be set."""
 
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
@@ -48,20 +61,34 @@ class NewLimit(Body):
     amount: int | str | None
     window: str | None = Field(default=None, max_length=32)
     timezone: str = Field(default="UTC", max_length=64)
-    mode: Literal["hard", "soft"] = "hard"
+    mode: Literal["hard", "soft", "shadow"] = "hard"
     clamp: bool = False
     contact: Sentence | None = None
+    #: Why it is set so; kept with the limit's entries.
+    reason: Sentence | None = None
 
 
-class LimitChange(Body):
+class LimitChange(TermsAsked):
     """What may be changed of a limit; another selector, unit or window is another limit."""
 
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"select", "each", "unit", "window", "timezone"}
 
     amount: int | str | None = None
-    mode: Literal["hard", "soft"] | None = None
+    mode: Literal["hard", "soft", "shadow"] | None = None
     clamp: bool | None = None
     contact: Sentence | None = None
+    #: Why it is changed; kept with the limit's entries.
+    reason: Sentence | None = None
+
+
+class NewRaise(RaiseAsked):
+    """A raise of a limit, with why."""
+
+    reason: Sentence | None = None
+
+
+#: What a change may set, beside the terms.
+_CHANGED: Final = frozenset({"amount", "mode", "clamp", "contact"})
 
 
 def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -> str:
@@ -72,7 +99,7 @@ def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -
     return f"{selected};{','.join(sorted(each))};{unit};{window}"
 
 
-def amount_of(unit: str, amount: int | str | None) -> int | None:
+def amount_of(unit: str, amount: int | str | None, field: str = "amount") -> int | None:
     """The stored amount: nano-dollars for ``usd``, whole units otherwise.
 
     Raises:
@@ -83,14 +110,14 @@ def amount_of(unit: str, amount: int | str | None) -> int | None:
         return None
     if unit != "usd":
         if isinstance(amount, str):
-            raise ApiProblem("field_type", f"an amount of {unit} is a whole number", field="amount")
+            raise ApiProblem("field_type", f"an amount of {unit} is a whole number", field=field)
         return amount
     if not isinstance(amount, str):
-        raise ApiProblem("field_type", 'dollars are a decimal text such as "0.10", never a number', field="amount")
+        raise ApiProblem("field_type", 'dollars are a decimal text such as "0.10", never a number', field=field)
     try:
         return money.nanos(amount)
     except ValueError as problem:
-        raise ApiProblem("field_range", str(problem), field="amount") from problem
+        raise ApiProblem("field_range", str(problem), field=field) from problem
 
 
 def _check(row: Row) -> None:
@@ -104,6 +131,9 @@ def _check(row: Row) -> None:
         mode=row["mode"],
         zone_known=zone_known,
     )
+    if not faults:
+        terms = terms_of(row)
+        faults = check_terms(terms, unit=row["unit"], amount=row["amount"], window=row["window"], mode=row["mode"])
     if faults:
         told = [
             {"field": "select" if each.field == "selector" else each.field, "code": each.code, "detail": each.message}
@@ -114,6 +144,17 @@ def _check(row: Row) -> None:
 
 def put(console: Console, wanted: NewLimit) -> Row:
     """Set a limit; the one that counts the same is changed in place.
+
+    Raises:
+        ApiProblem: it cannot be.
+    """
+    row, before = proposed(console, wanted)
+    limit_entries.write(console, before, row, wanted.reason or "")
+    return row
+
+
+def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
+    """The row that setting a limit would write, checked and not written, and the one that it would replace.
 
     Raises:
         ApiProblem: it cannot be.
@@ -133,6 +174,7 @@ def put(console: Console, wanted: NewLimit) -> Row:
         "contact": wanted.contact or "",
         "clamp": int(wanted.clamp),
         "source": "api",
+        "terms": None,
         "details": {},
         "created_at": now,
         "updated_at": now,
@@ -140,15 +182,35 @@ def put(console: Console, wanted: NewLimit) -> Row:
     _check(row)
     found = console.books.listing("limit", name=row["name"], limit=1)
     if found:
-        row |= {"id": found[0]["id"], "created_at": found[0]["created_at"], "source": found[0]["source"]}
+        row |= {name: found[0][name] for name in ("id", "created_at", "source", "terms", "details")}
     else:
         row["id"] = console.new_id("lim_")
-    put_row(console, "limit", row)
-    return row
+    _set_terms(console, row, wanted, now)
+    return row, found[0] if found else None
 
 
-def _named(console: Console, limit_id: str) -> Row:
-    row = console.books.get("limit", limit_id) if len(limit_id) <= 64 else None
+def _set_terms(console: Console, row: Row, wanted: TermsAsked, now: int) -> None:
+    """Put the terms that were sent into a limit's row that is right otherwise; those that were not sent stay.
+
+    Raises:
+        ApiProblem: they cannot be.
+    """
+    denials = console.facts.denials
+    if wanted.denial and denials is not None and wanted.denial not in denials:
+        known = ", ".join(sorted(denials)[:20])
+        raise ApiProblem("field_enum", f"no denial is called {wanted.denial[:64]!r}; one of: {known}", field="denial")
+    terms = asked_terms(row, wanted, lambda amount, field: amount_of(row["unit"], amount, field), now)
+    row["terms"] = stored_terms(terms)
+    _check(row)
+
+
+def named(console: Console, limit_id: str) -> Row:
+    """The limit of this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = console.books.get("limit", limit_id) if len(limit_id) <= ID_CHARACTERS_MAX else None
     if row is None:
         raise NotFound("there is no such limit")
     return row
@@ -161,8 +223,20 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         NotFound: no such limit.
         ApiProblem: a value that cannot be.
     """
-    row = dict(_named(console, limit_id))
-    sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+    before = named(console, limit_id)
+    row = changed(console, before, wanted)
+    limit_entries.write(console, before, row, wanted.reason or "")
+    return row
+
+
+def changed(console: Console, before: Row, wanted: LimitChange) -> Row:
+    """A limit's row with what was sent, checked and not written.
+
+    Raises:
+        ApiProblem: a value that cannot be.
+    """
+    row = dict(before)
+    sent = {name: getattr(wanted, name) for name in wanted.model_fields_set & _CHANGED}
     for name in ("mode", "clamp"):
         if name in sent and sent[name] is None:
             raise ApiProblem("field_range", "must not be null", field=name)
@@ -172,17 +246,18 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         sent["contact"] = sent["contact"] or ""
     if "clamp" in sent:
         sent["clamp"] = int(sent["clamp"])
-    row |= {**sent, "updated_at": console.clock.wall_nanos()}
+    now = console.clock.wall_nanos()
+    row |= {**sent, "updated_at": now}
     _check(row)
-    put_row(console, "limit", row)
+    _set_terms(console, row, wanted, now)
     return row
 
 
 def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
     """A limit as the API shows it, with where it stands."""
-    unit, amount = row["unit"], row["amount"]
+    unit = row["unit"]
 
-    def counted(posted: int, held: int) -> dict[str, Any]:
+    def counted(posted: int, held: int, amount: int | None) -> dict[str, Any]:
         remaining = None if amount is None else max(amount - posted - held, 0)
         return {
             "posted": amount_text(unit, posted),
@@ -195,13 +270,16 @@ def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
         "select": row["selector"],
         "each": row["each"],
         "unit": unit,
-        "amount": amount_text(unit, amount),
+        "amount": amount_text(unit, row["amount"]),
+        "amount_now": amount_text(unit, standing.amount_now),
         "window": or_none(row["window"]),
         "timezone": row["timezone"],
         "mode": row["mode"],
         "clamp": bool(row["clamp"]),
         "contact": or_none(row["contact"]),
-        **counted(standing.posted, standing.held),
+        "source": row["source"],
+        **shown_terms(row),
+        **counted(standing.posted, standing.held, standing.amount_now),
         "window_start": time_text(standing.window_start),
         "resets_at": time_text(standing.resets_at),
         "created_at": time_text(row["created_at"]),
@@ -211,7 +289,10 @@ def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
         shown["remaining"] = None
         shown["subjects_count"] = len(standing.subjects)
         shown["subjects"] = [
-            {"subject": dict(zip(row["each"], subject, strict=True)), **counted(posted, held)}
+            {
+                "subject": dict(zip(row["each"], subject, strict=True)),
+                **counted(posted, held, standing.amounts.get(subject, standing.amount_now)),
+            }
             for subject, (posted, held) in sorted(standing.subjects.items())[:subjects_max]
         ]
     return shown
@@ -247,7 +328,7 @@ async def list_limits(request: Request) -> dict[str, Any]:
 async def read_limit(request: Request, limit_id: str) -> dict[str, Any]:
     """One limit, with up to a thousand subjects of an each-limit."""
     console = console_of(request)
-    return await _shown(console, await in_thread(lambda: _named(console, limit_id)))
+    return await _shown(console, await in_thread(lambda: named(console, limit_id)))
 
 
 @router.patch("/{limit_id}")
@@ -259,16 +340,39 @@ async def change_limit(request: Request, limit_id: str, wanted: LimitChange) -> 
     return {**await _shown(console, row), **applied}
 
 
+@router.post("/{limit_id}/raises", status_code=201)
+async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict[str, Any]:
+    """Another amount for some time, after which the limit falls back by itself; past raises are forgotten."""
+    console = console_of(request)
+
+    def alone() -> Row:
+        before, now = named(console, limit_id), console.clock.wall_nanos()
+        asked = RaiseAsked.model_validate({"amount": wanted.amount, "from": wanted.from_, "until": wanted.until})
+        row = {**before, "updated_at": now}
+        amount = amount_of(row["unit"], wanted.amount)
+        terms = terms_of(row)
+        kept = tuple(each for each in terms.raises if each.until > now)
+        made = raise_of(asked, amount, now)
+        row["terms"] = stored_terms(terms._replace(raises=(*kept, made)))
+        _check(row)
+        limit_entries.write(console, before, row, wanted.reason or "")
+        return row
+
+    row = await locked(console, alone)
+    applied = await acted(console, {})
+    return {**await _shown(console, row), **applied}
+
+
 @router.delete("/{limit_id}")
 async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
     """Remove a limit; from then on nothing counts towards it."""
     console = console_of(request)
 
     def alone() -> None:
-        row = _named(console, limit_id)
+        row = named(console, limit_id)
         if row["source"] == "file":
             raise Conflict("this limit is declared in the configuration file; remove it there")
-        remove_row(console, "limit", limit_id)
+        limit_entries.remove(console, row)
 
     await locked(console, alone)
     return await acted(console, {"id": limit_id, "deleted": True})

@@ -8,30 +8,37 @@ happened meanwhile can be missed. It runs on one event loop; ``nudge`` may be ca
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from faregate.console.accounts import last_sequence
-from faregate.console.allowances import current_window, posted_balances
+import msgspec
+
 from faregate.console.compile import card_rows, key_of, limit_of
-from faregate.console.reading import every, in_thread
+from faregate.console.openings import questions
+from faregate.console.reading import each_row, every, in_thread
+from faregate.console.requests import usage_of
 from faregate.console.state import CompileCatalogue, Projector
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
 from faregate.control import (
     Allowances,
     AskAllowances,
+    AskBrakes,
     AskFigures,
     Balance,
+    Brakes,
     Catalogue,
     Done,
     Drain,
     Figures,
+    Habits,
     Load,
     Loaded,
     Opening,
     Projected,
     Question,
     Reply,
+    Report,
+    Reported,
     Resolve,
     Unknown,
 )
@@ -51,7 +58,10 @@ _READ_BYTES: Final = 1024 * 1024
 #: Kinds of resources that the catalogue is compiled from.
 _CATALOGUE_KINDS: Final = frozenset({"price", "project", "stage"})
 
-Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances)
+#: Kinds of resources that the gate is told of.
+_LOADED_KINDS: Final = _CATALOGUE_KINDS | {"key", "limit"}
+
+Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances, Reported, Brakes)
 Made = TypeVar("Made")
 
 
@@ -128,6 +138,48 @@ class GateLink:
         """
         return (await self._asked(order, Done)).changed
 
+    async def report(self, order: Report) -> Reported:
+        """Book a call that went past the gate, unless the books or the gate know it.
+
+        The books are looked through over the connection that is asked then: a gate that takes its place meanwhile
+        would not know what the one before it booked.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        wire = self._wire
+        if wire is None:
+            raise Unavailable(self._trouble)
+
+        def look() -> tuple[int, Row | None]:
+            looked_to = self._books.projected()
+            found = (self._books.request(each) for each in (order.id, *order.also))
+            return looked_to, next((row for row in found if row is not None), None)
+
+        looked_to, known = await in_thread(look)
+        if known is not None and known["status"] == "unknown":
+            # Its gate died between the two halves of the booking: the second one is told again.
+            return Reported(await self.resolve(_end_of(known["id"], order)))
+        if known is not None:
+            return Reported(changed=False, same=(known["charge"], usage_of(known)) == (order.charge, order.usage))
+        return _expected(await wire.ask(msgspec.structs.replace(order, looked_to=looked_to)), Reported)
+
+    async def brakes(self) -> Brakes:
+        """Keys that tripped the anomaly brake, and those whose past the gate wants to know.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        return await self._asked(AskBrakes(), Brakes)
+
+    async def tell_habits(self, habits: Habits) -> None:
+        """Tell the past of keys, and which trips are limits by now.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        await self._asked(habits, Done)
+
     async def drain(self) -> None:
         """Let the gate stop accepting.
 
@@ -167,9 +219,10 @@ class GateLink:
 
     async def _begin(self, wire: GateWire) -> None:
         """Load everything, then open every balance and all unknowns, as of one journal position."""
-        sequence = await in_thread(lambda: last_sequence(self._books))
-        load = await in_thread(lambda: self._full_load(sequence))
-        await self._load_and_open(wire, load, first=True)
+        sequence = await in_thread(self._books.newest_change)
+        rows: dict[str, Row] = {}
+        load = await in_thread(lambda: self._full_load(sequence, rows))
+        await self._load_and_open(wire, load, rows, first=True)
         self._sequence = sequence
         self._told_position = 0
         self._wire = wire
@@ -182,7 +235,7 @@ class GateLink:
             waiting, self._waiting = self._waiting, []
             try:
                 while load := await in_thread(self._next_load):
-                    await self._load_and_open(wire, load, first=False)
+                    await self._load_and_open(wire, load, {}, first=False)
                     self._sequence = load.sequence
             except BaseException:  # Also when cancelled: they are served by the full load of the next connection.
                 self._waiting += waiting
@@ -211,10 +264,11 @@ class GateLink:
             self._told_position = position
 
     # -- loading and opening ------------------------------------------------------------------------------------------
-    async def _load_and_open(self, wire: GateWire, load: Load, *, first: bool) -> None:
+    async def _load_and_open(self, wire: GateWire, load: Load, rows: Mapping[str, Row], *, first: bool) -> None:
         """Send ``load``; open what the gate then lacks, read from the books exactly where the gate was.
 
-        Projection rests meanwhile, so that the books stand neither before nor behind that position.
+        Projection rests meanwhile, so that the books stand neither before nor behind that position. ``rows`` are those
+        of limits that were read for the load, where all were: they are not read again.
         """
         if not (first or load.limits):
             _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
@@ -222,14 +276,22 @@ class GateLink:
         async with _resting(self._projector):
             loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
             if loaded.pending or first:
-                opening = await in_thread(lambda: self._opening(loaded, first))
+                opening = await in_thread(lambda: self._opening(loaded, rows, first))
                 _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
 
-    def _opening(self, loaded: Loaded, first: bool) -> Opening:
+    def _opening(self, loaded: Loaded, rows: Mapping[str, Row], first: bool) -> Opening:
         self._project_to(loaded.position)
         now = self._clock.wall_nanos()
-        rows = [row for row in (self._books.get("limit", each) for each in loaded.pending) if row is not None]
-        balances = tuple(balance for row in rows for balance in self._balances(row, now))
+        rows = rows or self._books.get_all("limit", loaded.pending)
+        pending = [(id, rows[id]) for id in loaded.pending if id in rows]
+        asked = [(id, moment, query) for id, row in pending for moment, query in questions(row, now)]
+        # All at once: limits are many, what must be summed for them is not.
+        found = self._books.balances_of([query for _, _, query in asked])
+        balances = tuple(
+            Balance(id, subject, moment, posted)
+            for (id, moment, _), sums in zip(asked, found, strict=True)
+            for subject, posted in sums
+        )
         unknowns = tuple(unknown_of(row) for row in self._books.open_reservations("unknown")) if first else ()
         return Opening(loaded.position, loaded.pending, balances, first, unknowns)
 
@@ -246,26 +308,27 @@ class GateLink:
             self._journal.sync()
             self._books.project(records)
 
-    def _balances(self, row: Row, now: int) -> Iterable[Balance]:
-        start, _ = current_window(row, now)
-        for subject, posted in posted_balances(self._books, row, start):
-            yield Balance(row["id"], subject, start, posted)
-
     # -- what is sent -------------------------------------------------------------------------------------------------
-    def _full_load(self, sequence: int) -> Load:
+    def _full_load(self, sequence: int, limit_rows: dict[str, Row]) -> Load:
+        """Everything; the rows of the limits are put into ``limit_rows``."""
         books = self._books
+        limit_rows.update((row["id"], row) for row in each_row(books, "limit"))
         return Load(
             sequence,
             full=True,
-            keys=tuple(key_of(row) for row in every(books, "key")),
-            limits=tuple(limit_of(row) for row in every(books, "limit")),
+            keys=tuple(key_of(row) for row in each_row(books, "key")),
+            limits=tuple(limit_of(row) for row in limit_rows.values()),
             catalogue=self._catalogue(),
         )
 
     def _next_load(self) -> Load | None:
         """What changed since the last load; ``None`` where nothing did."""
-        changes = self._books.changes(self._sequence, _CHANGES_MAX)
-        if not changes:
+        while changes := self._books.changes(self._sequence, _CHANGES_MAX):
+            if any(kind in _LOADED_KINDS for _, kind, _ in changes):
+                break
+            # Alerts, entries of limits, payers: the gate knows nothing of them, and a load is work for it.
+            self._sequence = changes[-1][0]
+        else:
             return None
         keys, keys_removed = self._changed(changes, "key", key_of)
         limits, limits_removed = self._changed(changes, "limit", limit_of)
@@ -276,9 +339,9 @@ class GateLink:
         self, changes: Sequence[tuple[int, str, str]], wanted: str, compiled: Callable[[Row], Made]
     ) -> tuple[tuple[Made, ...], tuple[str, ...]]:
         """Rows of one kind among the changes as they are now, and the ids of those that are gone."""
-        rows = {each: self._books.get(wanted, each) for each in dict.fromkeys(i for _, k, i in changes if k == wanted)}
-        present = tuple(compiled(row) for row in rows.values() if row is not None)
-        return present, tuple(each for each, row in rows.items() if row is None)
+        ids = list(dict.fromkeys(id for _, kind, id in changes if kind == wanted))
+        rows = self._books.get_all(wanted, ids)
+        return tuple(compiled(row) for row in rows.values()), tuple(id for id in ids if id not in rows)
 
     def _catalogue(self) -> Catalogue:
         """Compile the catalogue and keep its rate cards, so that every charge can be derived later."""
@@ -314,6 +377,22 @@ def unknown_of(row: Row) -> Unknown:
         input_tokens_bound=intent.input_tokens_bound,
         charge_rule=intent.charge_rule,
         awaited=row["awaited"],
+    )
+
+
+def _end_of(id: str, order: Report) -> Resolve:
+    """The end of a reported call whose beginning alone is journalled."""
+    return Resolve(
+        id,
+        "ok",
+        "late_evidence",
+        order.usage,
+        order.usage_source,
+        order.cost,
+        order.charge,
+        order.provider_request_id,
+        order.answered_model,
+        order.price_version,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from faregate.console import admission
 from faregate.console.allowances import standings
+from faregate.console.compile import limit_of
 from faregate.console.drafts import REQUEST, Draft, draft, operation_of, service_draft
 from faregate.console.input_tokens import InputTokens, input_tokens
 from faregate.console.prices import compiled
@@ -22,6 +23,7 @@ from faregate.console.state import Console
 from faregate.console.texts import Body, Name, or_none, time_text
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, Provider
+from faregate.control import compiled as compiled_limit
 from faregate.core import money
 from faregate.core.amounts import UNITS, Amounts
 from faregate.core.attribution import Attribution
@@ -104,7 +106,7 @@ async def make_quote(request: Request, wanted: NewQuote) -> dict[str, Any]:
             made = service_draft(operation, catalogue, raw, wanted.request)
         places = _places(console, catalogue, made, key, wanted, now)
         rows = every(console.books, "limit") if key is not None else []
-        limits = [admission.compiled(row) for row in rows]
+        limits = [compiled_limit(limit_of(row)) for row in rows]
         matching = {limit.id for limit in LimitIndex(limits).matching(places[0].who)}
         kept = [limit for limit in limits if limit.id in matching]
         return made, key, places, kept, [row for row in rows if row["id"] in matching], catalogue
@@ -125,7 +127,8 @@ async def make_quote(request: Request, wanted: NewQuote) -> dict[str, Any]:
                 made.call, first.offer, first.whole, facts.default_output_tokens, facts.min_answer_tokens
             )
         refused = _refused_before(key, made, now) if key is not None else None
-        if refused is None and key is not None and catalogue.require_limit and not question.money_limited:
+        required = catalogue.require_limit or places[0].who.stage in catalogue.require_limit_stages
+        if refused is None and key is not None and required and not question.money_limited:
             refused = {"code": "limit_required", "detail": "no money limit applies to this key", "limit": None}
         if refused is None and outcome.refusal is not None:
             refused = _refusal(outcome.refusal)

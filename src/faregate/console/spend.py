@@ -85,11 +85,11 @@ def _bar(shown: dict[str, Any]) -> int:
     """How much of a limit is used, in whole percent of 0 to 100."""
     if shown["unit"] == "usd":
         amount, used = (
-            money.nanos(shown["amount"]),
+            money.nanos(shown["amount_now"]),
             money.nanos(shown["posted"], signed=True) + money.nanos(shown["held"]),
         )
     else:
-        amount, used = shown["amount"], shown["posted"] + shown["held"]
+        amount, used = shown["amount_now"], shown["posted"] + shown["held"]
     return 100 if amount == 0 else max(0, min(100, used * 100 // amount))
 
 
@@ -112,7 +112,7 @@ async def _facts(console: Console) -> dict[str, Any]:
     limits = [limit_shape(row, standing[row["id"]], 0) for row in limit_rows]
     for each in limits:
         # Subjects of an each-limit have a bar of their own, which one line cannot show.
-        each["percent"] = None if each["amount"] is None or each["each"] else _bar(each)
+        each["percent"] = None if each["amount_now"] is None or each["each"] else _bar(each)
     records = await in_thread(lambda: console.books.requests(limit=REQUESTS_SHOWN))
     return {
         "now": second_text(now),

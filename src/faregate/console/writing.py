@@ -66,6 +66,21 @@ def remove(console: Console, kind: str, row_id: str) -> None:
     console.books.remove(kind, row_id)
 
 
+def put_together(console: Console, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+    """Put rows and remove others that belong together, each with a line in the trail of changes; all or none.
+
+    Raises:
+        StorageFull: the trail cannot be written, and nothing was changed.
+    """
+    at = time_text(console.clock.wall_nanos()) or ""
+    changes: list[tuple[str, str, Row | None, Row | None]] = [
+        (kind, row_id, console.books.get(kind, row_id), None) for kind, row_id in removed
+    ]
+    changes += [(kind, row["id"], console.books.get(kind, row["id"]), row) for kind, row in rows]
+    console.audit.append_all(at, changes)
+    console.books.put_together(rows, removed)
+
+
 def _record(console: Console, kind: str, row_id: str, after: Row | None) -> None:
     at = time_text(console.clock.wall_nanos()) or ""
     console.audit.append(at, kind, row_id, console.books.get(kind, row_id), after)

@@ -67,6 +67,11 @@ def posted_amounts(charge: int, usage: Usage) -> Amounts:
     return tuple.__new__(Amounts, (charge, incoming + outgoing, incoming, outgoing, 1, 0, images, seconds, characters))
 
 
+def most_of(one: Amounts, other: Amounts) -> Amounts:
+    """The larger amount in each unit: what is held after a hold has grown, in whichever order that is learnt."""
+    return Amounts(*map(max, one, other))
+
+
 def counted(found: tuple[Measure, ...]) -> tuple[int, int, int]:
     """Images, seconds and characters among what was measured."""
     images = seconds = characters = 0

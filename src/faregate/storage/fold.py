@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from faregate.core.amounts import Amounts, counted
+from faregate.core.amounts import NOTHING, Amounts, counted, most_of
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import MARGIN
 from faregate.core.ledger.events import (
@@ -235,7 +235,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
     # Unpacked and put together again name by name: slices and fields by name cost three times as much.
     (
         id, at, status, http_status, code, usage, source, cost, charge, price, latency, first, tried, model, asked,
-        overrun, _, charge_rule,
+        overrun, _, charge_rule, _,
     ) = event  # fmt: skip
     text, cached, written, audio, out, reasoning, out_audio, other = usage
     _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes = intent
@@ -371,8 +371,18 @@ def _happen(
         return
     if isinstance(event, Lost):
         _lose(batch, reservation, event, numbers)
-    elif _step(State(reservation.state), event).changes and event.output_tokens > reservation.output_tokens_seen:
-        batch.changed[event.id] = reservation._replace(output_tokens_seen=event.output_tokens)
+    elif _step(State(reservation.state), event).changes:
+        batch.changed[event.id] = _marked(reservation, event)
+
+
+def _marked(reservation: Reservation, event: Progressed) -> Reservation:
+    """How far its answer had come, and what it holds since then where it says so."""
+    if event.held != NOTHING:
+        held = most_of(reservation.intent.held, event.held)
+        reservation = reservation._replace(intent=reservation.intent._replace(held=held))
+    if event.output_tokens > reservation.output_tokens_seen:
+        reservation = reservation._replace(output_tokens_seen=event.output_tokens)
+    return reservation
 
 
 def _strand(batch: Batch, known: Mapping[str, Reservation], at: int, numbers: Numbers) -> None:
@@ -437,7 +447,7 @@ def _settled_row(number: int, stamp: Stamp, intent: Intended, event: Settled, li
         1 if intent.stream else 0,
         intent.idempotency_key,
         intent.clamped_to,
-        limit,
+        limit or event.limit,
         _json(event.usage.other).decode() if event.usage.other else "",
         *(_rare(event.usage) if event.usage.other else _NO_RARE),
         event.charge_rule,

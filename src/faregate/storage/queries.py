@@ -20,7 +20,6 @@ from sqlalchemy import (
     Text,
     and_,
     func,
-    literal,
     literal_column,
     select,
     true,
@@ -94,20 +93,24 @@ class Source:
 
     def table_for(self, names: Iterable[str]) -> FromClause:
         """The table, with the names of dimensions only where one of ``names`` is told."""
-        return requests if self is _REQUESTS and not set(SET_DIMENSIONS) & set(names) else self._table
+        return requests if self is REQUESTS and not set(SET_DIMENSIONS) & set(names) else self._table
 
 
-_ROLLUPS: Final = Source(
+ROLLUPS: Final = Source(
     rollups.join(dimension_sets, rollups.c.dimensions == dimension_sets.c.id),
     rollups.c.slot,
     {name: func.sum(rollups.c[name]) for name in SUMS},
 )
 
-_REQUESTS: Final = Source(
+REQUESTS: Final = Source(
     _RECORDS,
     requests.c.created_at,
     {name: func.count() if name == "requests" else func.sum(requests.c[name]) for name in SUMS},
 )
+
+
+#: Whatever roll-ups can be told apart by.
+_ROLLED_UP: Final = frozenset(SET_DIMENSIONS)
 
 
 def aligned(*times: int) -> bool:
@@ -115,11 +118,17 @@ def aligned(*times: int) -> bool:
     return all(time % SLOT_NANOS == 0 for time in times)
 
 
-def _source(names: Iterable[str], *times: int) -> Source:
-    return _ROLLUPS if aligned(*times) and set(names) <= set(SET_DIMENSIONS) else _REQUESTS
+def source_of(names: Iterable[str], *times: int) -> Source:
+    """Where the sums of a span by these dimensions can be read: the roll-ups wherever they tell it."""
+    return ROLLUPS if aligned(*times) and _ROLLED_UP.issuperset(names) else REQUESTS
 
 
-def _column(name: str, tag_of: TagOf) -> ColumnElement[Any]:
+def column_of(name: str, tag_of: TagOf) -> ColumnElement[Any]:
+    """The column of a dimension or tag.
+
+    Raises:
+        UsageError: it is neither.
+    """
     if name.startswith(TAG_PREFIX):
         return tag_of(name[len(TAG_PREFIX) :])
     if name not in REQUEST_DIMENSIONS:
@@ -134,7 +143,7 @@ def _matches(column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
     return column == value
 
 
-def _sets(filters: Mapping[str, object]) -> Select[Any] | None:
+def sets_with(filters: Mapping[str, object]) -> Select[Any] | None:
     """The numbers of the sets that have the dimensions asked for; ``None`` where none is."""
     chosen = [_matches(dimension_sets.c[name], value) for name, value in filters.items() if name in SET_DIMENSIONS]
     return select(dimension_sets.c.id).where(*chosen) if chosen else None
@@ -147,7 +156,7 @@ def _roll_ups(since: int, until: int, filters: Mapping[str, object]) -> list[Col
         found.append(rollups.c.slot >= since - since % SLOT_NANOS)
     if until:
         found.append(rollups.c.slot < until)
-    if (sets := _sets(filters)) is not None:
+    if (sets := sets_with(filters)) is not None:
         found.append(rollups.c.dimensions.in_(sets))
     return found
 
@@ -162,40 +171,29 @@ def numbers(since: int, until: int, filters: Mapping[str, object]) -> list[Colum
         requests.c.number >= select(first).where(*known).scalar_subquery(),
         requests.c.number <= select(last).where(*known).scalar_subquery(),
     ]
-    if (sets := _sets(filters)) is not None:
+    if (sets := sets_with(filters)) is not None:
         found.append(requests.c.dimensions.in_(sets))
     return found
 
 
-def _span(at: ColumnElement[int], since: int, until: int) -> list[ColumnElement[bool]]:
+def span(at: ColumnElement[int], since: int, until: int) -> list[ColumnElement[bool]]:
+    """The conditions of a time; 0 leaves that end open."""
     return ([at >= since] if since else []) + ([at < until] if until else [])
 
 
-def _chosen(
+def chosen_by(
     source: Source, since: int, until: int, filters: Mapping[str, object], tag_of: TagOf
 ) -> ColumnElement[bool]:
     """What the rows of a source must meet to be counted."""
     found = [
-        _matches(_column(name, tag_of), value)
+        _matches(column_of(name, tag_of), value)
         for name, value in sorted(filters.items())
-        if source is _ROLLUPS or name not in SET_DIMENSIONS
+        if source is ROLLUPS or name not in SET_DIMENSIONS
     ]
-    found += _span(source.at, since, until)
-    if source is _REQUESTS:
+    found += span(source.at, since, until)
+    if source is REQUESTS:
         found += [requests.c.status.not_in(UNCOUNTED), *numbers(since, until, filters), *_in_run(filters)]
     return and_(true(), *found)
-
-
-def balances(selector: Mapping[str, str], each: Sequence[str], unit: str, since: int, tag_of: TagOf) -> Select[Any]:
-    """Rows of the values of ``each``, in order, and what was posted for them since ``since``."""
-    source = _source((*selector, *each), since)
-    subject = [_column(name, tag_of).label(f"each_{index}") for index, name in enumerate(each)]
-    posted: ColumnElement[int] = literal(0)
-    for name in UNIT_SUMS.get(unit, ()):
-        posted = posted + source.sums[name]
-    statement = select(*subject, posted.label("posted"), source.sums["requests"].label("counted"))
-    statement = statement.select_from(source.table_for(each)).where(_chosen(source, since, 0, selector, tag_of))
-    return statement.group_by(*subject) if subject else statement
 
 
 def usage(
@@ -209,11 +207,11 @@ def usage(
         UsageError: a name that is neither a dimension, ``tag.NAME`` nor a bucket.
     """
     dimensions = [name for name in by if name not in BUCKETS]
-    source = _source((*dimensions, *filters), since, until)
-    grouped = [(source.at - source.at % BUCKETS[name]) if name in BUCKETS else _column(name, tag_of) for name in by]
+    source = source_of((*dimensions, *filters), since, until)
+    grouped = [(source.at - source.at % BUCKETS[name]) if name in BUCKETS else column_of(name, tag_of) for name in by]
     columns = [column.label(f"by_{index}") for index, column in enumerate(grouped)]
     statement = select(*columns, *(source.sums[name].label(name) for name in SUMS))
-    statement = statement.select_from(source.table_for(by)).where(_chosen(source, since, until, filters, tag_of))
+    statement = statement.select_from(source.table_for(by)).where(chosen_by(source, since, until, filters, tag_of))
     statement = statement.having(source.sums["requests"] > 0)
     if columns:
         statement = statement.group_by(*columns).order_by(*columns)
@@ -227,16 +225,34 @@ def totals_of(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def listing(table: Table, after: str, limit: int, equal: Mapping[str, object]) -> Select[Any]:
-    """Rows of a resource in the order of their ids.
+def listing(
+    table: Table, after: str, limit: int, equal: Mapping[str, object], *, newest_first: bool = False
+) -> Select[Any]:
+    """Rows of a resource in the order of their ids, or in reverse.
 
     Raises:
         UsageError: a filter that is not a column.
     """
-    statement = select(table).where(table.c.id > after) if after else select(table)
+    statement = select(table)
+    if after:
+        statement = statement.where(table.c.id < after if newest_first else table.c.id > after)
     for name, value in equal.items():
         statement = statement.where(_matches(_filter_column(table, name), value))
-    return statement.order_by(table.c.id).limit(limit)
+    return statement.order_by(table.c.id.desc() if newest_first else table.c.id).limit(limit)
+
+
+#: What ``tally`` calls its numbers; no column is called so.
+COUNT: Final = "rows_counted"
+
+
+def tally(table: Table, by: Sequence[str]) -> Select[Any]:
+    """How many rows have which values in some columns, as the column ``COUNT``.
+
+    Raises:
+        UsageError: a name that is not a column.
+    """
+    columns = [_filter_column(table, name) for name in by]
+    return select(*columns, func.count().label(COUNT)).group_by(*columns)
 
 
 def record(id: str) -> Select[Any]:
@@ -279,7 +295,7 @@ def request_list(
         UsageError: a filter that is neither a column, ``since``, ``until``, ``booked_after`` nor ``tag.NAME``.
     """
     since, until = filters.get("since", 0), filters.get("until", 0)
-    chosen = _span(requests.c.created_at, since, until) + _in_run(filters)
+    chosen = span(requests.c.created_at, since, until) + _in_run(filters)
     for name, value in filters.items():
         if name.startswith(TAG_PREFIX):
             chosen.append(_matches(tag_of(name[len(TAG_PREFIX) :]), value))
@@ -290,7 +306,7 @@ def request_list(
     if after:
         chosen.append(requests.c.id < after if newest_first else requests.c.id > after)
     table: FromClause = _RECORDS
-    sets = _sets(filters)
+    sets = sets_with(filters)
     if sets is not None:
         chosen.append(requests.c.dimensions.in_(sets))
     # Where few records come into question they are looked up and then put in order; else the order of the ids is
@@ -316,7 +332,7 @@ def _booked_after(
     if filters["booked_after"]:
         mark = select(requests.c.number).where(requests.c.id == filters["booked_after"]).scalar_subquery()
         chosen.append(requests.c.number > mark)
-    if (sets := _sets(filters)) is not None:
+    if (sets := sets_with(filters)) is not None:
         chosen.append(requests.c.dimensions.in_(sets))
     statement = _record_columns().select_from(_RECORDS).where(*chosen)
     order = requests.c.number.desc() if newest_first else requests.c.number
@@ -325,7 +341,9 @@ def _booked_after(
 
 def _in_run(filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
     """What must be said for the index of runs to be used, where a run is asked for."""
-    return [requests.c.run != literal_column("''")] if filters.get("run") and isinstance(filters["run"], str) else []
+    asked = filters.get("run") or ""
+    runs = asked if isinstance(asked, list) else [asked]
+    return [requests.c.run != literal_column("''")] if all(isinstance(run, str) and run for run in runs) else []
 
 
 def record_column(name: str) -> ColumnElement[Any]:

@@ -169,6 +169,9 @@ limits = _resource(
     _json("terms"),
 )
 
+# Setting a limit looks for the one that counts the same.
+Index("limits_by_name", limits.c.name)
+
 # What changed a limit's amount or cleared what it had counted, with reason and actor; rows are never changed.
 limit_entries = _resource(
     "limit_entries",

@@ -16,21 +16,21 @@ Every request passes ``reserve`` and ``settle``, so both are written for speed: 
 over allowances that a ``Standing`` remembers, and windows are computed only when one has ended.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from faregate.core.amounts import UNITS, Amounts
 from faregate.core.attribution import Attribution
+from faregate.core.limits import closer
+from faregate.core.limits.closer import NO_DEEDS, Deeds
+from faregate.core.limits.counters import UNLIMITED, Allowance, Counter, Meter
+from faregate.core.limits.figures import Figures, figures
+from faregate.core.limits.in_force import NEVER
 from faregate.core.limits.index import CompiledLimit, LimitIndex
+from faregate.core.limits.moving import Hold
 from faregate.core.limits.refusal import Binding, LimitRefusal, refuse
 from faregate.core.limits.windows import window_of
-
-#: More than any amount; what an unlimited allowance has left.
-UNLIMITED = 1 << 62
-
-#: The moment at which a window without an end ends.
-NEVER = 1 << 63
 
 #: Most counters of ``each`` limits that are kept in memory at once (about 200 bytes each).
 EACH_MAX = 1_000_000
@@ -46,82 +46,20 @@ _LOOK_AFTER_MAX = 1_000
 _SWEPT_PER_NEW = 16
 
 
-class Allowance:
-    """One limit's counter for one subject and one window."""
-
-    __slots__ = ("meter", "posted", "subject", "unit", "used", "window_end", "window_start")
-
-    def __init__(self, meter: "_Meter", subject: tuple[str, ...]) -> None:
-        self.meter = meter
-        self.subject = subject
-        self.unit = meter.limit.unit
-        #: What ended calls used, and that together with what is held: the figure that must stay within the amount.
-        self.posted = 0
-        self.used = 0
-        self.window_start = meter.window_start
-        #: Exclusive; 0 where the window never ends.
-        self.window_end = meter.window_end
-
-    @property
-    def limit(self) -> CompiledLimit:
-        """The limit as it stands now, after any change of its amount."""
-        return self.meter.limit
-
-    @property
-    def held(self) -> int:
-        """What open reservations hold."""
-        return self.used - self.posted
-
-    @property
-    def remaining(self) -> int:
-        """What still fits, at least 0; ``UNLIMITED`` where nothing bounds it."""
-        ceiling = self.meter.ceiling
-        return UNLIMITED if ceiling == UNLIMITED else max(0, ceiling - self.used)
-
-
-class _Meter:
-    """Everything counted for one limit: its current window, and the allowances of that window."""
-
-    __slots__ = ("ceiling", "limit", "pending", "subjects", "total", "until", "window_end", "window_start")
-
-    def __init__(self, limit: CompiledLimit, window: tuple[int, int]) -> None:
-        self.limit = limit
-        #: Its opening balance is not known yet, so that a hard limit admits nothing.
-        self.pending = True
-        #: By ``CompiledLimit.subject_of``; empty for a limit on the total.
-        self.subjects: dict[Any, Allowance] = {}
-        self.enter(window)
-        self.set_ceiling()
-
-    def enter(self, window: tuple[int, int]) -> None:
-        """Begin a window with counters at zero."""
-        self.window_start, self.window_end = window
-        self.until = self.window_end or NEVER
-        self.total = Allowance(self, ())
-        self.subjects = {}
-
-    def set_ceiling(self) -> None:
-        """Work out what ``posted + held`` may reach: below zero while nothing at all is admitted."""
-        if not self.limit.hard or self.limit.amount is None:
-            self.ceiling = UNLIMITED
-        elif self.pending:
-            self.ceiling = -1
-        else:
-            self.ceiling = self.limit.amount
-
-
 class Standing:
     """Somebody who asks, with the limits that concern it; remembers its allowances until one of their windows ends.
 
     Whoever asks again and again keeps its standing, so that its limits need not be looked up for each call.
     """
 
-    __slots__ = ("allowances", "generation", "limits", "roomy_for", "until", "who")
+    __slots__ = ("allowances", "generation", "limits", "roomy_for", "special", "until", "who")
 
     def __init__(self, who: Attribution, limits: Iterable[CompiledLimit]) -> None:
         self.who = who
         self.limits = tuple(limits)
         self.allowances: tuple[Allowance, ...] = ()
+        #: Counters that need a closer look than one comparison; none for nearly everybody.
+        self.special: tuple[Counter, ...] = ()
         #: ``allowances`` are right before this moment, for the limits of this generation.
         self.until = 0
         self.generation = 0
@@ -132,7 +70,7 @@ class Standing:
 class Reservation:
     """The holds of one exchange on all its allowances; made by ``Allowances`` and ended by it, once."""
 
-    __slots__ = ("admitted_at", "amounts", "ended", "holds", "id", "unknown", "who")
+    __slots__ = ("admitted_at", "amounts", "ended", "holds", "id", "moving", "shadowed", "unknown", "who")
 
     def __init__(
         self, id: str, who: Attribution, amounts: Amounts, admitted_at: int, holds: tuple[Allowance, ...], unknown: bool
@@ -144,6 +82,10 @@ class Reservation:
         self.admitted_at = admitted_at
         #: Each holds ``amounts[allowance.unit]``.
         self.holds = holds
+        #: What it holds on counters that do not follow the calendar, and on those that hold no estimate.
+        self.moving: tuple[Hold, ...] = ()
+        #: Ids of the shadow limits that would have refused it.
+        self.shadowed: tuple[str, ...] = ()
         self.ended = False
         #: Of an older epoch, outcome not learnt.
         self.unknown = unknown
@@ -158,6 +100,8 @@ class View(NamedTuple):
     held: int
     window_start: int
     resets_at: int
+    #: The amount in force, what was carried over included; ``None`` is unlimited.
+    amount: int | None = None
 
 
 class Allowances:
@@ -169,11 +113,13 @@ class Allowances:
     def __init__(self, each_max: int = EACH_MAX) -> None:
         self._each_max = each_max
         self._index = LimitIndex()
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, Meter] = {}
+        #: Ids of those whose opening balance is not known yet, in their order.
+        self._pending: dict[str, None] = {}
         self._latest = 0
         #: Which limits a ``Standing`` was found for.
         self._generation = 1
-        self._windows: dict[tuple[str, tzinfo | None], tuple[int, int]] = {}
+        self._windows: dict[tuple[str, tzinfo | None, str], tuple[int, int]] = {}
         self._open: set[Reservation] = set()
         #: Nano-dollars held by open reservations, those of unknown outcome apart.
         self.held_total_usd = 0
@@ -181,9 +127,11 @@ class Allowances:
         self.unknown_count = 0
         # Counters of ``each`` limits in memory: of current windows, and of past ones that wait to be dropped.
         self._counters = 0
-        self._past: list[dict[Any, Allowance]] = []
-        self._each_meters: list[_Meter] = []
+        self._past: list[dict[Any, Counter]] = []
+        self._each_meters: list[Meter] = []
         self._swept = 0
+        #: Shadow limit → how many calls it would have refused.
+        self.shadow_refusals: dict[str, int] = {}
 
     # -- one exchange --------------------------------------------------------------------------------------------------
 
@@ -197,7 +145,7 @@ class Allowances:
             self._latest = now_nanos
         else:
             now_nanos = self._latest
-        fresh: list[Allowance] = []
+        fresh: list[Counter] = []
         if now_nanos < standing.until and standing.generation == self._generation:
             allowances = standing.allowances
         else:
@@ -208,14 +156,68 @@ class Allowances:
                 _give_back(allowances, amounts, allowance)
                 return self._refusal(standing, amounts, now_nanos)
             allowance.used = used
+        special = standing.special
+        looked = closer.look(special, amounts, now_nanos) if special else None
+        if looked is not None and looked.bindings:
+            _give_back(allowances, amounts, None)
+            return self._refusal(standing, amounts, now_nanos)
         if fresh and not self._keep(fresh, now_nanos):
             _give_back(allowances, amounts, None)
             standing.until = 0
             return self._too_many(fresh[-1], amounts, now_nanos)
         self.held_total_usd += amounts[0]
         reservation = Reservation(id, standing.who, amounts, now_nanos, allowances, False)
+        if looked is not None:
+            plain, reservation.moving = closer.take(special, amounts, now_nanos)
+            reservation.holds = allowances + plain
+            reservation.shadowed = looked.shadowed
+            for limit in looked.shadowed:
+                self.shadow_refusals[limit] = self.shadow_refusals.get(limit, 0) + 1
         self._open.add(reservation)
         return reservation
+
+    def extend(self, reservation: Reservation, more: Amounts, now_nanos: int) -> bool:
+        """Hold ``more`` for a call that runs, on all that it holds on or on nothing; false where it does not fit.
+
+        It counts in the windows that admitted the call. Nothing more is held for one that has ended. A limit of which
+        nothing more is asked, such as one of concurrency that was lowered meanwhile, is not in the way.
+        """
+        now_nanos = self._at(now_nanos)
+        if reservation.ended:
+            return False
+        counters: list[Counter] = [*reservation.holds, *(hold.counter for hold in reservation.moving)]
+        for counter in counters:
+            if now_nanos >= counter.meter.until:
+                self._roll(counter.meter, now_nanos)
+        for allowance in reservation.holds:
+            if more[allowance.unit] and not self._has_room(allowance, more[allowance.unit], now_nanos):
+                return False
+        for hold in reservation.moving:
+            wanted = more[hold.counter.unit]
+            if wanted and not closer.may_hold_more(hold.counter, wanted, now_nanos):
+                return False
+        for allowance in reservation.holds:
+            allowance.used += more[allowance.unit]
+        for hold in reservation.moving:
+            closer.hold_more(hold, more[hold.counter.unit], now_nanos)
+        if reservation.unknown:
+            self.unknown_total_usd += more[0]
+        else:
+            self.held_total_usd += more[0]
+        reservation.amounts = Amounts(*map(sum, zip(reservation.amounts, more, strict=True)))
+        return True
+
+    def _has_room(self, allowance: Allowance, more: int, now_nanos: int) -> bool:
+        if allowance.meter.limit.moving:
+            return closer.may_hold_more(allowance, more, now_nanos)
+        return allowance.used + more <= allowance.meter.ceiling
+
+    def deeds(self, standing: Standing, now_nanos: int) -> Deeds:
+        """What the actions of limits do to the calls of ``standing`` now, beside refusing them."""
+        now_nanos = self._at(now_nanos)
+        if now_nanos >= standing.until or standing.generation != self._generation:
+            self._find(standing, [], now_nanos)
+        return closer.deeds(standing.special, now_nanos) if standing.special else NO_DEEDS
 
     def settle(self, reservation: Reservation, posted: Amounts) -> bool:
         """End a reservation: give back what it holds and post what was used; false where it had ended before.
@@ -231,6 +233,9 @@ class Allowances:
             used = posted[unit]
             allowance.posted += used
             allowance.used += used - amounts[unit]
+        for hold in reservation.moving:
+            self._find_again(hold)
+            closer.end(hold, posted[hold.counter.unit], self._latest)
         self._end(reservation)
         return True
 
@@ -239,15 +244,30 @@ class Allowances:
         if reservation.ended:
             return False
         _give_back(reservation.holds, reservation.amounts, None)
+        for hold in reservation.moving:
+            closer.end(hold, 0, self._latest)
         self._end(reservation)
         return True
 
     def room(self, standing: Standing, now_nanos: int) -> Amounts:
         """The most that fits right now in each unit, over all hard limits; ``UNLIMITED`` where none bounds it."""
         room = [UNLIMITED] * len(UNITS)
-        for allowance in self._find(standing, [], self._at(now_nanos)):
+        now_nanos = self._at(now_nanos)
+        for allowance in self._find(standing, [], now_nanos):
             room[allowance.unit] = min(room[allowance.unit], allowance.remaining)
+        for counter in standing.special:
+            room[counter.unit] = min(room[counter.unit], closer.room(counter, now_nanos))
         return Amounts(*room)
+
+    def figures(self, standing: Standing, now_nanos: int, hidden: Collection[str] = ()) -> Figures:
+        """What is left of the limits of ``standing``, but of those whose ids are ``hidden``, for headers.
+
+        Limits that were replaced since it was found are told as they were, as long as their windows last.
+        """
+        now_nanos = self._at(now_nanos)
+        if now_nanos >= standing.until and standing.generation in (0, self._generation):
+            self._find(standing, [], now_nanos)
+        return figures((*standing.allowances, *standing.special), now_nanos, hidden)
 
     def tight(self, standing: Standing, amounts: Amounts, now_nanos: int) -> bool:
         """Whether some hard money limit has room for few calls like this one, so that a closer bound is worth its time.
@@ -270,38 +290,61 @@ class Allowances:
         nothing until ``open_balance`` has told what the window had posted before.
         """
         now_nanos = self._at(now_nanos)
-        meters: dict[str, _Meter] = {}
-        new: list[CompiledLimit] = []
-        for id, limit in index.limits.items():
-            meter = self._meters.get(id)
-            if meter is not None and (meter.limit is limit or meter.limit.counts_as(limit)):
-                if meter.limit is not limit:
+        if index.changed_from is self._index.edition:
+            # Limits change one at a time, and calls wait meanwhile: of fifty thousand the others are not looked at.
+            ids: Iterable[str] = index.changed_ids
+        else:
+            ids = dict.fromkeys((*self._meters, *index.limits))
+        fresh: dict[str, Meter] = {}
+        gone: list[Meter] = []
+        for id in ids:
+            meter, limit = self._meters.get(id), index.limits.get(id)
+            if limit is not None and meter is not None:
+                if meter.limit is limit:
+                    continue
+                if meter.limit.counts_as(limit):
                     meter.limit = limit
-                    meter.set_ceiling()
-            else:
-                meter = _Meter(limit, self._window(limit, now_nanos))
-                new.append(limit)
-            meters[id] = meter
-        for id, meter in self._meters.items():
-            if meters.get(id) is not meter:
-                self._detach(meter)
-        self._meters = meters
-        self._generation += 1
+                    meter.refresh(now_nanos)
+                    continue
+            if meter is not None:
+                gone.append(meter)
+            if limit is not None:
+                window = self._window(limit, now_nanos)
+                fresh[id] = Meter(limit, window, self._before(limit, window), now_nanos)
         self._index = index
-        self._each_meters = [meter for meter in meters.values() if meter.limit.each]
-        self._swept = 0
-        if new:
-            applying = LimitIndex(new)
+        self._generation += 1
+        self._exchange(gone, fresh)
+        if fresh and self._open:
+            applying = LimitIndex(meter.limit for meter in fresh.values())
             for reservation in self._open:
                 for limit in applying.matching(reservation.who):
                     self._hold_also(reservation, limit, now_nanos)
         return self.pending()
 
+    def _exchange(self, gone: Iterable[Meter], fresh: Mapping[str, Meter]) -> None:
+        """Forget the meters that are ``gone`` and go on with the ``fresh`` ones, which wait for their balances."""
+        each_changed = False
+        for meter in gone:
+            id = meter.limit.id
+            self._detach(meter)
+            del self._meters[id]
+            self._pending.pop(id, None)
+            each_changed = each_changed or bool(meter.limit.each)
+        for id, meter in fresh.items():
+            self._meters[id] = meter
+            self._pending[id] = None
+            each_changed = each_changed or bool(meter.limit.each)
+        if each_changed:
+            self._each_meters = [meter for meter in self._meters.values() if meter.limit.each]
+            self._swept = 0
+
     def open_balance(self, limit_id: str, balances: Iterable[tuple[tuple[str, ...], int, int]], now_nanos: int) -> bool:
         """Add ``(subject, window start, posted)`` from the books to a pending limit, which then admits calls.
 
-        Balances of a window that has ended since are left out. False where the limit is gone or was opened before: a
-        repeated message must not post twice.
+        Balances of a window that has ended since are left out, but those of the one before where something is carried
+        over from it. Of a counter that does not follow the calendar the second figure is the latest moment at which the
+        third can have been spent. False where the limit is gone or was opened before: a repeated message must not post
+        twice.
         """
         meter = self._meters.get(limit_id)
         if meter is None or not meter.pending:
@@ -310,12 +353,23 @@ class Allowances:
         if now_nanos >= meter.until:
             self._roll(meter, now_nanos)
         for subject, window_start, posted in balances:
-            if meter.window_start <= window_start < meter.until:
-                allowance = self._counter(meter, subject)
-                allowance.posted += posted
-                allowance.used += posted
+            counter: Counter | None
+            if meter.limit.paced:
+                counter = self._counter(meter, subject)
+                closer.end(closer.hold_anyway(counter, 0, min(window_start, now_nanos), now_nanos), posted, now_nanos)
+                continue
+            if meter.window_start <= window_start < (meter.window_end or NEVER):
+                counter = self._counter(meter, subject)
+            elif meter.limit.terms.carry_max and meter.before_start <= window_start < meter.window_start:
+                counter = self._counter_before(meter, subject)
+            else:
+                continue
+            if isinstance(counter, Allowance):
+                counter.posted += posted
+                counter.used += posted
         meter.pending = False
-        meter.set_ceiling()
+        del self._pending[limit_id]
+        meter.refresh(now_nanos)
         return True
 
     def hold_unknown(
@@ -337,9 +391,11 @@ class Allowances:
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
-    def pending(self) -> tuple[str, ...]:
-        """Ids of the limits whose opening balance is not known yet."""
-        return tuple(id for id, meter in self._meters.items() if meter.pending)
+    def pending(self, limit_ids: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Ids of those limits, of some or of all, whose opening balance is not known yet."""
+        if limit_ids is None:
+            return tuple(self._pending)
+        return tuple(id for id in limit_ids if id in self._pending)
 
     def views(self, now_nanos: int, limit_ids: Iterable[str] | None = None) -> Iterator[View]:
         """The allowances of current windows, of some limits or of all; ids that do not exist are left out."""
@@ -350,10 +406,15 @@ class Allowances:
                 continue
             if now_nanos >= meter.until:
                 self._roll(meter, now_nanos)
-            for allowance in list(meter.subjects.values()) if meter.limit.each else (meter.total,):
-                yield View(
-                    id, allowance.subject, allowance.posted, allowance.held, meter.window_start, meter.window_end
-                )
+            counters = list(meter.subjects.values()) if meter.limit.each else [meter.total]
+            if meter.limit.paced:
+                counters += meter.before.values()
+            for counter in counters:
+                start, end = counter.window_start, counter.window_end
+                if not isinstance(counter, Allowance):
+                    counter.spent(now_nanos)
+                    start, end = now_nanos - meter.limit.period, counter.window_end
+                yield View(id, counter.subject, counter.posted, counter.held, start, end, counter.amount)
 
     @property
     def open_count(self) -> int:
@@ -384,26 +445,42 @@ class Allowances:
 
     def _window(self, limit: CompiledLimit, now_nanos: int) -> tuple[int, int]:
         """The current window of a limit; computed once for all limits of the same window and zone."""
-        key = (limit.window, limit.zone)
+        if limit.paced:
+            return 0, 0
+        key = (limit.window, limit.zone, limit.terms.year_start)
         known = self._windows.get(key)
         if known is None or now_nanos >= (known[1] or NEVER):
-            known = self._windows[key] = window_of(limit.window, limit.zone, now_nanos)
+            known = self._windows[key] = window_of(limit.window, limit.zone, now_nanos, limit.terms.year_start)
         return known
 
-    def _roll(self, meter: _Meter, now_nanos: int) -> None:
-        """Begin a new window; the old counters belong to the reservations that still hold on them."""
-        if meter.subjects:
-            self._past.append(meter.subjects)
-        meter.enter(self._window(meter.limit, now_nanos))
+    def _before(self, limit: CompiledLimit, window: tuple[int, int]) -> int:
+        """Where the window before this one began, of a limit that carries over."""
+        if not limit.terms.carry_max or not window[1]:
+            return 0
+        return window_of(limit.window, limit.zone, window[0] - 1, limit.terms.year_start)[0]
 
-    def _detach(self, meter: _Meter) -> None:
+    def _roll(self, meter: Meter, now_nanos: int) -> None:
+        """Go on with time: another amount, or a new window whose counters begin at zero.
+
+        The old ones belong to the reservations that still hold on them.
+        """
+        if now_nanos < meter.turns_at:
+            meter.refresh(now_nanos)
+            return
+        left = (meter.subjects, meter.before)
+        window = self._window(meter.limit, now_nanos)
+        meter.turn(window, self._before(meter.limit, window), now_nanos)
+        self._past += [each for each in left if each and each is not meter.before]
+
+    def _detach(self, meter: Meter) -> None:
         """Forget a limit that is gone; open reservations may go on holding on its counters, which bind nobody."""
         meter.ceiling = UNLIMITED
-        if meter.subjects:
-            self._past.append(meter.subjects)
-            meter.subjects = {}
+        meter.amount = None
+        meter.until = meter.turns_at = NEVER
+        self._past += [each for each in (meter.subjects, meter.before) if each]
+        meter.subjects, meter.before = {}, {}
 
-    def _find(self, standing: Standing, fresh: list[Allowance], now_nanos: int) -> tuple[Allowance, ...]:
+    def _find(self, standing: Standing, fresh: list[Counter], now_nanos: int) -> tuple[Allowance, ...]:
         """The allowances of ``standing`` now. Those that do not exist yet are put into ``fresh`` and not kept.
 
         A refused call must not leave a counter behind, or refusals could fill the memory.
@@ -411,27 +488,32 @@ class Allowances:
         who = standing.who
         until = NEVER
         found: list[Allowance] = []
+        special: list[Counter] = []
         for limit in standing.limits:
             meter = self._meters[limit.id]
             if now_nanos >= meter.until:
                 self._roll(meter, now_nanos)
             until = min(until, meter.until)
-            if limit.subject_of is None:
-                found.append(meter.total)
-                continue
-            known = meter.subjects.get(limit.subject_of(who))
-            if known is None:
-                known = Allowance(meter, limit.subject(who))
-                fresh.append(known)
-            found.append(known)
+            known = meter.total
+            if limit.subject_of is not None:
+                kept = meter.known(limit.subject_of(who))
+                if kept is None:
+                    kept = meter.counter(limit.subject(who))
+                    fresh.append(kept)
+                known = kept
+            if limit.moving:
+                special.append(known)
+            elif isinstance(known, Allowance):
+                found.append(known)
         allowances = tuple(found)
+        standing.special = tuple(special)
         # Fresh ones are remembered the next time, when they are kept.
         standing.allowances = allowances
         standing.until = 0 if fresh else until
         standing.generation = self._generation
         return allowances
 
-    def _keep(self, fresh: Sequence[Allowance], now_nanos: int) -> bool:
+    def _keep(self, fresh: Sequence[Counter], now_nanos: int) -> bool:
         """Make room for new counters and keep them; false where there is none."""
         meters = self._each_meters[self._swept : self._swept + _SWEPT_PER_NEW]
         self._swept = self._swept + len(meters) if len(meters) == _SWEPT_PER_NEW else 0
@@ -457,39 +539,79 @@ class Allowances:
             self._counters -= 1
             count -= 1
 
-    def _counter(self, meter: _Meter, subject: tuple[str, ...]) -> Allowance:
+    def _counter(self, meter: Meter, subject: tuple[str, ...]) -> Counter:
         """The counter of a subject, made where it is missing: what was spent counts even beyond ``each_max``."""
         if not meter.limit.each:
             return meter.total
         key = meter.limit.key_of(subject)
-        allowance = meter.subjects.get(key)
-        if allowance is None:
-            allowance = meter.subjects[key] = Allowance(meter, subject)
+        counter = meter.known(key)
+        if counter is None:
+            counter = meter.subjects[key] = meter.counter(subject)
             self._counters += 1
-        return allowance
+        return counter
+
+    def _counter_before(self, meter: Meter, subject: tuple[str, ...]) -> Counter:
+        """The counter of a subject in the window before, of a limit that carries over."""
+        if not meter.limit.each:
+            total = meter.total
+            assert isinstance(total, Allowance), "what is carried over follows the calendar"
+            if total.before is None:
+                total.before = Allowance(meter, ())
+            return total.before
+        key = meter.limit.key_of(subject)
+        counter = meter.before.get(key)
+        if counter is None:
+            counter = meter.before[key] = Allowance(meter, subject)
+            self._counters += 1
+            now = meter.subjects.get(key)
+            if isinstance(now, Allowance) and isinstance(counter, Allowance):
+                now.before = counter
+        return counter
+
+    def _find_again(self, hold: Hold) -> None:
+        """A call may run so long that its counter was dropped as idle: what it used counts on the one there is now."""
+        counter = hold.counter
+        meter = counter.meter
+        if not (meter.limit.paced and meter.limit.each) or self._meters.get(meter.limit.id) is not meter:
+            return
+        key = meter.limit.key_of(counter.subject)
+        known = meter.known(key)
+        if known is None:
+            meter.subjects[key] = counter
+            self._counters += 1
+        elif known is not counter and not meter.limit.terms.estimate:
+            hold.counter = known
 
     def _hold_also(self, reservation: Reservation, limit: CompiledLimit, now_nanos: int) -> None:
         """Put a reservation's hold on one more limit, if it was admitted in the limit's current window."""
         meter = self._meters[limit.id]
         if now_nanos >= meter.until:
             self._roll(meter, now_nanos)
-        if reservation.admitted_at >= meter.window_start:
-            allowance = self._counter(meter, limit.subject(reservation.who))
-            allowance.used += reservation.amounts[allowance.unit]
-            reservation.holds = (*reservation.holds, allowance)
+        at, subject = reservation.admitted_at, limit.subject(reservation.who)
+        if limit.paced or at >= meter.window_start:
+            counter = self._counter(meter, subject)
+        elif limit.terms.carry_max and at >= meter.before_start:
+            counter = self._counter_before(meter, subject)
+        else:
+            return
+        amount = reservation.amounts[counter.unit]
+        if isinstance(counter, Allowance) and limit.terms.estimate:
+            counter.used += amount
+            reservation.holds = (*reservation.holds, counter)
+        else:
+            reservation.moving = (*reservation.moving, closer.hold_anyway(counter, amount, at, now_nanos))
 
     def _refusal(self, standing: Standing, amounts: Amounts, now_nanos: int) -> LimitRefusal:
         """Look at every limit again and say which of them bind."""
-        return refuse(
-            [
-                _binding(allowance, amounts)
-                for allowance in standing.allowances
-                if allowance.used + amounts[allowance.unit] > allowance.meter.ceiling
-            ],
-            now_nanos,
-        )
+        bindings = [
+            _binding(allowance, amounts)
+            for allowance in standing.allowances
+            if allowance.used + amounts[allowance.unit] > allowance.meter.ceiling
+        ]
+        bindings += closer.look(standing.special, amounts, now_nanos).bindings
+        return refuse(bindings, now_nanos)
 
-    def _too_many(self, newest: Allowance, amounts: Amounts, now_nanos: int) -> LimitRefusal:
+    def _too_many(self, newest: Counter, amounts: Amounts, now_nanos: int) -> LimitRefusal:
         """The refusal of a call that would need one counter too many."""
         binding = _binding(newest, amounts)._replace(code="too_many_values")
         return refuse([binding], now_nanos)
@@ -503,7 +625,7 @@ def _give_back(allowances: Iterable[Allowance], amounts: Amounts, before: Allowa
         allowance.used -= amounts[allowance.unit]
 
 
-def _binding(allowance: Allowance, wanted: Amounts) -> Binding:
+def _binding(allowance: Counter, wanted: Amounts) -> Binding:
     """The figures of an allowance that a call does not fit."""
     meter = allowance.meter
     return Binding(
@@ -515,6 +637,9 @@ def _binding(allowance: Allowance, wanted: Amounts) -> Binding:
         wanted[allowance.unit],
         allowance.window_start,
         allowance.window_end,
+        meter.amount,
+        meter.limit.unit_name,
+        meter.limit.window,
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from faregate.core.amounts import UNITS
 from faregate.core.attribution import DIMENSIONS, TAG_PREFIX
+from faregate.core.limits.windows import HOUR, rolling_nanos
 
 #: Calendar windows from the shortest to the longest; ``lifetime`` never ends.
 WINDOWS = ("second", "minute", "hour", "day", "week", "month", "quarter", "year", "lifetime")
@@ -17,7 +18,11 @@ WINDOWS = ("second", "minute", "hour", "day", "week", "month", "quarter", "year"
 #: Windows that pass while a client waits: their refusal is a rate, not an empty budget.
 RATE_WINDOWS = ("second", "minute", "hour")
 
-MODES = ("hard", "soft")
+#: ``hard`` refuses, ``soft`` only counts, ``shadow`` counts and remembers whom it would have refused.
+MODES = ("hard", "soft", "shadow")
+
+#: Rolling windows shorter than this pass while a client waits.
+_ROLLING_RATE_MAX = 24 * HOUR
 
 #: A billion dollars in nano-dollars: sums of many such limits still fit 64 bits in the books.
 USD_MAX = 10**18
@@ -60,6 +65,9 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+_WINDOW_NAMES = f"one of {', '.join(WINDOWS)}, or rolling with a length such as rolling 24h, at most 366d"
+
+
 class Fault(NamedTuple):
     """Something wrong with a limit: which field, the public error code, and the rule with its remedy."""
 
@@ -72,7 +80,7 @@ def refusal_code(unit: str, window: str) -> str:
     """The public code of a refusal by a limit on ``unit`` over ``window``."""
     if KINDS[unit].returned:
         return "concurrency_limited"
-    if unit != "usd" and window in RATE_WINDOWS:
+    if unit != "usd" and (window in RATE_WINDOWS or 0 < rolling_nanos(window) < _ROLLING_RATE_MAX):
         return "rate_limited"
     return "budget_exhausted"
 
@@ -110,7 +118,7 @@ def check_limit(
     if not zone_known(timezone):
         faults.append(Fault("timezone", "field_enum", "unknown time zone; expected an IANA name such as Europe/Berlin"))
     if mode not in MODES:
-        faults.append(Fault("mode", "field_enum", "unknown mode; expected hard or soft"))
+        faults.append(Fault("mode", "field_enum", "unknown mode; expected hard, soft or shadow"))
     return faults
 
 
@@ -157,7 +165,7 @@ def _check_window(kind: Kind, window: str) -> list[Fault]:
             return [Fault("window", "field_conflict", f"{kind.unit} is counted at one moment and has no window")]
         return []
     if not window:
-        return [Fault("window", "field_missing", f"expected one of {', '.join(WINDOWS)}")]
-    if window not in WINDOWS:
-        return [Fault("window", "field_enum", f"unknown window; expected one of {', '.join(WINDOWS)}")]
+        return [Fault("window", "field_missing", f"expected {_WINDOW_NAMES}")]
+    if window not in WINDOWS and not rolling_nanos(window):
+        return [Fault("window", "field_enum", f"unknown window; expected {_WINDOW_NAMES}")]
     return []

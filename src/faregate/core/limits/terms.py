@@ -63,6 +63,8 @@ class Terms(NamedTuple):
     year_start: str = ""
     #: Most that is carried over from the windows before; 0 carries nothing.
     carry_max: int = 0
+    #: Windows that began before it carry nothing.
+    carry_from: int = 0
     #: Amounts that were in force, oldest first.
     history: tuple[Past, ...] = ()
     raises: tuple[Raise, ...] = ()

@@ -17,11 +17,11 @@ from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
-from faregate.ports import Clock, JournalRecord, Row
+from faregate.ports import BalanceQuery, Balances, Clock, JournalRecord, Row
 from faregate.storage.fold import Reservation, reservation_row
 from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, record_column, totals_of
 from faregate.storage.rows import TOLD_WHEN_LOST, complete, table_of
-from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SUMS
+from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SET_DIMENSIONS, SUMS
 
 
 class MemoryBooks:
@@ -127,6 +127,21 @@ class MemoryBooks:
             del self._changes[changed:]
             raise
 
+    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+        """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
+        for kind, _ in (*rows, *removed):
+            table_of(kind)
+        before, changed = {kind: dict(self._rows[kind]) for kind, _ in (*rows, *removed)}, len(self._changes)
+        try:
+            for kind, id in removed:
+                self.remove(kind, id)
+            for kind, row in rows:
+                self.put(kind, row)
+        except Exception:  # Whatever is wrong with one of them, the others are taken back.
+            self._rows.update(before)
+            del self._changes[changed:]
+            raise
+
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
         table_of(kind)
@@ -149,27 +164,56 @@ class MemoryBooks:
         self._changes.append((len(self._changes) + 1, kind, id))
         return len(self._changes)
 
-    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+    def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        return self._listing(kind, lambda id: id > after, equal)[:limit]
+
+    def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
+        return self._listing(kind, lambda id: not before or id < before, equal)[::-1][:limit]
+
+    def _listing(self, kind: str, fits: Callable[[str], bool], equal: Mapping[str, object]) -> list[Row]:
         strange = set(equal) - set(table_of(kind).c.keys())
         if strange:
             raise UsageError(f"unknown filter {min(strange)!r}")
-        rows = [self._rows[kind][id] for id in sorted(self._rows[kind]) if id > after]
-        return [dict(row) for row in rows if all(_is(row[name], value) for name, value in equal.items())][:limit]
+        rows = [self._rows[kind][id] for id in sorted(self._rows[kind]) if fits(id)]
+        return [dict(row) for row in rows if all(_is(row[name], value) for name, value in equal.items())]
+
+    def tally(self, kind: str, by: Sequence[str]) -> list[tuple[Row, int]]:
+        """How many rows of a kind have which values in the columns ``by``."""
+        strange = set(by) - set(table_of(kind).c.keys())
+        if strange:
+            raise UsageError(f"unknown filter {min(strange)!r}")
+        found: list[tuple[Row, int]] = []
+        for whole in self._rows[kind].values():
+            values = {name: whole[name] for name in by}
+            place = next((n for n, (row, _) in enumerate(found) if row == values), len(found))
+            count = found[place][1] if place < len(found) else 0
+            found[place : place + 1] = [(values, count + 1)]
+        return found
+
+    def newest_change(self) -> int:
+        """The sequence number of the newest change, 0 where there is none yet."""
+        return len(self._changes)
 
     def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
         """``(sequence, kind, id)`` of changes after a sequence number, oldest first."""
         return self._changes[after : after + limit]
 
     # -- balances -----------------------------------------------------------------------------------------------------
-    def balances(
-        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
-    ) -> list[tuple[tuple[str, ...], int]]:
+    def balances(self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int) -> Balances:
         """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        return self.balances_of([BalanceQuery(selector, each, unit, since)])[0]
+
+    def balances_of(self, asked: Sequence[BalanceQuery]) -> list[Balances]:
+        """The balances of many limits, in their order."""
+        return [self._balances(one) for one in asked]
+
+    def _balances(self, asked: BalanceQuery) -> Balances:
         sums: dict[tuple[str, ...], int] = defaultdict(int)
-        for row in self._counted(since, 0, selector):
-            subject = tuple(_value(row, name) for name in each)
-            sums[subject] += sum(row[name] for name in UNIT_SUMS.get(unit, ()))
+        for row in self._counted(asked.since, asked.until, asked.selector):
+            subject = tuple(_value(row, name) for name in asked.each)
+            sums[subject] += sum(row[name] for name in UNIT_SUMS.get(asked.unit, ()))
         return sorted(sums.items())
 
     def _counted(self, since: int, until: int, filters: Mapping[str, object]) -> Iterator[Row]:
@@ -232,6 +276,16 @@ class MemoryBooks:
             for name in SUMS:
                 sums[name] += row[name]
         return [totals_of({**dict(zip(by, key, strict=True)), **groups[key]}) for key in sorted(groups)]
+
+    def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
+        """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more."""
+        sums: dict[tuple[str, str, int], int] = {}
+        # As the roll-ups have it: by everything that they keep apart.
+        for row in self.usage((*SET_DIMENSIONS, "quarter_hour"), since, until):
+            if row["key"] in set(keys):
+                of = row["key"], row["service"], row["quarter_hour"]
+                sums[of] = sums.get(of, 0) + max(row["cost"], row["charge"])
+        return [(*of, spent) for of, spent in sorted(sums.items())]
 
     def rate_card(self, version: str) -> Row | None:
         """The rate card a charge was made with."""
@@ -438,7 +492,7 @@ def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
         "clamped_to": intent.clamped_to,
         "notes": intent.notes,
         "overrun": event.overrun,
-        "limit_id": limit_id,
+        "limit_id": limit_id or event.limit,
         "resolution": event.resolution,
         "idempotency_key": intent.idempotency_key,
         "held": intent.held.usd,

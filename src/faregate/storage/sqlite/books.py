@@ -26,8 +26,9 @@ from sqlalchemy import (
 )
 
 from faregate.errors import Unavailable
-from faregate.ports import Clock, JournalRecord, Row
+from faregate.ports import BalanceQuery, Balances, Clock, JournalRecord, Row
 from faregate.storage import queries
+from faregate.storage.balances import balances
 from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
 from faregate.storage.rows import postings_of, request_row, table_of
 from faregate.storage.schema import (
@@ -41,6 +42,7 @@ from faregate.storage.schema import (
     segments,
     transfers,
 )
+from faregate.storage.spending import spending
 from faregate.storage.sqlite import adjust, backup, connect, resources
 from faregate.storage.sqlite.project import Projection, stored_reservations
 
@@ -132,6 +134,15 @@ class SqliteBooks:
         with self._writing() as connection:
             resources.put_all(connection, kind, rows, self._clock.wall_nanos())
 
+    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+        """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
+        with self._writing() as connection:
+            now = self._clock.wall_nanos()
+            for kind, id in removed:
+                resources.remove(connection, kind, id, now)
+            for kind, row in rows:
+                resources.put(connection, kind, row, now)
+
     def get(self, kind: str, id: str) -> Row | None:
         """One row of a resource kind."""
         with self._reading() as connection:
@@ -147,9 +158,23 @@ class SqliteBooks:
         with self._writing() as connection:
             return resources.remove(connection, kind, id, self._clock.wall_nanos())
 
-    def listing(self, kind: str, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+    def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
-        return self._rows(queries.listing(table_of(kind), after, limit, equal))
+        return self._resources(kind, queries.listing(table_of(kind), after, limit, equal))
+
+    def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
+        """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
+        return self._resources(kind, queries.listing(table_of(kind), before, limit, equal, newest_first=True))
+
+    def tally(self, kind: str, by: Sequence[str]) -> list[tuple[Row, int]]:
+        """How many rows of a kind have which values in the columns ``by``."""
+        found = self._rows(queries.tally(table_of(kind), by))
+        return [(row, row.pop(queries.COUNT)) for row in found]
+
+    def newest_change(self) -> int:
+        """The sequence number of the newest change, 0 where there is none yet."""
+        with self._reading() as connection:
+            return resources.newest_change(connection)
 
     def changes(self, after: int, limit: int = 10_000) -> list[tuple[int, str, str]]:
         """``(sequence, kind, id)`` of changes after a sequence number, oldest first."""
@@ -157,13 +182,14 @@ class SqliteBooks:
             return resources.changes_after(connection, after, limit)
 
     # -- balances -----------------------------------------------------------------------------------------------------
-    def balances(
-        self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int
-    ) -> list[tuple[tuple[str, ...], int]]:
+    def balances(self, selector: dict[str, str], each: tuple[str, ...], unit: str, since: int) -> Balances:
         """``(subject, posted)`` of what settled requests admitted at or after ``since`` add up to."""
+        return self.balances_of([BalanceQuery(selector, each, unit, since)])[0]
+
+    def balances_of(self, asked: Sequence[BalanceQuery]) -> list[Balances]:
+        """The balances of many limits as of one moment, in their order; far faster than one by one."""
         with self._reading() as connection:
-            found = connection.execute(queries.balances(selector, each, unit, since, _tag_of)).all()
-        return [(tuple(row[: len(each)]), int(row.posted)) for row in found if row.counted]
+            return balances(asked, lambda statement: resources.values_of(connection.execute(statement)), _tag_of)
 
     def open_reservations(self, state: str | None = None) -> list[Row]:
         """Reservations that have not ended: ``dispatched`` or ``unknown``, oldest first."""
@@ -198,6 +224,12 @@ class SqliteBooks:
         with self._reading() as connection:
             found = connection.execute(statement).all()
         return [queries.totals_of(dict(zip(names, row, strict=True))) for row in found]
+
+    def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
+        """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more."""
+        with self._reading() as connection:
+            found = connection.execute(spending(keys, since, until)).all()
+        return [(key, service, int(start), int(spent)) for key, service, start, spent in found]
 
     def rate_card(self, version: str) -> Row | None:
         """The rate card a charge was made with."""
@@ -376,6 +408,10 @@ class SqliteBooks:
     def _rows(self, statement: Select[Any]) -> list[Row]:
         with self._reading() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def _resources(self, kind: str, statement: Select[Any]) -> list[Row]:
+        with self._reading() as connection:
+            return resources.rows_of(kind, connection.execute(statement))
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

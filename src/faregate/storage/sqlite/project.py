@@ -158,6 +158,11 @@ _MARK_RESERVATION: Final = _sql(
     .values(state=bindparam("now"), output_tokens_seen=bindparam("seen"), awaited=bindparam("told"))
     .where(reservations.c.id == bindparam("marked_id"))
 )
+_GROW_RESERVATION: Final = _sql(
+    update(reservations)
+    .values(held=bindparam("more"), intent=bindparam("facts"))
+    .where(reservations.c.id == bindparam("grown_id"))
+)
 _END_RESERVATION: Final = Statement(
     _sql(delete(reservations).where(reservations.c.id == bindparam("id"))),
     _sql(delete(reservations).where(reservations.c.id.in_([bindparam(f"id_{n}") for n in range(_ROWS)]))),
@@ -350,6 +355,7 @@ def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) ->
     known, newest = memory.open, memory.mark.id
     ended: list[tuple[str]] = []
     marked: list[tuple[str, int, str | None, str]] = []
+    grown: list[tuple[int, str, str]] = []
     begun: list[tuple[Any, ...]] = []
     ended_now: set[str] | None = None
     for id, reservation in batch.changed.items():
@@ -358,6 +364,9 @@ def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) ->
                 ended.append((id,))
         elif id in known:
             marked.append((reservation.state, reservation.output_tokens_seen, _told(reservation.awaited), id))
+            intent = reservation.intent
+            if intent is not known[id].intent:
+                grown.append((intent.held.usd, _encode(intent).decode(), id))
         else:
             if ended_now is None:
                 ended_now = {id for _, id in batch.outbox}
@@ -370,6 +379,7 @@ def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) ->
             begun.append(_reservation_values(reservation))
     _END_RESERVATION.run(cursor, ended)
     cursor.executemany(_MARK_RESERVATION, marked)
+    cursor.executemany(_GROW_RESERVATION, grown)
     _INSERT_RESERVATION.run(cursor, begun)
 
 

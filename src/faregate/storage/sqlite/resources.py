@@ -1,15 +1,18 @@
 """Keys, limits, prices and payers: rows that people make, each write with a line in the change feed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+import msgspec
+from sqlalchemy import Connection, CursorResult, bindparam, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from faregate.ports import Row
 from faregate.storage.rows import complete, table_of
-from faregate.storage.schema import changes
+from faregate.storage.schema import Json, changes
+
+_decode = msgspec.json.Decoder().decode
 
 
 def put(connection: Connection, kind: str, row: Row, now: int) -> int:
@@ -45,6 +48,35 @@ def get(connection: Connection, kind: str, id: str) -> Row | None:
     return dict(found) if found is not None else None
 
 
+def rows_of(kind: str, result: CursorResult[Any]) -> list[Row]:
+    """The rows of a statement on the whole table of a kind.
+
+    They are taken from the driver: a start reads hundreds of thousands, and SQLAlchemy's own way takes twice as long.
+    """
+    names, documents = _layout(kind)
+    found: list[Row] = [dict(zip(names, values, strict=True)) for values in values_of(result)]
+    for row in found:
+        for name in documents:
+            if row[name] is not None:
+                row[name] = _decode(row[name])
+    return found
+
+
+def values_of(result: CursorResult[Any]) -> Iterable[tuple[Any, ...]]:
+    """The rows of a statement as the driver has them: for very many rows, and only where no column is JSON."""
+    cursor = result.cursor
+    assert cursor is not None
+    found: Iterable[tuple[Any, ...]] = cursor.fetchall()
+    return found
+
+
+@cache
+def _layout(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of a kind in their order, and those that hold JSON."""
+    columns = table_of(kind).c
+    return tuple(columns.keys()), tuple(column.name for column in columns if isinstance(column.type, Json))
+
+
 def get_all(connection: Connection, kind: str, ids: Sequence[str]) -> dict[str, Row]:
     """Those rows of a kind that there are, by their ids."""
     table = table_of(kind)
@@ -62,6 +94,11 @@ def remove(connection: Connection, kind: str, id: str, now: int) -> bool:
         return False
     _changed(connection, kind, id, now)
     return True
+
+
+def newest_change(connection: Connection) -> int:
+    """The sequence number of the newest line of the change feed, 0 without one."""
+    return int(connection.execute(select(func.coalesce(func.max(changes.c.sequence), 0))).scalar_one())
 
 
 def changes_after(connection: Connection, after: int, limit: int) -> list[tuple[int, str, str]]:

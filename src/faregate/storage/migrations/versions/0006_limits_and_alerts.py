@@ -39,6 +39,7 @@ def _resource(table: str, *columns: sa.Column[str] | sa.Column[int], unique: boo
 def upgrade() -> None:
     """Add the columns and make the tables."""
     op.add_column("limits", _json("terms"))
+    op.create_index("limits_by_name", "limits", ["name"])
     op.add_column("requests", _text("notes"))
     _resource(
         "limit_entries",
