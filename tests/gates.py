@@ -36,7 +36,7 @@ from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
 from faregate.journal.objects import FileObjectStore
 from faregate.journal.read import FileJournalReader
-from faregate.ports import JournalWriter
+from faregate.ports import Clock, JournalWriter
 from faregate.proxy.gate import Gate
 from faregate.simulator import Simulator
 from faregate.simulator import serve as simulate
@@ -149,13 +149,14 @@ async def running_gate(
     charges: Sequence[ChargeRule] = (),
     opened: bool = True,
     journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
+    clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningGate]:
     """Start a simulator and a gate that calls it; both end with the block."""
     simulator = await simulate()
     os.makedirs(folder, exist_ok=True)
     loop = asyncio.get_running_loop()
-    clock = SystemClock()
+    clock = clock or SystemClock()
     journal = journal_kind(FileJournal(folder / "journal", clock, loop.call_soon_threadsafe))
     answers = FileAnswerStore(folder / "answers", clock.wall_nanos())
     objects = FileObjectStore(folder / "objects", clock.wall_nanos())

@@ -106,6 +106,8 @@ class Problem(NamedTuple):
     status: int | None = None
     #: The connection cannot be used again after this answer.
     close: bool = False
+    #: Name of the denial that the limit which refused wants to be told with; empty for the usual one.
+    denial: str = ""
 
 
 class CodeRule(NamedTuple):

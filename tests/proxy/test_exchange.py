@@ -417,10 +417,14 @@ async def test_a_refusal_tells_its_numbers(tmp_path: Path) -> None:
         assert (answer.status_code, error["code"], error["type"]) == (429, "budget_exhausted", "insufficient_quota")
         assert answer.headers["x-should-retry"] == "false"
         assert "retry-after" not in answer.headers
-        assert error["faregate"] | {"bound": None, "would_fit": None} == {
+        told = error["faregate"]
+        assert [each["limit"] for each in told.pop("binding")] == ["lim_money"]
+        assert told | {"bound": None, "would_fit": None} == {
             "limit": "lim_money",
             "subject": None,
             "also": [],
+            "remaining": "0.002",
+            "reason": None,
             "unit": "usd",
             "amount": "0.002",
             "posted": "0",

@@ -1,4 +1,4 @@
-"""``limits.require``: only what stops spending in dollars lets a call pass."""
+"""``limits.require`` and ``stages.*.require_limit``: only what stops spending in dollars lets a call pass."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from faregate.control import Limit, Load
-from gates import money, running_gate, scenario
+from gates import key, money, running_gate, scenario
 
 DOLLAR = 1_000_000_000
 
@@ -43,13 +43,29 @@ async def test_a_call_needs_a_hard_limit_in_dollars(tmp_path: Path, limits: list
         assert (told.get("error", {}).get("code") == "limit_required") is (status == 403)
 
 
+@pytest.mark.parametrize(
+    ("stage", "limits", "status"),
+    [
+        ("prod", [], 403),
+        ("prod", [money(DOLLAR)], 200),
+        ("prod", [msgspec.structs.replace(money(DOLLAR), amount=None)], 403),
+        ("prod", [money(0)], 429),
+        ("dev", [], 200),
+        ("", [], 200),
+    ],
+)
 @scenario
-async def test_headers_that_wait_for_their_figures_are_not_sent(tmp_path: Path) -> None:
-    """Decision 007: no header tells what remains, however many limits there are, and none is sent empty."""
-    limits = [money(DOLLAR), money(10**6, "minute", unit="tokens", id="lim_2")]
-    async with running_gate(tmp_path, limits=limits) as running:
+async def test_a_stage_may_require_a_limit_of_its_callers_alone(
+    tmp_path: Path, stage: str, limits: list[Limit], status: int
+) -> None:
+    """In a stage with the switch a call needs a limit; no amount is no limit, 0 is one that admits nothing."""
+    async with running_gate(tmp_path, limits=limits, keys=[key(stage=stage)]) as running:
+        snapshot = running.gate.snapshot
+        catalogue = msgspec.structs.replace(snapshot.catalogue, require_limit_stages=("prod",))
+        await running.ask(Load(snapshot.sequence + 1, catalogue=catalogue))
         answer = await running.chat()
+        error = answer.json().get("error", {})
 
-        assert answer.status_code == 200
-        waiting = ("x-faregate-cache", "x-faregate-limit-remaining", "consumed-", "remaining-", "x-ratelimit-")
-        assert [name for name in answer.headers if name.startswith(waiting)] == []
+        assert answer.status_code == status
+        assert (error.get("code") == "limit_required") is (status == 403)
+        assert ("stage prod requires one" in error.get("message", "")) is (status == 403)

@@ -82,7 +82,12 @@ _GOOGLE_STATUSES: Final = {
 def _gemini(problem: Problem, request_id: str) -> dict[str, Any]:
     status = status_of(problem)
     name = _GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
-    metadata = {key: str(value) for key, value in (problem.details or {}).items()}
+    # Google's metadata are texts: what is more than a word goes in as JSON, and what is not known stays away.
+    metadata = {
+        key: value if isinstance(value, str) else _encode(value).decode()
+        for key, value in (problem.details or {}).items()
+        if value is not None
+    }
     metadata["request_id"] = request_id
     if problem.param is not None:
         metadata["param"] = problem.param

@@ -29,17 +29,20 @@ from faregate.dialects.splice import put
 from faregate.errors import FaregateError, Problem, status_of
 from faregate.ports import KeptObject
 from faregate.proxy import kept_objects, uploads
+from faregate.proxy.alternatives import fitting_model
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
+from faregate.proxy.downgrade import downgraded, notes_of
 from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
 from faregate.proxy.forward import VIA, request_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import NOT_DESCRIBED, Described
 from faregate.proxy.kept_objects import NOTHING_DUE
-from faregate.proxy.refuse import limit_problem, problem_answer
+from faregate.proxy.refuse import limit_problem, limit_required, problem_answer
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.stream_holds import reserve_stream
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -73,6 +76,8 @@ class Exchange:
         "counted",
         "described",
         "dialect",
+        "downgraded_by",
+        "downgraded_from",
         "ended",
         "forwarded",
         "free",
@@ -127,6 +132,9 @@ class Exchange:
         self.input_tokens = 0
         self.counted = False
         self.cap = 0
+        #: The model that was asked for, where another answers because of an action of the limit beside it.
+        self.downgraded_from = ""
+        self.downgraded_by = ""
         #: JSON of what limits did to it beside holding it, for its record.
         self.notes = ""
         #: The body to send, where making it took too long to be done when it is sent.
@@ -165,6 +173,9 @@ class Exchange:
 
     def _go_on(self, problem: Problem | None) -> None:
         """Steps 6 and 7, where a place was chosen."""
+        brakes = self.gate.brakes
+        if brakes is not None and brakes.bridged and problem is None and self.candidates and self.key is not None:
+            problem = brakes.refuses(self.key.id, self.gate.wall_nanos())
         if problem is not None:
             self.refuse(problem)
         elif self.candidates:
@@ -256,11 +267,7 @@ class Exchange:
         else:
             targets = snapshot.routes.get(call.model, ())
         allowed = snapshot.stages.get(self.described.stage or key.stage)
-        self.candidates = tuple(
-            target
-            for target in targets
-            if operation.name in target.operations and (allowed is None or target.provider.name in allowed)
-        )
+        self.candidates = _offered(targets, operation.name, allowed)
         if self.candidates:
             place = self.candidates[0].place
             if place is not None:
@@ -270,6 +277,23 @@ class Exchange:
             stage = self.described.stage or key.stage
             return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
         return Problem("model_not_found", f"Model {call.model[:64]!r} is not configured for {operation.name}.", "model")
+
+    def permitted(self, model: str) -> tuple[Target, ...]:
+        """The places of another model that this caller may use for the same operation, in order; none is no error."""
+        key, operation, snapshot = self.key, self.operation, self.snapshot
+        assert key is not None
+        assert operation is not None
+        if key.models is not None and model not in key.models:
+            return ()
+        allowed = snapshot.stages.get(self.described.stage or key.stage)
+        return _offered(snapshot.routes.get(model, ()), operation.name, allowed)
+
+    def turn_to(self, call: Call, candidates: tuple[Target, ...], asked: str, limit: str) -> None:
+        """Another model shall answer than the one that was ``asked`` for, because of an action of ``limit``."""
+        self.call = call
+        self.candidates = candidates
+        self.downgraded_from, self.downgraded_by = asked, limit
+        self._start_over()
 
     def _reserve(self) -> None:
         """Steps 6 and 7: hold the most the call may cost on every limit, or on none."""
@@ -307,9 +331,11 @@ class Exchange:
         match = self.match
         if match is None:
             match = self.match = self._match(target)
-        if not match.money_limited and self.snapshot.catalogue.require_limit:
-            text = "No money limit applies to this key, and the administrator requires one."
-            self.refuse(Problem("limit_required", text))
+        if match.lacks_limit:
+            self.refuse(limit_required(match.who, self.snapshot.catalogue.require_limit_stages))
+            return
+        if match.downgrades and not self.downgraded_from and downgraded(self, match, target, now):
+            self._reserve()
             return
         whole = call.output_cap if call.output_cap is not None else target.output_tokens_max
         if whole or not call.has_output:
@@ -321,7 +347,10 @@ class Exchange:
             elif self._worth_counting(target) and gate.allowances.tight(standing, amounts, now):
                 self._count(target)
                 return
-            reserved = gate.allowances.reserve(self.id, standing, amounts, now)
+            if gate.steps and call.stream:
+                reserved = reserve_stream(self, target, match, amounts, now)
+            else:
+                reserved = gate.allowances.reserve(self.id, standing, amounts, now)
             if type(reserved) is Reservation:
                 self.reservation = reserved
                 self.dispatch(target)
@@ -346,7 +375,7 @@ class Exchange:
         match = self.match = self.match or self._match(target)
         reserved = self.gate.allowances.reserve(self.id, match.standing, held_amounts(0, 0, 0), now)
         if not isinstance(reserved, Reservation):
-            self.refuse(limit_problem(reserved, None), reserved.limit.id)
+            self.refuse(limit_problem(reserved, None, match.hidden), reserved.limit.id)
             return
         self.reservation = reserved
         if uploads.brings_lines(self):
@@ -413,6 +442,10 @@ class Exchange:
         self.snapshot = self.gate.snapshot
         self.match = None
         before = self.target
+        if self.downgraded_from:
+            # Whether it still goes elsewhere is decided anew.
+            self.call = self.call._replace(model=self.downgraded_from)
+            self.downgraded_from = self.downgraded_by = self.notes = ""
         problem = identified(self) or self._choose()
         failed = {attempt.deployment for attempt in self.attempts}
         self.candidates = tuple(target for target in self.candidates if target.name not in failed)
@@ -455,8 +488,24 @@ class Exchange:
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
         may_cap = self.call.has_output and not self.call.sealed
         cap = largest_cap(wants, self.gate.allowances, now) if may_cap else -1
-        would_fit = {"max_tokens": cap} if cap >= self.gate.settings.min_answer_tokens else None
-        self.refuse(limit_problem(refusal, would_fit), refusal.limit.id)
+        would_fit: dict[str, int | str] = {}
+        if cap >= self.gate.settings.min_answer_tokens:
+            would_fit["max_tokens"] = cap
+        model = fitting_model(self, refusal, now)
+        if model:
+            would_fit["model"] = model
+        match = self.match
+        hidden = match.hidden if match is not None else ()
+        self.refuse(limit_problem(refusal, would_fit, hidden), refusal.limit.id)
+
+    def limit_headers(self) -> bytes:
+        """What the caller's limits have left now, this call's hold or charge counted; nothing where none is told."""
+        match = self.match
+        if match is None or not match.tells:
+            return b""
+        gate = self.gate
+        now = gate.wall_nanos()
+        return gate.limit_headers.left(gate.allowances.figures(match.standing, now, match.hidden), now)
 
     def _match(self, target: Target) -> Match:
         """The limits that concern this call; found once per key and deployment unless the request describes itself."""
@@ -491,13 +540,17 @@ class Exchange:
             source,
         )
         row = self.gate.metrics.row(who, "ok")
-        match = Match(who, snapshot.limits.matching(who), row, snapshot.catalogue.charges)
+        match = Match(who, snapshot, row)
         if plain:
             snapshot.matches[key.id, target.name, operation.name] = match
         return match
 
     def dispatch(self, target: Target) -> None:
         """Step 8 begins: a connection to the chosen deployment."""
+        reservation = self.reservation
+        if self.downgraded_from or (reservation is not None and reservation.shadowed):
+            shadowed = reservation.shadowed if reservation is not None else ()
+            self.notes = notes_of(self.downgraded_from, self.downgraded_by, shadowed)
         pool = target.pool
         connection = pool.take()
         if connection is not None:
@@ -591,7 +644,9 @@ class Exchange:
         if operation.name in ABOUT_OBJECTS:
             # The lines of a batch name their deployment everywhere; nothing else here names a model.
             model = target.upstream_model if call.model and call.model != target.upstream_model else None
-        elif target.rewrites_model and (operation.deployment or target.upstream_model != call.model):
+        elif self.downgraded_from or (
+            target.rewrites_model and (operation.deployment or target.upstream_model != call.model)
+        ):
             model = target.upstream_model
         ask_usage = dialect.asks_usage and call.stream and not call.usage_wanted and target.provider.stream_usage
         if model is None and not self.cap and not ask_usage and call.tool_cap is None and body[:1] == b"{":
@@ -625,12 +680,14 @@ class Exchange:
     def refuse(self, problem: Problem, limit: str = "") -> None:
         """Answer with a problem; nothing was sent, nothing stays held."""
         self._release()
+        problem, denial = self.gate.denials.chosen(problem)
         self.gate.metrics.refused(problem.code)
         keep_alive = self.keep_alive = self.keep_alive and not problem.close
         shape = self.operation.shape if self.operation is not None else "openai"
         if self.key is not None:
             self._tell_refused(problem, limit)
-        self.write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive))
+        left = self.limit_headers()
+        self.write_whole(problem_answer(problem, self.id, shape, keep_alive=keep_alive, extra=left, denial=denial))
 
     def mistaken(self, error: BaseException) -> None:
         """A step failed in a way that nobody foresaw."""
@@ -732,3 +789,12 @@ class Exchange:
         """Deadlines of the provider's answer."""
         if self.answer is not None:
             self.answer.sweep(now)
+
+
+def _offered(targets: tuple[Target, ...], operation: str, allowed: frozenset[str] | None) -> tuple[Target, ...]:
+    """Those of ``targets`` that do an operation and whose provider is among those ``allowed``; ``None`` allows all."""
+    return tuple(
+        target
+        for target in targets
+        if operation in target.operations and (allowed is None or target.provider.name in allowed)
+    )

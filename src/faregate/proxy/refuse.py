@@ -1,14 +1,27 @@
 """Answers that the gate makes itself: refusals, failures, health and lists, as bytes ready to be written."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
-from faregate.core.limits.admit import LimitRefusal
+from faregate.core.attribution import Attribution
+from faregate.core.limits.denials import Denial
+from faregate.core.limits.refusal import Binding, LimitRefusal
 from faregate.core.money import dollars
 from faregate.dialects.errors_shape import render
 from faregate.errors import CODES, Problem, status_of
+from faregate.proxy.denials import denied_body, denied_headers, words_of
+
+#: Of more limits that a call does not fit only the ids are told.
+BINDINGS_TOLD_MAX: Final = 16
+
+#: Whose error it is: some statuses are a provider's as well as ours, and clients treat them alike.
+_FROM_GATEWAY: Final = b"x-faregate-error-source: gateway\r\n"
+FROM_PROVIDER: Final = b"x-faregate-error-source: provider\r\n"
+
+#: What ends when its window does, though a client library must not sleep until then.
+_ENDS_SOME_DAY: Final = frozenset(("budget_exhausted",))
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus} | {499: b"Client Closed Request"}
 
@@ -41,72 +54,141 @@ def plain_answer(status: int, body: bytes, request_id: str, *, keep_alive: bool,
     )
 
 
-def problem_answer(problem: Problem, request_id: str, shape: str, *, keep_alive: bool, extra: bytes = b"") -> bytes:
-    """A whole error answer in the shape of the path that was called."""
-    rule = CODES[problem.code]
-    headers = extra
-    if problem.retry_after_s is not None and rule.should_retry is not False:
-        headers += b"retry-after: %d\r\n" % problem.retry_after_s
-    should_retry = rule.should_retry if problem.status is None else None
-    if problem.code == "budget_exhausted" and problem.retry_after_s is not None:
-        # The window ends some day, but a client library must not sleep until then.
+def problem_answer(
+    problem: Problem,
+    request_id: str,
+    shape: str,
+    *,
+    keep_alive: bool,
+    extra: bytes = b"",
+    denial: Denial | None = None,
+) -> bytes:
+    """A whole error answer in the shape of the path that was called, or in the words of a denial.
+
+    How long to wait is told as it is, whatever the words are.
+    """
+    headers = extra + _FROM_GATEWAY
+    should_retry = CODES[problem.code].should_retry
+    if problem.retry_after_s is not None and (should_retry is not False or problem.code in _ENDS_SOME_DAY):
         headers += b"retry-after: %d\r\n" % problem.retry_after_s
     if should_retry is not None:
         headers += b"x-should-retry: true\r\n" if should_retry else b"x-should-retry: false\r\n"
     if problem.code == "method_not_allowed":
         headers += b"allow: %b\r\n" % str((problem.details or {}).get("allow", "POST")).encode()
-    body = render(problem, request_id, shape)
+    if denial is not None:
+        words = words_of(problem, request_id)
+        headers += denied_headers(denial, words)
+    if denial is not None and denial.body is not None:
+        body = denied_body(denial, words)
+    else:
+        body = render(problem, request_id, shape)
     return plain_answer(status_of(problem), body, request_id, keep_alive=keep_alive, extra=headers)
 
 
-def limit_problem(refusal: LimitRefusal, would_fit: Mapping[str, Any] | None) -> Problem:
-    """A refused hold, told with the numbers of the limit that refused it and what would fit instead."""
+def limit_required(who: Attribution, stages: Collection[str]) -> Problem:
+    """A refusal for want of a limit in dollars, where one is required; ``stages`` are those that do so themselves."""
+    by = f"stage {who.stage}" if who.stage in stages else "the administrator"
+    text = f"No money limit applies to this key, and {by} requires one. Ask for a hard limit in dollars that covers it."
+    return Problem("limit_required", text)
+
+
+def limit_problem(refusal: LimitRefusal, would_fit: Mapping[str, Any] | None, hidden: Collection[str] = ()) -> Problem:
+    """A refused hold, told with the numbers of the limits that refused it and what would fit instead.
+
+    ``hidden`` are the ids of limits that count other organizations' calls: their figures are left out.
+    """
     limit = refusal.limit
     if refusal.code == "limit_pending":
         message = f"Limit {limit.id} was made a moment ago and its balance is still being read. Try again in 1 s."
         return Problem("limit_pending", message, retry_after_s=1, details={"limit": limit.id})
-    show = dollars if limit.unit_name == "usd" else str
-    amount = refusal.amount or 0
-    left = max(0, amount - refusal.posted - refusal.held)
-    subject = dict(zip(limit.each, refusal.subject, strict=False))
-    named = [f"{name} {value}" for name, value in limit.selector]
-    # Of a limit for each value, the caller is told whose counter is meant.
-    named += [f"{name} {value}" if value else f"calls without a {name}" for name, value in subject.items()]
-    where = ", ".join(named) or "everyone"
+    first = _binding_details(refusal.bindings[0], hidden)
     details = {
-        "limit": limit.id,
-        "subject": subject or None,
+        **first,
         "also": list(refusal.others),
-        "unit": limit.unit_name,
-        "amount": show(amount),
-        "posted": show(refusal.posted),
-        "held": show(refusal.held),
-        "bound": show(refusal.wanted),
-        "window": limit.window,
-        "resets_at": rfc3339(refusal.resets_at) if refusal.resets_at else None,
         "would_fit": dict(would_fit) if would_fit else None,
-        "contact": limit.contact or None,
+        "binding": [_binding_details(binding, hidden) for binding in refusal.bindings[:BINDINGS_TOLD_MAX]],
     }
+    message = _message(refusal, would_fit or {}, limit.id in hidden)
+    reason = limit.terms.reason
+    if reason:
+        message += f" Reason: {reason}" if reason.endswith((".", "!", "?")) else f" Reason: {reason}."
+    return Problem(
+        refusal.code, message, retry_after_s=refusal.retry_after_s, details=details, denial=limit.terms.denial
+    )
+
+
+def _binding_details(binding: Binding, hidden: Collection[str]) -> dict[str, Any]:
+    """The numbers of one limit, as text: dollars or whole units."""
+    limit, amount = binding.limit, binding.amount or 0
+    show = dollars if binding.unit == "usd" else str
+    told: dict[str, Any] = {
+        "limit": limit.id,
+        "subject": _subject(binding) or None,
+        "unit": binding.unit,
+        "amount": show(amount),
+        "posted": show(binding.posted),
+        "held": show(binding.held),
+        "remaining": show(max(0, amount - binding.posted - binding.held)),
+        "bound": show(binding.wanted),
+        "window": binding.window,
+        "resets_at": rfc3339(binding.resets_at) if binding.resets_at else None,
+        "contact": limit.contact or None,
+        "reason": limit.terms.reason or None,
+    }
+    if binding.deed:
+        told["action"] = binding.deed
+    if limit.id in hidden:
+        told |= {"amount": None, "posted": None, "held": None, "remaining": None, "shared": True}
+    return told
+
+
+def _subject(binding: Binding) -> dict[str, str]:
+    """Of a limit for each value, whose counter is meant."""
+    return dict(zip(binding.limit.each, binding.subject, strict=False))
+
+
+def _message(refusal: LimitRefusal, would_fit: Mapping[str, Any], hidden: bool) -> str:
+    """What happened, with the figures, and what to do now."""
+    limit, binding, unit = refusal.limit, refusal.bindings[0], refusal.unit
+    show = dollars if unit == "usd" else str
+    amount, wanted, retry_after_s = refusal.amount, show(refusal.wanted), refusal.retry_after_s
+    named = [f"{name} {value}" for name, value in limit.selector]
+    named += [f"{name} {value}" if value else f"calls without a {name}" for name, value in _subject(binding).items()]
+    where = ", ".join(named) or "everyone"
+    most = "" if hidden else f"{show(amount)} "
+    more = f"Ask for a higher limit: {limit.contact}." if limit.contact else "Ask for a higher limit."
+    until = f" until {rfc3339(binding.resets_at)}" if binding.resets_at and not refusal.impossible else ""
+    if refusal.code == "too_many_values":
+        return f"Limit {limit.id} counts more values than the gateway keeps; retry later."
+    if refusal.deed == "throttle":
+        slow = f"Calls of {where} are slowed down to {amount} a minute, because much of limit {limit.id} is spent"
+        return f"{slow}; retry in {retry_after_s} s."
+    if refusal.deed == "stop":
+        return f"Calls of {where} are stopped{until} before limit {limit.id} is used up. {more}"
+    if amount == 0 and not hidden:
+        return f"No calls of {where} are admitted{until}: limit {limit.id} is 0 {unit}. {more}"
+    if refusal.code == "concurrency_limited":
+        return f"Limit of {most}calls at a time for {where} reached; retry when one has ended."
     if refusal.code == "budget_exhausted":
-        message = (
-            f"The {limit.window} limit of {show(amount)} {limit.unit_name} for {where} has {show(left)} left; "
-            f"this request may use up to {show(refusal.wanted)}. "
-            + ("Lower max_tokens, or ask for a higher limit." if would_fit else "Ask for a higher limit.")
+        left = "too little" if hidden else show(max(0, amount - refusal.posted - refusal.held))
+        has = f"The {refusal.window} limit of {most}{unit} for {where} has {left} left"
+        eased = f" It ends or is raised at {rfc3339(binding.resets_at)}." if binding.eased else ""
+        return f"{has}; this request may use up to {wanted}. {_instead(would_fit, more)}{eased}"
+    per = f" in any {refusal.window[8:]}" if refusal.window.startswith("rolling ") else f"/{refusal.window}"
+    if refusal.impossible:
+        return (
+            f"This request may use up to {wanted} {unit}, more than the limit of {most}{unit}{per} for {where}. "
+            "Lower max_tokens or shorten the prompt."
         )
-    elif refusal.code == "concurrency_limited":
-        message = f"Limit of {amount} calls at a time for {where} reached; retry when one has ended."
-    elif refusal.code == "too_many_values":
-        message = f"Limit {limit.id} counts more values than the gateway keeps; retry later."
-    else:
-        message = (
-            f"Limit {amount} {limit.unit_name}/{limit.window} of {where} reached; retry in {refusal.retry_after_s} s."
-        )
-        if refusal.impossible:
-            message = (
-                f"This request may use up to {show(refusal.wanted)} {limit.unit_name}, more than the limit of "
-                f"{show(amount)} per {limit.window} for {where}. Lower max_tokens or shorten the prompt."
-            )
-    return Problem(refusal.code, message, retry_after_s=refusal.retry_after_s, details=details)
+    return f"Limit {most}{unit}{per} of {where} reached; retry in {retry_after_s} s."
+
+
+def _instead(would_fit: Mapping[str, Any], more: str) -> str:
+    """What a caller may do about a budget."""
+    ways = ["Lower max_tokens"] if "max_tokens" in would_fit else []
+    if "model" in would_fit:
+        ways.append(f"use model {would_fit['model']}" if ways else f"Use model {would_fit['model']}")
+    return f"{', '.join(ways)}, or {more[:1].lower()}{more[1:]}" if ways else more
 
 
 def rfc3339(nanos: int) -> str:

@@ -5,19 +5,21 @@ So a request holds one reference and needs no lock, however often the console ch
 """
 
 from collections.abc import Callable, Iterable
-from zoneinfo import ZoneInfo
+from typing import Final
 
-from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider
+from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider, compiled
 from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Standing
-from faregate.core.limits.index import CompiledLimit, LimitIndex
+from faregate.core.limits.figures import is_told
+from faregate.core.limits.index import LimitIndex
 from faregate.core.pricing.book import PriceTimeline
-from faregate.core.pricing.charging import ChargeRule, rule_for, text_of
+from faregate.core.pricing.charging import rule_for, text_of
 from faregate.core.pricing.cost import Tariff
 from faregate.dialects.answers import says_by_name
 from faregate.dialects.operations import BY_NAME, upstream_path
 from faregate.dialects.services import Place
 from faregate.proxy.forward import ID_HEADER, ID_HEADERS
+from faregate.proxy.tenants import Tenants
 from faregate.proxy.upstream import Pool
 
 
@@ -39,6 +41,7 @@ class Target:
         "prices",
         "provider",
         "reads_as",
+        "reasons",
         "rewrites_model",
         "tag",
         "tier_prices",
@@ -63,6 +66,7 @@ class Target:
         self.output_tokens_max = deployment.output_tokens_max
         self.cap_field = deployment.cap_field
         self.encoding = deployment.encoding
+        self.reasons = deployment.reasons
         self.operations = frozenset(deployment.operations)
         #: An Azure path names the deployment; everywhere else the body does.
         self.rewrites_model = provider.kind != "azure_openai"
@@ -97,26 +101,44 @@ class Target:
         return prices.at(now_nanos) if prices is not None else None
 
 
+#: Input and output tokens of a usual call, by which models are put in an order.
+_USUAL_TOKENS: Final = (1_000, 500)
+
+
 class Match:
     """Who the calls of one key at one deployment are charged to, what, and the limits that hold, found once."""
 
-    __slots__ = ("answered", "charge_rule", "charging", "money_limited", "standing", "who")
+    __slots__ = (
+        "answered",
+        "charge_rule",
+        "charging",
+        "downgrades",
+        "hidden",
+        "lacks_limit",
+        "standing",
+        "tells",
+        "who",
+    )
 
-    def __init__(
-        self,
-        who: Attribution,
-        limits: Iterable[CompiledLimit],
-        answered: list[int],
-        charges: Iterable[ChargeRule] = (),
-    ) -> None:
+    def __init__(self, who: Attribution, snapshot: "Snapshot", answered: list[int]) -> None:
         self.who = who
+        catalogue = snapshot.catalogue
+        limits, charges = snapshot.limits.matching(who), catalogue.charges
         rule = rule_for(charges, who)
         #: The terms that make the charge another amount than the cost, as they are kept with it; empty without.
         self.charge_rule = text_of(rule) if rule is not None else ""
         self.charging = rule if self.charge_rule else None
         self.standing = Standing(who, limits)
-        #: Some limit bounds what its calls may cost: a hard one in dollars, with an amount.
-        self.money_limited = any(limit.bounds_money for limit in self.standing.limits)
+        #: A limit on what its calls may cost, a hard one in dollars with an amount, is required and there is none.
+        self.lacks_limit = (catalogue.require_limit or who.stage in catalogue.require_limit_stages) and not any(
+            limit.bounds_money for limit in limits
+        )
+        #: Ids of limits that count other organizations' calls, too: their figures are nobody's to see.
+        self.hidden = frozenset(limit.id for limit in limits if not snapshot.tenants.owns(limit, who))
+        #: Headers say what some limit has left.
+        self.tells = any(is_told(limit) and limit.id not in self.hidden for limit in limits)
+        #: Some limit may send its calls to another model.
+        self.downgrades = any(action.do == "downgrade" for limit in limits for action in limit.terms.actions)
         #: The counters of its calls that end well.
         self.answered = answered
 
@@ -133,11 +155,13 @@ class Snapshot:
         "matches",
         "model_names",
         "projects",
+        "ranked",
         "routes",
         "sequence",
         "services",
         "stages",
         "targets",
+        "tenants",
     )
 
     def __init__(
@@ -150,8 +174,10 @@ class Snapshot:
         routes: dict[str, tuple[Target, ...]],
         limits: LimitIndex,
         targets: dict[str, Target] | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         self.sequence = sequence
+        self.tenants = tenants if tenants is not None else Tenants()
         #: All deployments by name, and those that are services behind the gate, which are asked for by their path.
         self.targets = targets or {}
         self.services = {name: target for name, target in self.targets.items() if target.place is not None}
@@ -169,41 +195,47 @@ class Snapshot:
         )
         #: (key, deployment, operation) → Match; filled as requests come, gone with the snapshot.
         self.matches: dict[tuple[str, str, str], Match] = {}
+        #: Operation → names of models, the cheapest first; found when somebody asks.
+        self.ranked: dict[str, tuple[str, ...]] = {}
+
+    def by_price(self, operation: str, now_nanos: int) -> tuple[str, ...]:
+        """Names of the models that do an operation, by what a call of usual size costs at most at their first place.
+
+        Found once: prices that change by themselves change the order of nearby models at most.
+        """
+        known = self.ranked.get(operation)
+        if known is None:
+            priced: list[tuple[int, str]] = []
+            for name in self.model_names:
+                target = next((target for target in self.routes[name] if operation in target.operations), None)
+                tariff = target.prices.at(now_nanos) if target is not None else None
+                if tariff is not None:
+                    priced.append((tariff.bound(*_USUAL_TOKENS), name))
+            known = self.ranked[operation] = tuple(name for _, name in sorted(priced))
+        return known
 
 
 EMPTY = Snapshot(0, {}, {}, {}, Catalogue(), {}, LimitIndex())
 
 
-def compile_limit(row: Limit) -> CompiledLimit:
-    """The limit as the core admits by it."""
-    return CompiledLimit(
-        id=row.id,
-        selector=row.selector,
-        each=row.each,
-        unit=row.unit,
-        amount=row.amount,
-        window=row.window,
-        zone=ZoneInfo(row.timezone) if row.timezone not in ("", "UTC") else None,
-        mode=row.mode,
-        clamp=row.clamp,
-        contact=row.contact,
-    )
-
-
 def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Snapshot:
     """A new snapshot: ``old`` with the rows of ``load`` put in, replaced or removed."""
-    keys, by_digest = old.keys, old.by_digest
+    keys, by_digest, tenants = old.keys, old.by_digest, old.tenants
     if load.full or load.keys or load.keys_removed:
         keys = {} if load.full else dict(keys)
         by_digest = {} if load.full else dict(by_digest)
+        # It only grows, so that the snapshots before may share it.
+        tenants = Tenants() if load.full else tenants
         _change_keys(keys, by_digest, load.keys, load.keys_removed)
+        for key in load.keys:
+            tenants.add(key)
     rows, limits = old.limit_rows, old.limits
     if load.full or load.limits or load.limits_removed:
         rows = {} if load.full else dict(rows)
         for removed in load.limits_removed:
             rows.pop(removed, None)
         rows.update((row.id, row) for row in load.limits)
-        changed = [compile_limit(row) for row in load.limits]
+        changed = [compiled(row) for row in load.limits]
         limits = LimitIndex(changed) if load.full else limits.changed(changed, load.limits_removed)
     catalogue, routes, targets = old.catalogue, old.routes, old.targets
     if load.catalogue is not None:
@@ -212,7 +244,7 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
         routes = {
             route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
         }
-    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets)
+    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets, tenants)
 
 
 def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[Key], removed: Iterable[str]) -> None:

@@ -1,0 +1,49 @@
+"""Whose figures a limit holds: those of one organization alone, or those of others, too.
+
+A caller may know how much of a limit is used where only its own organization can have used it. A limit on a model, or
+on everything, counts other organizations' calls as well where there are several; its figures would tell each of them
+what the others do.
+"""
+
+from faregate.control import Key
+from faregate.core.attribution import Attribution, dimension
+from faregate.core.limits.index import CompiledLimit
+
+#: Dimensions whose values belong to one organization, unless another uses the same name.
+_NAMED = ("team", "project", "user", "product")
+
+#: More than one organization uses the name.
+_SEVERAL = "\0"
+
+
+class Tenants:
+    """Which organizations there are, and which names of payers are one organization's own. Only ever grows.
+
+    A name that two organizations have used stays theirs until everything is loaded anew, which hides more, not less.
+    """
+
+    __slots__ = ("_organizations", "_owners")
+
+    def __init__(self) -> None:
+        self._organizations: set[str] = set()
+        self._owners: dict[str, dict[str, str]] = {name: {} for name in _NAMED}
+
+    def add(self, key: Key) -> None:
+        """Take a key's payers into account."""
+        organization = key.organization
+        self._organizations.add(organization)
+        for name, value in zip(_NAMED, (key.team, key.project, key.user, key.product), strict=True):
+            if value and self._owners[name].setdefault(value, organization) != organization:
+                self._owners[name][value] = _SEVERAL
+
+    def owns(self, limit: CompiledLimit, who: Attribution) -> bool:
+        """Whether nobody outside the organization of ``who`` is counted with it by ``limit``."""
+        if len(self._organizations) <= 1:
+            return True
+        for name in (*(name for name, _ in limit.selector), *limit.each):
+            if name in ("organization", "key"):
+                return True
+            owners = self._owners.get(name)
+            if owners is not None and owners.get(dimension(who, name)) == who.organization:
+                return True
+        return False
