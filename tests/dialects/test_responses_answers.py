@@ -14,7 +14,7 @@ from faregate.core.pricing.cost import Tariff
 from faregate.core.usage import COUNT_MAX, NO_USAGE, Measure, Usage
 from faregate.dialects import DIALECTS
 from faregate.dialects.hosted_tools import IMAGE_INPUT_TOKENS_MAX, IMAGE_PROMPT_TOKENS_MAX, IMAGE_TOKENS_MAX
-from faregate.dialects.responses_answers import answer_text, decode_event, report_of
+from faregate.dialects.responses_answers import ResponseEvents, answer_text, report_of
 
 USAGE = {
     "input_tokens": 100,
@@ -188,7 +188,7 @@ def test_unknown_members_are_counted(changed: dict[str, Any], unknown: int) -> N
 def test_broken(usage: Any, rule: str) -> None:
     """A report that cannot be true is named by the rule it breaks, in an event, too."""
     assert report_of(response(usage=usage)) == Report(None, rule, *NAMED)
-    event = decode_event(b'{"type":"response.completed","response":' + response(usage=usage) + b"}")
+    event = ResponseEvents()(b'{"type":"response.completed","response":' + response(usage=usage) + b"}")
     assert isinstance(event, Event)
     assert getattr(event.usage, "rule", "") == rule
     assert event.last
@@ -349,5 +349,5 @@ def test_total(changed: dict[str, Any], kind: Any, delta: Any, junk: bytes) -> N
     assert isinstance(answer_text(body), str)
     event = json.dumps({"type": kind, "delta": delta, "item": delta, "response": changed}).encode()
     for payload in (event, body, junk, b'{"type":"response.completed","response":' + junk + b"}"):
-        assert isinstance(decode_event(payload), Event | str)
-        assert isinstance(decode_event.plain_text([payload, payload]), str | None)
+        assert isinstance(ResponseEvents()(payload), Event | str)
+        assert isinstance(ResponseEvents().plain_text([payload, payload]), str | None)

@@ -15,6 +15,7 @@ from faregate.dialects import (
     answers,
     anthropic_answers,
     anthropic_messages,
+    endings,
     forms,
     gemini,
     gemini_answers,
@@ -91,6 +92,8 @@ class Dialect(NamedTuple):
     lines: Callable[[bytes, Callable[[Usage], None]], Lines] | None = None
     #: A good answer that is a list of objects → the same with only those whose id is the caller's own.
     shown: Callable[[bytes, Callable[[str], bool]], bytes] | None = None
+    #: How a stream ends where no more can be held for it; ``None`` for a format whose streams are never ended by us.
+    end: Callable[[endings.Cut], bytes] | None = None
 
 
 def _no_state(decode: EventDecoder) -> Callable[[], EventDecoder]:
@@ -130,7 +133,12 @@ def _transcripts(read: Read) -> Dialect:
     )
 
 
-def _gemini(read: Read, report_of: Callable[[bytes], Report], cap_field: str = "") -> Dialect:
+def _gemini(
+    read: Read,
+    report_of: Callable[[bytes], Report],
+    cap_field: str = "",
+    end: Callable[[endings.Cut], bytes] | None = None,
+) -> Dialect:
     """A verb on a model of Gemini's; what it answers with has no cap where there is no ``cap_field``."""
     return Dialect(
         read,
@@ -141,18 +149,17 @@ def _gemini(read: Read, report_of: Callable[[bytes], Report], cap_field: str = "
         gemini.prompt_tokens_overhead,
         edit=gemini.edit,
         cap_field=cap_field,
+        end=end,
     )
 
 
-def _look(
-    operation: str, decode: EventDecoder = openai_embeddings.decode_event, *, answers_json: bool = True
-) -> Dialect:
+def _look(operation: str, *, answers_json: bool = True) -> Dialect:
     """A look at an object that a provider keeps, or its end."""
     return Dialect(
         looks.Look(operation),
         looks.nothing_used,
         looks.no_text,
-        _no_state(looks.Unbilled(decode)),
+        _no_state(looks.Unbilled(openai_embeddings.decode_event)),
         looks.no_prompt,
         looks.no_tokens,
         media="none",
@@ -171,6 +178,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         openai_chat.prompt_text,
         openai_chat.prompt_tokens_overhead,
         asks_usage=True,
+        end=endings.chat,
     ),
     openai_completions.OPERATION: Dialect(
         openai_completions.read,
@@ -181,6 +189,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         openai_completions.prompt_tokens_overhead,
         asks_usage=True,
         cap_field="max_tokens",
+        end=endings.completion,
     ),
     openai_embeddings.OPERATION: Dialect(
         openai_embeddings.read,
@@ -194,16 +203,17 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         openai_responses.read,
         responses_answers.report_of,
         responses_answers.answer_text,
-        _no_state(responses_answers.decode_event),
+        responses_answers.ResponseEvents,
         openai_responses.prompt_text,
         openai_responses.prompt_tokens_overhead,
         last_mark=responses_answers.LAST_MARK,
         cap_field=openai_responses.CAP_FIELD,
         made=responses_answers.made,
         outcome=responses_answers.outcome,
+        end=endings.response,
     ),
-    "responses.get": _look("responses.get", responses_answers.decode_event)._replace(
-        last_mark=responses_answers.LAST_MARK
+    "responses.get": _look("responses.get")._replace(
+        events=lambda: looks.Unbilled(responses_answers.ResponseEvents()), last_mark=responses_answers.LAST_MARK
     ),
     "responses.items": _look("responses.items"),
     "responses.cancel": _look("responses.cancel"),
@@ -250,6 +260,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         anthropic_messages.prompt_tokens_overhead,
         last_mark=anthropic_answers.LAST_MARK,
         cap_field=anthropic_messages.CAP_FIELD,
+        end=endings.message,
     ),
     anthropic_messages.COUNT_OPERATION: Dialect(
         anthropic_messages.read_count,
@@ -260,7 +271,9 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         anthropic_messages.prompt_tokens_overhead,
     ),
     gemini.OPERATION: _gemini(gemini.read, gemini_answers.report_of, gemini.CAP_FIELD),
-    gemini.STREAM_OPERATION: _gemini(gemini.read_stream, gemini_answers.report_of, gemini.CAP_FIELD),
+    gemini.STREAM_OPERATION: _gemini(
+        gemini.read_stream, gemini_answers.report_of, gemini.CAP_FIELD, endings.generated
+    ),
     gemini.EMBED_OPERATION: _gemini(gemini.read_embed, gemini_answers.report_of_embedding),
     gemini.BATCH_EMBED_OPERATION: _gemini(gemini.read_batch_embed, gemini_answers.report_of_embedding),
     gemini.COUNT_OPERATION: _gemini(gemini.read_count, gemini_answers.report_of_count),

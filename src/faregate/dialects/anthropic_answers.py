@@ -173,10 +173,12 @@ class MessageEvents:
     ``message_delta`` replaces what it names by the totals at the end (Anthropic, "Streaming messages").
     """
 
-    __slots__ = ("_told",)
+    __slots__ = ("_told", "block")
 
     def __init__(self) -> None:
         self._told: dict[str, Any] = {}
+        #: The content block that has begun and not ended; -1 where there is none.
+        self.block = -1
 
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text."""
@@ -199,6 +201,7 @@ class MessageEvents:
             return delta.text or delta.thinking or delta.partial_json or ""
         if kind == "content_block_start":
             block = event.content_block
+            self.block = event.index
             return "" if block is None else f"{block.name or ''}{block.text or ''}{block.thinking or ''}"
         if kind == "message_start":
             message = event.message
@@ -210,6 +213,8 @@ class MessageEvents:
             return self._used(event.usage, int(ended))
         if kind == "message_stop":
             return Event(last=True)
+        if kind == "content_block_stop":
+            self.block = -1
         return Event(error=True) if kind == "error" else ""
 
     def _used(self, told: dict[str, Any] | None, finished: int, model: str = "", id: str = "") -> Event:

@@ -55,6 +55,7 @@ class StreamEvent(msgspec.Struct, gc=False):
     message: Answer | None = None
     usage: dict[str, Any] | None = None
     content_block: Started | None = None
+    index: int = -1
 
 
 class PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):

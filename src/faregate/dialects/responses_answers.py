@@ -32,6 +32,9 @@ from faregate.dialects.responses_shapes import (
 #: Every event that tells how the response stands has this member, and no event with text does.
 LAST_MARK: Final = b'"response"'
 
+#: A response that begins repeats what was asked; one with long instructions is not kept for each stream.
+_BEGUN_BYTES_MAX: Final = 16 * 1024
+
 _PENDING: Final = ("queued", "in_progress")
 _ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
 #: The id of a response that cannot be decoded, in so many of its first bytes.
@@ -232,9 +235,16 @@ def _texts(value: Any) -> list[str]:
 
 
 class ResponseEvents:
-    """Understands the events of a stream; see ``EventDecoder``."""
+    """Understands the events of one stream; see ``EventDecoder``. What an event says does not depend on others.
 
-    __slots__ = ()
+    It keeps the response as it stood when it began, for an end that the provider does not come to write.
+    """
+
+    __slots__ = ("begun",)
+
+    def __init__(self) -> None:
+        #: JSON; empty where none came, or one that is too large to be kept.
+        self.begun = b""
 
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text."""
@@ -256,14 +266,14 @@ class ResponseEvents:
         if event.delta is not None:
             return event.delta if _is_text(kind) else ""
         if len(event.response):
-            return _told(kind, report_of(bytes(event.response)))
+            response = bytes(event.response)
+            if not self.begun and len(response) <= _BEGUN_BYTES_MAX:
+                self.begun = response
+            return _told(kind, report_of(response))
         if kind == "response.output_item.added" and len(event.item):
             return _name_of(event.item)
         # The error event is the last one; the others repeat what deltas said, or tell how a tool gets on.
         return Event(error=True, last=True) if kind == "error" else ""
-
-
-decode_event: Final[ResponseEvents] = ResponseEvents()
 
 
 def _is_text(kind: str) -> bool:

@@ -41,11 +41,11 @@ def _is_private(host: str) -> bool:
     if "%" in host or host == "localhost" or host.endswith(_LOCAL_SUFFIXES):
         return True
     if ":" in host:
-        return not _is_global(host)
+        return not is_public_address(host)
     labels = host.split(".")
     if _NUMBER.match(labels[-1]):
         # A host that ends in a number is an IPv4 address in one of inet_aton's spellings; odd ones have no honest use.
-        return not _is_dotted_quad(labels) or not _is_global(host)
+        return not _is_dotted_quad(labels) or not is_public_address(host)
     # A name without a dot is resolved by a search list, which is never public.
     return len(labels) < 2 or "" in labels
 
@@ -54,7 +54,8 @@ def _is_dotted_quad(labels: list[str]) -> bool:
     return len(labels) == 4 and all(label.isdigit() and (label == "0" or label[0] != "0") for label in labels)
 
 
-def _is_global(host: str) -> bool:
+def is_public_address(host: str) -> bool:
+    """Whether ``host`` is an IP address of the public internet, also by what it carries inside."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -193,6 +193,7 @@ def _record(event: Settled) -> dict[str, Any]:
         "price_version": event.price_version,
         "resolution": event.resolution,
         "overrun": event.overrun,
+        "limit_id": event.limit,
     }
 
 

@@ -18,16 +18,18 @@ from faregate.core.pricing.charging import charge
 from faregate.core.pricing.cost import Tariff
 from faregate.core.usage import NO_USAGE, Usage, measures
 from faregate.dialects.answers import usage_in_tail
+from faregate.dialects.endings import Cut
 from faregate.dialects.errors_shape import render_event
 from faregate.dialects.kept import RESPONSE, Made
 from faregate.errors import CODES, Problem
 from faregate.ports import StoredAnswer
-from faregate.proxy import kept_objects
+from faregate.proxy import kept_objects, receipt
 from faregate.proxy.deadlines import overdue
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
-from faregate.proxy.refuse import problem_answer
+from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
 from faregate.proxy.snapshot import Target
+from faregate.proxy.stream_holds import StreamHold, first_look
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -52,6 +54,13 @@ HELD_IN_ANY_CASE_BYTES = 64 * 1024
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
 
+#: Reasons for which a provider is not read on: its client reads too slowly; it is not known yet how much may come.
+_SLOW = 1
+_HALTED = 2
+
+#: A stream that is to go no further is ended with its next event, or after so much silence.
+SILENCE_S = 1.0
+
 #: What answers call the service tier that has no name in a price list.
 _STANDARD_TIERS = frozenset(("default", "standard", "auto"))
 
@@ -66,6 +75,7 @@ class Answer:
         "_body",
         "_bytes",
         "_client_left_at",
+        "_closely",
         "_concluding",
         "_connection",
         "_error",
@@ -73,6 +83,7 @@ class Answer:
         "_first_token_us",
         "_gate",
         "_head",
+        "_holding",
         "_kept",
         "_last_at",
         "_meter",
@@ -85,6 +96,7 @@ class Answer:
         "_paused",
         "_pieces",
         "_progress_at",
+        "_receipt_at",
         "_request",
         "_sent_at",
         "_sent_nanos",
@@ -105,6 +117,10 @@ class Answer:
     _passed_bytes: int
     _pieces: list[bytes]
     _body: bytes
+    #: Of a stream, set when it begins: no event may pass without a look, as its owner is not on record yet or it is
+    #: about to end; and what looks after its hold, once its text may have used that up.
+    _closely: bool
+    _holding: "StreamHold | None"
 
     def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
         self.exchange = exchange
@@ -124,7 +140,8 @@ class Answer:
         #: The end is journalled, and on the disk where that is waited for: the last bytes may go.
         self._on_record = False
         self._upstream_ended = False
-        self._paused = False
+        #: Why the provider is not read on: bits of ``_SLOW`` and ``_HALTED``.
+        self._paused = 0
         self._error: Problem | None = None
         self._kept: list[bytes] | None = [] if exchange.idempotency else None
         #: When the request was sent, 0 before.
@@ -137,6 +154,8 @@ class Answer:
         #: The stream's first event names an object of the provider's, whose owner must be on record before it passes.
         self._unowned = False
         self._withheld = b""
+        #: Before which of the bytes that wait the receipt goes, 0 for none.
+        self._receipt_at = 0
 
     @property
     def settled(self) -> bool:
@@ -215,8 +234,10 @@ class Answer:
                 # A list passes only when what is not the caller's own was taken out of it.
                 return
             hide = dialect.asks_usage and not call.usage_wanted and target.provider.stream_usage
-            self._meter = StreamMeter(dialect.events(), hide, call.choices, dialect.last_mark)
-            self._unowned = dialect.made is not None
+            meter = self._meter = StreamMeter(dialect.events(), hide, call.choices, dialect.last_mark)
+            meter.watch(first_look(exchange), self._look_at_hold)
+            self._unowned = self._closely = dialect.made is not None
+            self._holding = None
             self._head = self._flowing_head(target)
             # The first events usually come in the same read and go out with the head; if not, it goes out alone.
             self._gate.loop.call_soon(guarded(self._write_head, self.mistaken))
@@ -282,8 +303,11 @@ class Answer:
         out = meter.feed(data) if data else b""
         if whole:
             out += meter.tail()
-        if self._unowned:
-            out = self._owned(meter, out, whole)
+        if self._closely:
+            if self._unowned:
+                out = self._owned(meter, out, whole)
+            if self._ends_with(meter, out, whole):
+                return
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
         if self._kept is not None:
@@ -298,6 +322,8 @@ class Answer:
                 self._write(self._framed(out))
             self._fail("upstream_truncated", "its stream ended before the answer did")
             return
+        if not self._concluding and self._gate.settings.stream_receipt:
+            out = self._before_receipt(out, whole)
         framed = self._framed(out) + self._last_chunk if whole else self._framed(out)
         if self._on_record and not self._out:
             self._write(framed)
@@ -308,6 +334,15 @@ class Answer:
         if not self._concluding:
             self._conclude_stream(meter)
 
+    def _before_receipt(self, out: bytes, whole: bool) -> bytes:
+        """Keep the last event apart, so that the receipt can go before it; returns it."""
+        at = receipt.place(out, self.exchange.dialect.last_mark, whole)
+        if at < 0:
+            return out
+        self._out.append(self._framed(out[:at]))
+        self._receipt_at = len(self._out)
+        return out[at:]
+
     def _owned(self, meter: StreamMeter, out: bytes, whole: bool) -> bytes:
         """Hold the first events back until it is known whose the object is that they name; nearly always at once."""
         out, self._withheld = self._withheld + out, b""
@@ -316,6 +351,7 @@ class Answer:
             self._withheld = out
             return b""
         self._unowned = False
+        self._closely = self._holding is not None and self._holding.ending
         if id:
             if self.exchange.call.job:
                 # Should this process die, whoever comes next knows where the end will be told.
@@ -334,6 +370,99 @@ class Answer:
         metered = meter.finish("complete")
         status, code = ("failed", "upstream_error") if metered.error else ("ok", "")
         self._conclude(status, 200, code, metered)
+
+    # -- streams that go no further (see ``stream_holds``) -------------------------------------------------------------
+
+    @property
+    def concluding(self) -> bool:
+        """Its end has begun: what it holds will not change any more, but for being given back."""
+        return self._concluding or self._settled
+
+    def _look_at_hold(self) -> None:
+        """The text may have used up what is held."""
+        meter, holding = self._meter, self._holding
+        assert meter is not None
+        if holding is None:
+            holding = self._holding = StreamHold(self, meter)
+            if not holding.concerns:
+                return
+        holding.look()
+
+    def look_closely(self) -> None:
+        """Let no event pass without a look any more."""
+        self._closely = True
+
+    def halt(self) -> None:
+        """Read no further before ``read_on``."""
+        connection = self._connection
+        if connection is not None and not connection.transport.is_closing():
+            self._paused |= _HALTED
+            connection.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """It is known what may still come."""
+        self._read_on(_HALTED)
+
+    def _read_on(self, reason: int) -> None:
+        """One reason for not reading is gone."""
+        if not self._paused & reason:
+            return
+        self._paused &= ~reason
+        if self._paused:
+            return
+        self._last_at = self._gate.now
+        if self._connection is not None:
+            self._connection.transport.resume_reading()
+
+    def _ends_with(self, meter: StreamMeter, out: bytes, whole: bool) -> bool:
+        """End the stream with the last whole event in ``out``, where it is to go no further."""
+        holding = self._holding
+        if holding is None or not holding.ending or self.concluding or whole or meter.done or meter.finish_seen:
+            # An answer that comes to its own end may do so.
+            return False
+        unfinished = meter.unfinished_bytes
+        if unfinished >= len(out):
+            return False
+        self._end_short(meter, holding, out[: len(out) - unfinished])
+        return True
+
+    def _end_short(self, meter: StreamMeter, holding: StreamHold, sent: bytes) -> None:
+        """Cancel the call, and end the stream as the provider would have ended it at its cap.
+
+        It is charged what came of it, by our own count, within the hold.
+        """
+        exchange, reservation, end = self.exchange, self.exchange.reservation, self.exchange.dialect.end
+        assert reservation is not None
+        assert end is not None
+        self._cancel()
+        self._concluding = True
+        # A repeat shall not be given half an answer for a whole one.
+        self._kept = None
+        if sent:
+            self._write(self._framed(sent))
+        metered = meter.finish("cut")
+        decoder, now = meter.decoder, self._gate.wall_nanos() // 1_000_000_000
+
+        def ended(usage: Usage, source: str) -> None:
+            call = exchange.call
+            if self._gate.settings.stream_receipt:
+                self._out.append(b"")
+                self._receipt_at = len(self._out)
+            cut = Cut(sent, metered.report, usage, decoder, call.choices, call.usage_wanted, now)
+            self._out.append(self._framed(end(cut)) + self._last_chunk)
+            self._settle_and_deliver("cut", 200, holding.code, usage, source, metered.report, holding.limit)
+
+        told = metered.told
+        if told is not None and told.output_tokens <= reservation.amounts.output_tokens:
+            ended(told, "provider")
+            return
+
+        def counted(estimate: Estimate) -> None:
+            ended(estimate.usage, estimate.source)
+
+        # A report is the least that was used; what goes beyond the hold is not charged.
+        uncertain = metered._replace(unreported=max(metered.unreported, 1))
+        self._gate.count_usage(exchange, uncertain, guarded(counted, self.mistaken))
 
     def _framed(self, data: bytes) -> bytes:
         """Bytes of an answer that goes on as it comes, as this client understands them."""
@@ -479,9 +608,16 @@ class Answer:
         return usage, "provider_invalid" if report.invalid else "counted"
 
     def _settle_and_deliver(
-        self, status: str, http_status: int, code: str, usage: Usage, source: str, report: Report | None
+        self,
+        status: str,
+        http_status: int,
+        code: str,
+        usage: Usage,
+        source: str,
+        report: Report | None,
+        limit: str = "",
     ) -> None:
-        """Journal the settlement, then let the last bytes go."""
+        """Journal the settlement, then let the last bytes go; ``limit`` is the one that ended the answer."""
         if self._settled:
             return
         exchange, gate = self.exchange, self._gate
@@ -524,15 +660,20 @@ class Answer:
                 max(0, over),
                 "",
                 match.charge_rule,
+                limit,
             ),
         )
         position = gate.settle(reservation, event, due, usage)
+        if cost | due and gate.brakes is not None:
+            gate.brakes.spent(match.who.key, max(cost, due), event.at, exchange.body)
         self._settled = True
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
         gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
+        if self._receipt_at:
+            self._out.insert(self._receipt_at, self._framed(receipt.comment(exchange, due, usage)))
         # A client that left gets none, and there may be no body to make one of.
         if self._meter is None and not self._passing and self._error is None and code != "client_gone":
-            answer = self._held_answer(target, due)
+            answer = self._held_answer(target, due, usage)
             if not gate.waits_for_disk:
                 if exchange.client is not None:
                     exchange.client.write(answer)
@@ -586,15 +727,27 @@ class Answer:
         else:
             self._recorded()
 
-    def _held_answer(self, target: Target, due: int | None) -> bytes:
+    def _held_answer(self, target: Target, due: int | None, usage: Usage = NO_USAGE) -> bytes:
         """The whole answer, now that it is known what its caller is charged; ``None`` where it is not known yet."""
         exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.provider)
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
-        cost = f"x-faregate-cost: {dollars(due)}\r\n" if due is not None else ""
-        framing = f"{cost}content-length: {len(body)}\r\n".encode()
-        ours = target.tag if not (exchange.attempts or exchange.cap) else self._our_headers(target)
+        if due is None:
+            framing = b"content-length: %d\r\n" % len(body)
+        else:
+            text, cached, write, audio, out, reasoning, spoken, other = usage
+            tokens = text + cached + write + audio + out + reasoning + spoken
+            if other:
+                tokens = usage.input_tokens + usage.output_tokens
+            consumed = self._gate.limit_headers.consumed
+            framing = (
+                f"x-faregate-cost: {dollars(due)}\r\n{consumed}{tokens}\r\ncontent-length: {len(body)}\r\n".encode()
+            )
+        match = exchange.match
+        assert match is not None
+        special = match.tells or self._status >= 400 or exchange.attempts or exchange.cap or exchange.downgraded_from
+        ours = self._our_headers(target) if special else target.tag
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
     def _our_headers(self, target: Target) -> bytes:
@@ -604,7 +757,11 @@ class Answer:
             headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
         if exchange.cap:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
-        return headers
+        if exchange.downgraded_from:
+            headers += b"x-faregate-downgraded: %b\r\n" % exchange.downgraded_from.encode("ascii", "replace")
+        if self._status >= 400:
+            headers += FROM_PROVIDER
+        return headers + exchange.limit_headers()
 
     def _fail(self, code: str, why: str, *, unbilled: bool = False) -> None:
         """The answer will never be whole: decide what it costs, and tell the client what it may still be told.
@@ -826,17 +983,13 @@ class Answer:
 
     def pause(self) -> None:
         """The client reads too slowly: stop reading the provider."""
-        if self._connection is not None and not self._paused:
-            self._paused = True
+        if self._connection is not None and not self._paused & _SLOW:
+            self._paused |= _SLOW
             self._connection.transport.pause_reading()
 
     def resume(self) -> None:
         """The client caught up."""
-        if self._paused:
-            self._paused = False
-            self._last_at = self._gate.now
-            if self._connection is not None:
-                self._connection.transport.resume_reading()
+        self._read_on(_SLOW)
 
     def sweep(self, now: float) -> None:
         """End what takes too long; mark progress about once a second."""
@@ -865,10 +1018,22 @@ class Answer:
         if why:
             self._cancel()
             self._fail("upstream_timeout", why)
-        elif self._meter is not None and now - self._progress_at >= self._gate.settings.progress_ms / 1000:
+        elif self._meter is None or (self._closely and self._ends_in_silence(self._meter, now)):
+            return
+        elif now - self._progress_at >= self._gate.settings.progress_ms / 1000:
             self._progress_at = now
             tokens = _tokens_of(self._meter.delivered_characters)
             self._gate.tell_progress(Progressed(exchange.id, self._gate.wall_nanos(), tokens))
+
+    def _ends_in_silence(self, meter: StreamMeter, now: float) -> bool:
+        """End a stream that is to go no further and says nothing more, where no event is half sent."""
+        holding = self._holding
+        if holding is None or not holding.ending or now - self._last_at < SILENCE_S:
+            return False
+        if meter.unfinished_bytes or self._withheld or meter.finish_seen:
+            return False
+        self._end_short(meter, holding, b"")
+        return True
 
     def cut(self) -> None:
         """The gate stops: end the stream with an error event and settle what was delivered."""

@@ -11,7 +11,7 @@ durations are microseconds, money is nano-dollars.
 
 from typing import NamedTuple
 
-from faregate.core.amounts import Amounts
+from faregate.core.amounts import NOTHING, Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.usage import NO_USAGE, Usage
 
@@ -66,11 +66,16 @@ class Intended(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """About once a second: what had been delivered so far, for an estimate should the process die."""
+    """About once a second: what had been delivered so far, for an estimate should the process die.
+
+    Also how a running stream says that it holds more from now on (docs/decisions/016).
+    """
 
     id: str
     at: int
     output_tokens: int
+    #: All that is held from now on, where that has grown; nothing where it has not.
+    held: Amounts = NOTHING
 
 
 class Awaited(NamedTuple):
@@ -138,6 +143,8 @@ class Settled(NamedTuple):
     resolution: str = ""
     #: How the charge followed from the cost, as ``core.pricing.charging`` writes it; empty where it is the cost.
     charge_rule: str = ""
+    #: The limit that ended a running answer, where one did.
+    limit: str = ""
 
 
 class Refused(NamedTuple):

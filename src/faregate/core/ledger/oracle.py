@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from faregate.core.amounts import NOTHING, UNITS, Amounts, posted_amounts
+from faregate.core.amounts import NOTHING, UNITS, Amounts, most_of, posted_amounts
 from faregate.core.attribution import Attribution, dimension
 from faregate.core.ledger.events import NOT_AWAITED, Event, Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
@@ -137,6 +137,9 @@ class Oracle:
             exchange.provider = event.who.provider
         elif isinstance(event, Progressed | Lost):
             exchange.output_tokens_seen = max(exchange.output_tokens_seen, event.output_tokens)
+            intended = exchange.intended
+            if isinstance(event, Progressed) and event.held != NOTHING and intended is not None:
+                exchange.intended = intended._replace(held=most_of(intended.held, event.held))
             if isinstance(event, Lost):
                 exchange.awaited = event.awaited
         if step.state in OPEN:

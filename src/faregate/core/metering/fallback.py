@@ -27,14 +27,15 @@ class Estimate(NamedTuple):
 
 def output_tokens(metered: Metered, counter: Counter, encoding: str) -> int:
     """Tokens of the text that was delivered; text beyond what was kept counts in proportion, rounded up."""
-    if not metered.characters:
-        return 0
+    characters = metered.characters - metered.counted_characters
+    if not characters:
+        return metered.counted_tokens
     kept = len(metered.text)
     if not kept:
         # Nothing readable was kept, and a token is at least one character.
-        return metered.characters
+        return metered.counted_tokens + characters
     counted = counter.count(metered.text, encoding)
-    return -(-counted * metered.characters // kept)
+    return metered.counted_tokens - (-counted * characters // kept)
 
 
 def estimate(

@@ -7,6 +7,7 @@ answer that ends as it should needs its last event alone. Nothing a provider sen
 bytes for good.
 """
 
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, Protocol
 
 from faregate.core.metering import sse
@@ -22,6 +23,9 @@ BATCH_BYTES: Final = 1024
 TEXT_CHARACTERS_MAX: Final = 16 * 1024
 #: An incomplete event is held back no further than this (RULINGS 14); a larger one is never hidden.
 HELD_BYTES_MAX: Final = 256 * 1024
+
+#: More bytes of text than any stream has.
+NEVER: Final = 1 << 60
 
 #: Every usage report names some kind of tokens; its key ends like this. Escaped quotes in text do not.
 _USAGE_MARK: Final = b'_tokens"'
@@ -83,7 +87,8 @@ class EventDecoder(Protocol):
 class Metered(NamedTuple):
     """What is known of an answer when it has ended.
 
-    ``text`` is the beginning of the ``characters`` delivered; ``unreported`` of them came after the last usage report.
+    ``text`` is the beginning of the ``characters`` delivered, or of those that were not counted while they came;
+    ``unreported`` of them came after the last usage report.
     """
 
     report: Report
@@ -95,6 +100,9 @@ class Metered(NamedTuple):
     malformed: bool = False
     #: The provider reported an error inside the stream.
     error: bool = False
+    #: How many of the characters were counted while they came, and how many tokens they are.
+    counted_characters: int = 0
+    counted_tokens: int = 0
 
     @property
     def told(self) -> Usage | None:
@@ -123,6 +131,8 @@ class StreamMeter:
         "_characters",
         "_choices",
         "_closed",
+        "_counted_characters",
+        "_counted_tokens",
         "_decode",
         "_error",
         "_finished",
@@ -144,8 +154,12 @@ class StreamMeter:
         "_swallow",
         "_text",
         "_unknown",
+        "_unread",
         "_usage",
         "_usage_at",
+        "_watched_at",
+        "_watcher",
+        "_wide",
         "done",
         "first_token",
     )
@@ -177,6 +191,15 @@ class StreamMeter:
         self._text = ""
         self._kept = 0
         self._characters = 0
+        # Bytes that its characters have beyond one, in UTF-8.
+        self._wide = 0
+        # So many characters call the watcher.
+        self._watched_at = NEVER
+        self._watcher: Callable[[], None] | None = None
+        # Characters that may be text and were too many to be looked at.
+        self._unread = 0
+        self._counted_characters = 0
+        self._counted_tokens = 0
         self._usage: Usage | None = None
         self._usage_at = 0
         self._invalid = ""
@@ -260,7 +283,7 @@ class StreamMeter:
             self._skipping = True
             self._malformed = True
         dropped = len(self._rest) - TAIL_BYTES
-        self._characters += dropped
+        self._add_unread(dropped)
         del self._rest[:dropped]
         self._sent = len(self._rest)
 
@@ -272,7 +295,7 @@ class StreamMeter:
             self._skipping = False
             self._sent = 0
             first = next(sse.spans(whole), (0, len(whole)))[1]
-            self._characters += len(whole[:first].rstrip(b"\r\n"))
+            self._add_unread(len(whole[:first].rstrip(b"\r\n")))
             self._note_end(whole[:first])
             return whole[sent:first] + self._pass_whole(whole[first:])
         if self._hide and _USAGE_MARK in whole:
@@ -299,13 +322,13 @@ class StreamMeter:
 
     def _drain(self) -> None:
         """Decode the events that were collected."""
-        if not self._ready:
-            return
         ready = self._ready
-        whole = ready[0] if len(ready) == 1 else b"".join(ready)
+        if not ready:
+            return
+        whole = b"".join(ready)
         self._ready = []
         self._ready_bytes = 0
-        if whole[:6] == b"data: " and whole[-2:] == b"\n\n" and b"\r" not in whole:
+        if whole.startswith(b"data: ") and whole.endswith(b"\n\n") and b"\r" not in whole:
             # Nearly always there are only events of one line of data that say nothing but text.
             payloads = whole[6:-2].split(b"\n\ndata: ")
             text = None if b"\n" in b"".join(payloads) else self._decode.plain_text(payloads)
@@ -320,7 +343,7 @@ class StreamMeter:
         if sse.is_oversized(event):
             self._malformed = True
             # Every character is at least a byte, so this is the most that was delivered.
-            self._characters += len(event.rstrip(b"\r\n"))
+            self._add_unread(len(event.rstrip(b"\r\n")))
             self._note_end(event)
             return False
         data = sse.payload(event)
@@ -351,6 +374,27 @@ class StreamMeter:
             if room > 0:
                 self._text += text[:room]
                 self._kept = len(self._text)
+            if not text.isascii():
+                self._widen(len(text.encode("utf-8", "surrogatepass")) - len(text))
+            if self._characters >= self._watched_at:
+                self._tell_watcher()
+
+    def _widen(self, more_bytes: int) -> None:
+        """Count bytes that characters have beyond one: that many characters earlier the watcher is called."""
+        self._wide += more_bytes
+        self._watched_at -= more_bytes
+
+    def _add_unread(self, characters: int) -> None:
+        """Count what may be text, and is too large to be looked at."""
+        self._characters += characters
+        self._unread += characters
+        if self._characters >= self._watched_at:
+            self._tell_watcher()
+
+    def _tell_watcher(self) -> None:
+        self._watched_at = NEVER
+        if self._watcher is not None:
+            self._watcher()
 
     def _note(self, event: Event) -> None:
         self._add(event.text)
@@ -403,6 +447,60 @@ class StreamMeter:
         self._drain()
         return self._error
 
+    # -- the text while it comes ---------------------------------------------------------------------------------------
+
+    def watch(self, at_bytes: int, watcher: Callable[[], None] | None) -> None:
+        """Call ``watcher`` once, with the first text that makes ``text_bytes`` reach ``at_bytes``.
+
+        It is called while the text is taken in, so it must not feed or finish this meter.
+        """
+        self._watched_at = at_bytes - self._wide
+        self._watcher = watcher
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the text so far in UTF-8, and of what could not be read: no fewer than its tokens."""
+        return self._characters + self._wide
+
+    def uncounted(self) -> tuple[str, int]:
+        """Text that came since the last ``count``, as far as it is kept, and how many characters it stands for."""
+        return self._text, self._characters - self._unread - self._counted_characters
+
+    def count(self, kept: int, characters: int, tokens: int) -> None:
+        """Say that what ``uncounted`` told, ``kept`` and ``characters`` long, is so many tokens; it is forgotten."""
+        self._text = self._text[kept:]
+        self._kept = len(self._text)
+        self._counted_characters += characters
+        self._counted_tokens += tokens
+
+    @property
+    def counted_tokens(self) -> int:
+        """Tokens of the text that was counted so far."""
+        return self._counted_tokens
+
+    @property
+    def unread(self) -> int:
+        """Characters that may be text and were too many to be looked at."""
+        return self._unread
+
+    @property
+    def told_output_tokens(self) -> int:
+        """Output tokens of the last usage report so far; 0 before one came."""
+        return self._usage.output_tokens if self._usage is not None else 0
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How many of the last bytes that ``feed`` returned belong to an event that has not ended."""
+        return self._sent
+
+    @property
+    def decoder(self) -> EventDecoder:
+        """What understands this stream's events."""
+        self._drain()
+        return self._decode
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
     def tail(self) -> bytes:
         """What was held back when the provider's bytes ended; nothing the second time."""
         hidden = self._close()
@@ -419,7 +517,7 @@ class StreamMeter:
             return self._hidden_end
         self._closed = True
         if self._skipping:
-            self._characters += len(self._rest)
+            self._add_unread(len(self._rest))
             return False
         event = bytes(self._rest)
         data = None if sse.is_oversized(event) else sse.payload(event)
@@ -439,6 +537,7 @@ class StreamMeter:
 
     def finish(self, outcome: Outcome) -> Metered:
         """What is known of the answer; bytes may still follow it, but nothing they say is told. Never raises."""
+        self.watch(NEVER, None)
         self._close()
         unreported = self._characters - self._usage_at if self._usage is not None or self._invalid else 0
         return Metered(
@@ -449,4 +548,6 @@ class StreamMeter:
             unreported,
             self._malformed,
             self._error,
+            self._counted_characters,
+            self._counted_tokens,
         )
