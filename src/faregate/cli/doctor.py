@@ -185,6 +185,9 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
         looks.append(_backlog(gate["backlog_bytes"]))
     if gate.get("unknown_count"):
         looks.append(Look("unknowns", "warning", f"{gate['unknown_count']} calls, {gate['unknown']} dollars held"))
+    # An installation of an older version has no alerts.
+    if not health.get("alerts", {"ok": True})["ok"]:
+        looks.append(Look("alerts", "warning", health["alerts"]["detail"]))
     return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
 
 

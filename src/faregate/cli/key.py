@@ -116,7 +116,7 @@ def list_keys(
     if json:
         emit_json(rows)
         return
-    columns = ("id", "name", "key", "team", "project", "user", "stage", "role", "state", "expires_at")
+    columns = ("id", "name", "key", "team", "project", "user", "stage", "role", "state", "expires_at", "revoked_reason")
     table(columns, [[row[name] for name in columns] for row in rows])
 
 

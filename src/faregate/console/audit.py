@@ -24,7 +24,8 @@ FILE_MODE: Final = 0o600
 LINE_BYTES_MAX: Final = 1024 * 1024
 
 _BLOCK_BYTES: Final = 64 * 1024
-_HIDDEN: Final = frozenset({"digests"})
+#: Of keys; and of channels for alerts, whose addresses hold credentials.
+_HIDDEN: Final = frozenset({"digests", "secret", "url"})
 
 
 class Author(NamedTuple):

@@ -118,6 +118,7 @@ def shape(row: Row) -> dict[str, Any]:
         "rotated_at": time_text(row["rotated_at"]),
         "revoked_at": time_text(row["revoked_at"]),
         "revoked_reason": details.get("revoked_reason"),
+        "revoked_by": details.get("revoked_by"),
     }
 
 
@@ -211,7 +212,7 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     """
     row, now = _named(console, key_id), console.clock.wall_nanos()
     if row["state"] == "revoked":
-        raise Conflict("a revoked key stays revoked; create a new one")
+        row = _lifted(console, row, wanted)
     sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
     for name in ("name", "state", "may_set"):
         if name in sent and sent[name] is None:
@@ -225,6 +226,25 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     row = {**row, **sent, "updated_at": now}
     put_row(console, "key", row)
     return row
+
+
+def _lifted(console: Console, row: Row, wanted: KeyChange) -> Row:
+    """The row of a key that a limit revoked, made active again; the limit goes on holding, and tells no second time.
+
+    Raises:
+        Conflict: somebody revoked it, or it is not asked to be active.
+        ApiProblem: its name is another key's by now.
+    """
+    details = dict(row["details"] or {})
+    if not details.get("revoked_by"):
+        raise Conflict("a revoked key stays revoked; create a new one")
+    if "state" not in wanted.model_fields_set or wanted.state != "active":
+        raise Conflict('a limit revoked this key; send {"state": "active"} to lift that')
+    if "name" not in wanted.model_fields_set:
+        _refuse_twin(console, row["organization"], row["name"])
+    for name in ("revoked_by", "revoked_reason"):
+        details.pop(name, None)
+    return {**row, "state": "active", "revoked_at": 0, "details": details}
 
 
 def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]:
@@ -259,16 +279,23 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
     return row, secret
 
 
-def revoke(console: Console, key_id: str, reason: str) -> Row:
-    """End a key for good; a second time changes nothing.
+def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") -> Row:
+    """End a key for good; a second time changes nothing. What a limit revoked, an admin can lift.
 
     Raises:
         NotFound: no such key.
     """
     row, now = _named(console, key_id), console.clock.wall_nanos()
+    known = row["details"] or {}
     if row["state"] == "revoked":
+        if known.get("revoked_by") and not by_limit:
+            # Somebody means it for good: there is nothing left to lift.
+            kept = {name: value for name, value in known.items() if name != "revoked_by"}
+            row = {**row, "updated_at": now, "details": {**kept, "revoked_reason": reason or known["revoked_reason"]}}
+            put_row(console, "key", row)
         return row
-    details = {**(row["details"] or {}), **({"revoked_reason": reason} if reason else {})}
+    told = {"revoked_reason": reason, "revoked_by": by_limit}
+    details = {**known, **{name: value for name, value in told.items() if value}}
     row = {**row, "state": "revoked", "revoked_at": now, "updated_at": now, "details": details}
     put_row(console, "key", row)
     return row
@@ -300,7 +327,7 @@ async def read_key(request: Request, key_id: str) -> dict[str, Any]:
 
 @router.patch("/{key_id}")
 async def change_key(request: Request, key_id: str, wanted: KeyChange) -> dict[str, Any]:
-    """Rename, disable, enable or restrict a key."""
+    """Rename, disable, enable or restrict a key, or lift a revocation by a limit (`state: active`)."""
     console = console_of(request)
     row = await locked(console, lambda: change(console, key_id, wanted))
     return await acted(console, shape(row))
