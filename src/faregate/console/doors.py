@@ -8,11 +8,13 @@ import ipaddress
 import json
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faregate.console.accounts import MALFORMED, MISSING, Refusal
+from faregate.console import hook_secrets
+from faregate.console.accounts import CONFLICT, MALFORMED, MISSING, Refusal
 from faregate.console.audit import Author, author
 from faregate.console.problems import failed_inside, respond
 from faregate.console.reading import in_thread
@@ -30,7 +32,10 @@ CSRF_HEADER: Final = b"x-csrf-token"
 BODY_BYTES_MAX: Final = 1024 * 1024
 #: Price lists of all models there are have two megabytes.
 PRICE_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
-_WITH_PRICE_FILES: Final = frozenset({"/api/v1/prices/import", "/api/v1/prices/sync", "/api/v1/reprice"})
+#: Whole answers of providers are told here, streams of many thousand events among them.
+_WITH_LONG_BODIES: Final = frozenset(
+    {"/api/v1/prices/import", "/api/v1/prices/sync", "/api/v1/reprice", "/api/Quota/Update"}
+)
 BODY_SECONDS_MAX: Final = 15
 #: Deeper JSON has no use here; Python's own reader gives up a little above a thousand.
 JSON_DEPTH_MAX: Final = 32
@@ -125,7 +130,11 @@ class IdentityDoor:
         session_id = _cookie(scope, cookie_name(https=by_https(scope, self._console)))
         session = await in_thread(lambda: self._session(session_id)) if session_id else None
         scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
-        refusal = await in_thread(lambda: self._refusal(scope)) if _guarded(scope) else None
+        if hook_secrets.is_hook(scope["path"]):
+            refusal = hook_secrets.refusal(self._console, scope)
+            scope[ACTOR] = hook_secrets.ACTOR
+        else:
+            refusal = await in_thread(lambda: self._refusal(scope)) if _guarded(scope) else None
         if refusal is None:
             author.set(Author(scope[ACTOR], scope[REQUEST_ID]))
             await self._app(scope, receive, send)
@@ -146,12 +155,20 @@ class IdentityDoor:
             scope[ACTOR] = "local"
             return None
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not credentials:
+        secrets = _function_keys(scope) if _is_quota(scope["path"]) else []
+        if not credentials and not secrets:
             return self._without_credential(scope)
-        scheme, _, secret = credentials[0].decode("latin-1").partition(" ")
-        if len(credentials) > 1 or scheme.lower() != "bearer" or not secret.strip():
-            return MALFORMED
-        found = self._console.ring.admin(secret.strip(), self._console.clock.wall_nanos())
+        for credential in credentials:
+            scheme, _, secret = credential.decode("latin-1").partition(" ")
+            if len(credentials) > 1 or scheme.lower() != "bearer" or not secret.strip():
+                return MALFORMED
+            secrets.append(secret.strip())
+        if len(set(secrets)) > 1:
+            return CONFLICT
+        if hook_secrets.opens_budget(self._console, scope["path"], secrets[0]):
+            scope[ACTOR] = hook_secrets.ACTOR
+            return None
+        found = self._console.ring.admin(secrets[0], self._console.clock.wall_nanos())
         if isinstance(found, Refusal):
             return found
         scope[ACTOR] = found["id"]
@@ -173,6 +190,19 @@ class IdentityDoor:
 def _guarded(scope: Scope) -> bool:
     path = scope["path"]
     return path == "/metrics" or path == "/api" or (path.startswith("/api/") and path not in _OPEN_API)
+
+
+def _is_quota(path: str) -> bool:
+    return path.startswith("/api/Quota") and path[len("/api/Quota") :][:1] in ("", "/")
+
+
+def _function_keys(scope: Scope) -> list[str]:
+    """The credentials of a request as the service had them whose interface the Quota API is: a header, or ``code``."""
+    found = [value.decode("latin-1").strip() for name, value in scope["headers"] if name == b"x-functions-key"]
+    query = scope.get("query_string", b"").decode("latin-1")
+    # What does not divide into fields is refused where the parameters are read; here it only holds no credential.
+    found += [value.strip() for name, value in parse_qsl(query, max_num_fields=None) if name == "code"]
+    return found
 
 
 def _cookie(scope: Scope, wanted: str) -> str:
@@ -232,12 +262,13 @@ class BodyDoor:
         body = b""
         fault: tuple[str, str] | None = None
         with anyio.move_on_after(BODY_SECONDS_MAX) as deadline:
-            bytes_max = PRICE_FILE_BYTES_MAX if scope["path"] in _WITH_PRICE_FILES else BODY_BYTES_MAX
-            body, fault = await _read(receive, bytes_max)
+            body, fault = await _read(receive, _bytes_max(scope["path"]))
         if deadline.cancelled_caught:
             fault = ("body_timeout", f"the body was not there within {BODY_SECONDS_MAX} seconds")
-        if fault is None and body and scope["path"].startswith("/api/"):
+        if fault is None and body and scope["path"].startswith(("/api/", hook_secrets.PATHS)):
             fault = _json_fault(scope, body)
+        if fault is not None and fault[0].startswith("json_") and not scope["path"].startswith("/api/"):
+            fault = ("wh_body", fault[1])
         if fault is not None:
             await respond(scope[REQUEST_ID], fault[0], fault[1])(scope, receive, send)
             return
@@ -251,6 +282,13 @@ class BodyDoor:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
+
+
+def _bytes_max(path: str) -> int:
+    """The most bytes of a body that is sent to this path."""
+    if path.startswith(hook_secrets.PATHS):
+        return hook_secrets.BODY_BYTES_MAX
+    return PRICE_FILE_BYTES_MAX if path in _WITH_LONG_BODIES else BODY_BYTES_MAX
 
 
 async def _read(receive: Receive, bytes_max: int) -> tuple[bytes, tuple[str, str] | None]:

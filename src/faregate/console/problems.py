@@ -50,6 +50,9 @@ _STATUSES: Final[Mapping[str, int]] = {
     "session_missing": 401,
     "unavailable": 503,
     "usage": 422,
+    "wh_body": 400,
+    "wh_off": 404,
+    "wh_sig": 400,
 }
 
 _TITLES: Final[Mapping[str, str]] = {
@@ -192,18 +195,27 @@ def field_errors(error: RequestValidationError, model: Any) -> list[dict[str, st
     return list(found.values())
 
 
+def _status_here(request: Request, code: str) -> int:
+    """The status of a code at the route of this request: interfaces of others have statuses of their own."""
+    status = status_of(code)
+    route = request.scope.get("route")
+    return int(getattr(route, "fields_status", status)) if status == 422 else status
+
+
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = field_errors(error, _body_model(request))
     first = errors[0]
     where = f"{first['field']}: " if first["field"] else ""
-    return respond(request_id_of(request), first["code"], where + first["detail"], errors=errors)
+    status = _status_here(request, first["code"])
+    return respond(request_id_of(request), first["code"], where + first["detail"], status=status, errors=errors)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiProblem)
     detail = f"{error.field}: {error.detail}" if error.field else error.detail
-    return respond(request_id_of(request), error.code, detail, errors=error.errors)
+    status = _status_here(request, error.code)
+    return respond(request_id_of(request), error.code, detail, status=status, errors=error.errors)
 
 
 async def _on_faregate_error(request: Request, error: Exception) -> Response:
