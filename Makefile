@@ -10,10 +10,10 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev wheel lint format check test test-compiled bench soak docs lock clean
+.PHONY: help run install install-dev wheel lint format check test test-compiled bench bench-limits soak docs lock clean
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'also: install wheel lint format check test-compiled bench soak docs lock clean'
+	@sed -n 's/^#   //p' Makefile; echo 'also: install wheel lint format check test-compiled bench bench-limits soak docs lock clean'
 
 run: install
 	@exec $(BIN)/faregate serve --first-run $(ARGS)
@@ -64,20 +64,24 @@ format: install-dev
 check: install-dev
 	$(BIN)/mypy src tests
 
+# Each worker keeps to one stretch of the suite, so that an installation is started by one of them and not by all.
 test: install-dev
-	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # The same tests against the compiled wheel.
 test-compiled: wheel
-	$(COMPILED)/pytest -n $(WORKERS) -o pythonpath=tests $(ARGS)
+	$(COMPILED)/pytest -n $(WORKERS) --dist worksteal -o pythonpath=tests $(ARGS)
 
 bench: wheel
 	$(BIN)/python bench/run.py $(ARGS)
 
+bench-limits: wheel
+	$(BIN)/python bench/limits.py $(ARGS)
+
 soak: install-dev
 	$(BIN)/python tests/chaos/soak.py $(ARGS)
 	$(BIN)/python tests/core/soak_pricing.py 1000000
-	$(BIN)/python tests/core/test_life_cycle.py 3000 80
+	FAREGATE_SOAK=1 $(BIN)/pytest -n $(WORKERS) --timeout 0 tests/core/test_life_cycle.py tests/core/limits tests/storage/test_contract.py
 
 docs: install-dev
 	$(BIN)/python docs/reference/write.py

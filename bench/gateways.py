@@ -165,6 +165,8 @@ pricing:
   overrides:
     - {{provider: openai, model: {model}, unit: input_tokens, per: 1000000, price: "0.15"}}
     - {{provider: openai, model: {model}, unit: output_tokens, per: 1000000, price: "0.60"}}
+# The load of a benchmark is what the anomaly brake is for: it works, and has a floor far above it.
+limits: {{brake: {{floor: "1000000"}}}}
 """
 
 #: Limits on four levels, each far above the load: selector (``KEY`` is filled in), unit, amount, window.

@@ -1,6 +1,6 @@
 """Short makers of valid events and of the clock that tests hold in their hands."""
 
-from faregate.core.amounts import Amounts
+from faregate.core.amounts import NOTHING, Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Intended, Progressed, Refused, Settled
 from faregate.core.usage import Usage
@@ -67,8 +67,10 @@ def settled(
     )  # fmt: skip
 
 
-def progressed(number: int, output_tokens: int, *, at: int = START) -> Progressed:
-    return Progressed(request_id(number), at, output_tokens)
+def progressed(number: int, output_tokens: int, *, at: int = START, held: int = 0) -> Progressed:
+    """A mark; with ``held`` it says that so many nano-dollars are held from now on."""
+    amounts = Amounts(held, 160, 60, 100, 1, 1) if held else NOTHING
+    return Progressed(request_id(number), at, output_tokens, amounts)
 
 
 def refused(number: int, *, at: int = START, who: Attribution | None = None) -> Refused:

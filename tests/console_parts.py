@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import httpx2
 from fastapi import FastAPI
 
+from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
 from faregate.catalogue.tokens import ToktokCounter
-from faregate.config.schema import Config
+from faregate.config.schema import AzureBudget, Config
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
 from faregate.console.state import Console, Facts, Gate, Secrets
@@ -133,12 +134,19 @@ class Parts:
     """A console and everything behind it."""
 
     def __init__(
-        self, folder: Path, *, gate: Gate | None = None, tls: bool = False, config: Config | None = None
+        self,
+        folder: Path,
+        *,
+        gate: Gate | None = None,
+        tls: bool = False,
+        config: Config | None = None,
+        azure_budget: AzureBudget | None = None,
     ) -> None:
         self.folder = folder
         #: With a configuration the catalogue is the one that it really makes.
         compiler = CatalogueCompiler(config, folder, {}) if config is not None else None
         self.clock = SetClock()
+        alerting = Alerting(config.alerts, folder, self.clock) if config is not None else None
         (folder / "data").mkdir(exist_ok=True)
         shutil.copy(_empty_books(), folder / "data" / "books.sqlite3")
         self.books: SqliteBooks = open_books(folder / "data" / "books.sqlite3", self.clock)
@@ -156,10 +164,13 @@ class Parts:
             compile_catalogue=compiler or catalogue_of,
             price_book=compiler.prices if compiler else None,
             capacities=compiler.prices.capacities() if compiler else (),
+            channels=alerting.channels() if alerting else (),
+            check_address=alerting.check_address if alerting else None,
             facts=Facts("0.1.0", str(folder / "data"), "http://127.0.0.1:4000", tls=tls),
             gate=gate,
             projector=self.projector,
             tokenizer=ToktokCounter(size_of),
+            azure_budget=azure_budget,
         )
         self.app: FastAPI = create_app(self.console)
 
@@ -187,10 +198,15 @@ class Parts:
 
 @contextmanager
 def parts(
-    folder: Path, *, gate: Gate | None = None, tls: bool = False, config: Config | None = None
+    folder: Path,
+    *,
+    gate: Gate | None = None,
+    tls: bool = False,
+    config: Config | None = None,
+    azure_budget: AzureBudget | None = None,
 ) -> Iterator[Parts]:
     """A console over fresh books in ``folder``."""
-    made = Parts(folder, gate=gate, tls=tls, config=config)
+    made = Parts(folder, gate=gate, tls=tls, config=config, azure_budget=azure_budget)
     try:
         yield made
     finally:

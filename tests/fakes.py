@@ -23,6 +23,8 @@ from faregate.control import (
     Opening,
     Projected,
     Reply,
+    Report,
+    Reported,
     Resolve,
     Trouble,
     decode_ask,
@@ -131,6 +133,8 @@ class FakeGate:
                 return msgspec.structs.replace(figures, position=self.position())
             case AskAllowances():
                 return Allowances(self.views, tuple(sorted(set(self.limits) - self.opened)))
+            case Report():
+                return Reported()
             case Resolve():
                 held = body.id in self.unknown
                 self.unknown.discard(body.id)

@@ -62,7 +62,7 @@ PACKAGES: dict[str, set[str]] = {
     "journal": {"msgspec"},
     "proxy": {"httptools", "msgspec", "websockets"},
     "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"},
-    "jobs": {"httpx2", "msgspec"},
+    "jobs": {"apprise", "httpx2", "msgspec"},
     "simulator": {"httptools", "msgspec", "uvloop", "websockets"},
     # Own price files may be YAML; they are read to nodes, so that a price stays the digits that were written.
     "catalogue": {"genai_prices", "msgspec", "yaml"},
@@ -74,6 +74,7 @@ PACKAGES: dict[str, set[str]] = {
 #: Only what runs in a gate process, and nothing that is heavy: its memory is a promise.
 NEVER_IN_THE_GATE = {
     "alembic",
+    "apprise",
     "fastapi",
     "genai_prices",
     "httpx2",

@@ -40,7 +40,12 @@ SOURCE = ROOT / "src" / "faregate"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 #: Secrets that the examples refer to.
-ENVIRONMENT = {"OPENAI_API_KEY": "sk-of-a-provider", "AZURE_OPENAI_API_KEY": "of-another-provider"}
+ENVIRONMENT = {
+    "OPENAI_API_KEY": "sk-of-a-provider",
+    "AZURE_OPENAI_API_KEY": "of-another-provider",
+    "ALERT_SECRET": "of-a-webhook-that-goes-out",
+    "AZURE_BUDGET_SECRET": "of-a-webhook-that-comes-in",
+}
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
@@ -233,7 +238,7 @@ def test_commands_can_be_typed(page: Path) -> None:
 
 def test_the_limits_of_the_guide_are_set_as_typed(tmp_path: Path) -> None:
     """Each command of the guide works on an installation that has not begun yet; setting one again raises it."""
-    data = _carried_out(DOCS / "guides" / "set-a-limit.md", tmp_path / "data")
+    data = _carried_out(DOCS / "guides" / "set-a-budget.md", tmp_path / "data")
 
     rows = command("limit", "list", "--json", "--data", data).json
 

@@ -87,6 +87,7 @@ def configuration() -> str:
 #: Class of the schema → its place in the file.
 _SECTIONS = {
     "Gateway": "`gateway`",
+    "AnswerHeaders": "`gateway.headers`",
     "Console": "`console`",
     "Tls": "`gateway.tls`, `console.tls`",
     "Provider": "`providers[]`",
@@ -107,7 +108,16 @@ _SECTIONS = {
     "ChargeSelector": "`pricing.charges[].select`",
     "Capacity": "`capacities[]`",
     "Limits": "`limits`",
+    "Denial": "`limits.denials.NAME`",
+    "RefusalStatuses": "`limits.statuses`",
+    "RefusalDenials": "`limits.denial`",
+    "Brake": "`limits.brake`",
     "Unknowns": "`unknowns`",
+    "Alerts": "`alerts`",
+    "AlertChannel": "`alerts.channels[]`",
+    "UnknownsAlert": "`alerts.unknowns`",
+    "AzureBudget": "`alerts.azure_budget`",
+    "AzureBudgetRule": "`alerts.azure_budget.rules[]`",
     "Journal": "`journal`",
     "Logging": "`logging`",
 }

@@ -20,7 +20,7 @@ REFUSED_SECONDS = 0.2
 #: The longest answer takes 0.4 s; a busy machine is given more.
 LEFT_SECONDS = 1.5
 #: Between a failed connection and the next try.
-PAUSE_SECONDS = (0.02, 0.08)
+PAUSE_SECONDS = (0.05, 0.15)
 
 
 class Tenant(NamedTuple):

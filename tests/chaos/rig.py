@@ -21,8 +21,9 @@ from chaos.load import MODEL, Load, Tenant
 from installation import CONFIG, PRICES, Installation, Refused, free_port, nanos
 
 #: Unknown calls are asked for once no answer can come any more, so the provider's deadlines are short here; what a
-#: client left is read to its end, so that its cost is known exactly.
-CHAOS_CONFIG = CONFIG.replace(
+#: client left is read to its end, so that its cost is known exactly. A load without end on a key without a past is what
+#: the anomaly brake is for, so that its floor is far above it.
+CHAOS_CONFIG = 'limits: {{brake: {{floor: "10000"}}}}\n' + CONFIG.replace(
     '    lookup: {{path: "{lookup}"}}\n',
     '    lookup: {{path: "{lookup}"}}\n    client_gone: drain\n'
     "    timeouts: {{connect: 1s, first_byte: 2s, idle: 2s, total: 3s}}\n",
@@ -38,10 +39,10 @@ class Plan(NamedTuple):
 
     kills: int
     seed: int
-    clients: int = 24
+    clients: int = 16
     #: Seconds of life between ready and the kill.
-    life: tuple[float, float] = (0.15, 1.1)
-    tree_every: int = 3
+    life: tuple[float, float] = (0.1, 0.6)
+    tree_every: int = 4
     #: So many kills of the data plane are followed by one of the console, in the middle of its projection.
     console_every: int = 5
     durability: str = "process"
@@ -98,10 +99,10 @@ class _Run:
         )
 
     def _tenant(self, name: str, dollars: str) -> Tenant:
-        made = self._running.key(name, project=name)
+        made = self._running.admin("POST", "/api/v1/keys", {"name": name, "project": name})
         self._keys[made["id"]] = name
-        limit = self._running.limit(select=f"key={made['id']}", unit="usd", amount=dollars, window="lifetime")
-        self._limits[limit["id"]] = name
+        words = {"select": {"key": made["id"]}, "unit": "usd", "amount": dollars, "window": "lifetime"}
+        self._limits[self._running.admin("POST", "/api/v1/limits", words)["id"]] = name
         return Tenant(name, made["secret"])
 
     async def _nemesis(self) -> None:

@@ -32,6 +32,8 @@ def main() -> int:
     parser.add_argument("--durability", choices=("process", "power"), default="process")
     chosen = parser.parse_args()
     plan = Plan(kills=chosen.kills, seed=chosen.seed, clients=chosen.clients, durability=chosen.durability)
+    # Longer lives than in `make test`, and every third kill takes the whole process tree.
+    plan = plan._replace(life=(0.15, 1.1), tree_every=3)
     # Reached somewhere in the middle, so that both a spent and an open limit are killed under.
     plan = plan._replace(tight=f"{0.008 * chosen.kills:.2f}")
     with tempfile.TemporaryDirectory(prefix="faregate-soak-") as folder:

@@ -1,4 +1,4 @@
-"""Killed twenty times under load, Faregate loses no record, exceeds no limit and books every call exactly."""
+"""Killed a dozen times under load, Faregate loses no record, exceeds no limit and books every call exactly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from chaos.evidence import check
 from chaos.rig import Plan, run_faregate, run_naive
 
 #: In a run of so many kills some call must have been under way, or the run proved nothing.
-KILLS = 20
+KILLS = 12
 
 
 @pytest.mark.timeout(240)
-def test_twenty_kills_under_load_break_no_guarantee(tmp_path: Path) -> None:
-    """G1 to G4, G6 and G7 hold through 20 × kill -9 of the data plane, six of them with the whole process tree."""
-    plan = Plan(kills=KILLS, seed=time.time_ns() % 1_000_000)
+def test_a_dozen_kills_under_load_break_no_guarantee(tmp_path: Path) -> None:
+    """G1 to G4, G6 and G7 hold through 12 × kill -9 of the data plane, three of them with the whole process tree."""
+    plan = Plan(kills=KILLS, seed=time.time_ns() % 1_000_000, tight="0.04")
     print(f"seed {plan.seed}")
 
     evidence = run_faregate(tmp_path, plan)
@@ -31,7 +31,7 @@ def test_twenty_kills_under_load_break_no_guarantee(tmp_path: Path) -> None:
 
 def test_the_checker_finds_what_a_naive_gateway_breaks(tmp_path: Path) -> None:
     """The negative control: a gateway that books after the answer loses records and overshoots, and is found out."""
-    plan = Plan(kills=4, seed=7, tight="0.05")
+    plan = Plan(kills=4, seed=7, clients=24, life=(0.15, 1.1), tight="0.05")
 
     findings = check(run_naive(tmp_path, plan))
 

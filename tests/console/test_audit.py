@@ -37,14 +37,15 @@ def test_no_secret_and_no_digest_is_in_the_trail(made: Parts) -> None:
 
 
 def test_limits_prices_and_removals_are_in_the_trail(made: Parts) -> None:
-    """Kinds of changes do not matter; a removal has no after."""
+    """Kinds of changes do not matter; a removal has no after, and why a limit changed stands behind its change."""
     api = Api(trusted(made.app))
     limit = api.post("/api/v1/limits", {"unit": "requests", "amount": 5, "window": "day"})
     api.send("DELETE", f"/api/v1/limits/{limit['id']}")
     price = {"provider": "openai", "model": "gpt-4o", "unit": "input_tokens", "per": 1_000_000, "price": "3"}
     api.send("PUT", "/api/v1/prices", price)
     told = [(row["kind"], row["before"] is None, row["after"] is None) for row in api.get("/api/v1/audit")["data"]]
-    assert told == [("price", True, False), ("limit", False, True), ("limit", True, False)]
+    entry = ("limit_entry", True, False)
+    assert told == [("price", True, False), entry, ("limit", False, True), entry, ("limit", True, False)]
 
 
 def test_the_trail_is_paged_from_the_newest_to_the_first(made: Parts) -> None:

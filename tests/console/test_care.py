@@ -14,7 +14,7 @@ from faregate.console.app import create_app
 from faregate.console.metrics import guarded
 from faregate.console.state import Check
 from faregate.console.texts import moment, text_fault, time_text
-from faregate.control import Allowances, Figures, Histogram, Resolve, Sample
+from faregate.control import Allowances, Figures, Histogram, Report, Reported, Resolve, Sample
 from faregate.errors import Unavailable
 
 
@@ -42,6 +42,9 @@ class FigureGate:
 
     async def resolve(self, order: Resolve) -> bool:
         return False
+
+    async def report(self, order: Report) -> Reported:
+        return Reported()
 
     async def drain(self) -> None:
         """Nothing to do."""

@@ -269,3 +269,54 @@ def test_a_socket_path_longer_than_an_address_is_reached(tmp_path: Path) -> None
             run(work())
         finally:
             os.close(handle)
+
+
+class Counted:
+    """Books that count how often they are asked."""
+
+    def __init__(self, books: Any) -> None:
+        self._books = books
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return getattr(self._books, name)
+
+
+@pytest.mark.parametrize("each", [1, 120])
+def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path, each: int) -> None:
+    """One question for all balances, and none for single limits: fifty thousand are open within a start."""
+
+    async def all_of_it() -> None:
+        with parts(tmp_path) as made:
+            for n in range(each):
+                put_limit(made.console, OF_RESEARCH.model_copy(update={"select": {"key": f"key_{n}"}}))
+                put_limit(
+                    made.console, OF_RESEARCH.model_copy(update={"select": {"team": f"team-{n}"}, "each": ["user"]})
+                )
+            made.journal.add(opened(), *settled_call("req_1", who=WHO._replace(key="key_0", team="team-0", user="ann")))
+            made.project()
+            both, books = Linked(made), Counted(made.books)
+            both.link = GateLink(
+                str(both.gate.path),
+                books,
+                made.journal,
+                made.projector,
+                catalogue_of,
+                made.clock,
+            )
+            await both.gate.listen()
+            running = asyncio.create_task(both.link.run())
+            await both.until(lambda: bool(both.gate.openings()))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await both.gate.hang_up()
+            opening = both.gate.openings()[0]
+            assert len(opening.limits) == 2 * each
+            assert sorted(balance.subject for balance in opening.balances) == [(), ("ann",)]
+            asked = books.asked[: books.asked.index("open_reservations")]
+            assert (asked.count("balances_of"), asked.count("balances"), asked.count("get")) == (1, 0, 0)
+            # Each list is read to its end: a page, and one that says that there are no more.
+            assert asked.count("listing") <= 8
+
+    run(all_of_it())

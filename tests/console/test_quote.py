@@ -10,7 +10,18 @@ import pytest
 from console_parts import HOUR, NOON, Api, Parts, parts
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
-from faregate.control import Allowances, AllowanceView, Catalogue, Deployment, Figures, Provider, Resolve, Route
+from faregate.control import (
+    Allowances,
+    AllowanceView,
+    Catalogue,
+    Deployment,
+    Figures,
+    Provider,
+    Report,
+    Reported,
+    Resolve,
+    Route,
+)
 from faregate.core.money import PICOS_PER_DOLLAR
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
@@ -110,6 +121,9 @@ class StillGate:
 
     async def resolve(self, order: Resolve) -> bool:
         raise AssertionError("a quote ends nothing")
+
+    async def report(self, order: Report) -> Reported:
+        raise AssertionError("a quote books nothing")
 
     async def drain(self) -> None:
         raise AssertionError("a quote stops nothing")

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from fakes import JournalAround
-from faregate.control import Projected
+from faregate.control import AskFigures, Figures, Projected
 from faregate.core.ledger.events import Event, Intended, Refused, Settled
 from faregate.errors import StorageFull
 from faregate.journal.append import FileJournal
@@ -89,6 +89,32 @@ async def test_a_backlog_of_the_books_stops_admission(tmp_path: Path) -> None:
         after = await running.chat()
 
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert after.status_code == 200
+
+
+@scenario
+async def test_without_the_books_only_so_many_dollars_are_spent(tmp_path: Path) -> None:
+    """Failing open has a hard end of its own, is told, and ends when the books are back."""
+    async with running_gate(tmp_path, journal_backlog_max=1_000, fail_open_nanos=300_000) as running:
+        while not running.gate.failing_open:
+            await running.chat()
+            running.gate.judge()
+        codes = []
+        while 429 not in codes:
+            answer = await running.chat()
+            codes.append(answer.status_code)
+        spent = [event.charge for event in running.of(Settled)][-codes.count(200) :]
+        refused = answer.json()["error"]
+        figures = await running.ask(AskFigures())
+        await running.ask(Projected(running.gate.journal.position))
+        await running.until(lambda: not running.gate.failing_open)
+        after = await running.chat()
+
+        assert 200 in codes
+        assert sum(spent) <= 300_000
+        assert (refused["code"], refused["faregate"]["limit"]) == ("budget_exhausted", "lim_fail_open")
+        assert isinstance(figures, Figures)
+        assert figures.failing_open
         assert after.status_code == 200
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from installation import CONFIG, Installation, Refused, nanos
 from system.calls import (
+    ACTS_SECONDS,
     CALL_SECONDS,
     Answer,
     ask,
@@ -31,6 +32,7 @@ from system.calls import (
     records,
     truth_cost,
     until,
+    until_async,
 )
 
 #: Ready are five seconds promised (G7); a shared machine may take three times as long.
@@ -155,6 +157,39 @@ def test_calls_cut_by_a_kill_are_unknown_then_booked_as_the_provider_says(runnin
     assert {row["resolution"] for row in resolved} == {"provider_said"}
     assert len(resolved) == IN_FLIGHT
     assert nanos(running.admin("GET", f"/api/v1/limits/{limit['id']}")["held"]) == 0
+
+
+def test_a_crash_opens_no_window_again_and_gives_slots_back(running: Installation) -> None:
+    """What was taken stays taken in a rolling window; the slot of a call that died with the process is free."""
+    key, other = new_key(running, "rolls"), new_key(running, "slots")
+    limits = [
+        new_limit(running, {"key": key["id"]}, "requests", 3, window="rolling 10m"),
+        new_limit(running, {"key": other["id"]}, "concurrency", 1, window=""),
+    ]
+    taken = [ask(running, key["secret"]).status for _ in range(4)]
+    record_count(running, 4, key=key["id"])
+    before = running.simulator("GET", "state")["dispatched"]
+
+    async def crash() -> int:
+        held = asyncio.create_task(ask_all(running, other["secret"], [body(hold=True)]))
+        await until_async(lambda: running.simulator("GET", "state")["dispatched"], lambda now: now > before, 10)
+        second = await asyncio.to_thread(ask, running, other["secret"])
+        dead = running.kill_gate()
+        await asyncio.gather(held, return_exceptions=True)
+        await asyncio.to_thread(until, running.gate_pid, lambda pid: pid != dead, 30)
+        await asyncio.to_thread(running.wait_ready)
+        running.simulator("POST", "release")
+        return second.status
+
+    occupied = asyncio.run(crash())
+    again = until(lambda: ask(running, key["secret"]), lambda answer: answer.status != 503, ACTS_SECONDS)
+    free = ask(running, other["secret"])
+    for limit in limits:
+        running.admin("DELETE", f"/api/v1/limits/{limit['id']}")
+
+    assert (taken, occupied) == ([200, 200, 200, 429], 429)
+    assert (again.status, again.code) == (429, "rate_limited")
+    assert free.status == 200
 
 
 def test_calls_go_on_while_the_console_is_dead(running: Installation) -> None:

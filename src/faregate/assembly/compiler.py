@@ -21,7 +21,8 @@ class CatalogueCompiler:
 
     def __init__(self, config: Config, folder: Path, environment: Environment) -> None:
         self._config = config
-        self._folder = folder
+        #: Where relative file names of the configuration start.
+        self.folder = folder
         self._environment = environment
         #: What else is known of prices by the same configuration.
         self.prices = ConfiguredPrices(config, folder, environment)
@@ -38,7 +39,7 @@ class CatalogueCompiler:
         with self._turn:
             if self._last is not None and self._last[0] == key:
                 return self._last[1]
-            compiled = compile_catalogue(declared(self._config, self._folder, self._environment, price_rows, projects))
+            compiled = compile_catalogue(declared(self._config, self.folder, self._environment, price_rows, projects))
             problems = frozenset(
                 problem for problem in compiled.problems if problem.serious and problem.where in self._declared
             )

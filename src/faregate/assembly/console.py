@@ -6,6 +6,7 @@ it; the one on the network asks for one on every request.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -37,6 +38,10 @@ GRACE_S: Final = 1
 BACKLOG: Final = 128
 
 
+#: A start with a hundred thousand keys makes a million objects that stay. By its own thresholds the collector walks the
+#: young ones 28 times as often, which takes a third of that start.
+_GC_THRESHOLDS = (20_000, 20, 20)
+
 #: Below ordinary processes, above those that only use idle time.
 _NICENESS = 10
 
@@ -45,6 +50,7 @@ def run_console(settings: ConsoleSettings, input_descriptor: int) -> int:
     """Serve until told to stop; returns the exit code."""
     # Where both planes share a core, a burst of projection must not make a call wait.
     os.nice(_NICENESS)
+    gc.set_threshold(*_GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, input_descriptor))
 

@@ -46,9 +46,10 @@ def declared(
         ),
         models=tuple(_models(config)),
         overrides=(*_overrides(config), *(_own_price(row) for row in price_rows)),
-        stages=tuple((name, stage.providers) for name, stage in config.stages.items()),
+        stages=tuple((name, stage.providers or _everybody(config)) for name, stage in config.stages.items()),
         projects=tuple(projects),
         require_limit=config.limits.require,
+        require_limit_stages=tuple(name for name, stage in config.stages.items() if stage.require_limit),
         unknown_price=config.pricing.unknown,
         ceiling=tuple(
             PriceRow(each.provider or "", "*", each.unit, each.per, money.picos(each.price))
@@ -57,6 +58,11 @@ def declared(
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
         services=declared_services(config, folder, lambda url: proxy_for(url, environment)),
     )
+
+
+def _everybody(config: Config) -> tuple[str, ...]:
+    """What a stage may use that names no providers; a service is its own provider."""
+    return (*(provider.name for provider in config.providers), *(service.name for service in config.services))
 
 
 def _provider(provider: ConfiguredProvider, folder: Path, environment: Environment) -> Provider:

@@ -12,18 +12,22 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
 import faregate
+from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
 from faregate.assembly.scheduling import use_idle_time
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.folder import DataFolder
-from faregate.config.schema import Config
+from faregate.config.gate import brake_rules
+from faregate.config.schema import Alerts, Config
 from faregate.config.secrets import Secrets as KeptSecrets
 from faregate.console.accounts import keys_without_pepper
+from faregate.console.brakes import KeyBrakes
 from faregate.console.compile import card_of
 from faregate.console.corrections import TrueUp
 from faregate.console.link import GateLink, unknown_of
 from faregate.console.state import Check, Console, Facts, Secrets
 from faregate.control import Unknown
+from faregate.core.limits.denials import BUILT_IN
 from faregate.core.pricing.card import RateCard
 from faregate.core.ulid import UlidSource
 from faregate.dialects.pictures import size_of
@@ -43,6 +47,9 @@ logger = logging.getLogger("faregate.console")
 
 #: How often unknowns are looked at, segments of the journal, and prices that have arrived.
 RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S, TRUE_UP_INTERVAL_S = 1.0, 60.0, 60.0
+
+#: A key that tripped the brake has its limit within two seconds.
+BRAKES_INTERVAL_S = 1.0
 
 #: Accepted work is looked at soon, then ever more rarely; so many at once.
 WORK_INTERVAL_S, WORK_AGAIN_S, WORK_AT_ONCE = 2.0, (1.0, 60.0), 16
@@ -95,6 +102,7 @@ class Workshop:
         self._compile = compile_catalogue
         self._secrets = secrets
         self._clock = clock
+        self._alerting = Alerting(config.alerts if config is not None else Alerts(), compile_catalogue.folder, clock)
         self.books = open_books(folder.books, clock)
         try:
             lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
@@ -129,7 +137,7 @@ class Workshop:
         facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
         console = self._console(facts, link, projection.projector)
         jobs = JobRunner(self._jobs(link, console), randomly)
-        return console, (link.run, jobs.run)
+        return console, (link.run, jobs.run, lambda: self._alerting.deliver(console))
 
     def _console(self, facts: Facts, link: GateLink | None = None, projector: Projector | None = None) -> Console:
         if self._config is not None:
@@ -139,6 +147,7 @@ class Workshop:
                 default_output_tokens=limits.default_output_tokens,
                 min_answer_tokens=limits.min_answer_tokens,
                 forbid_private_urls=gateway.forbid_private_urls,
+                denials=frozenset((*limits.denials, *BUILT_IN)),
             )
         return Console(
             books=self.books,
@@ -154,6 +163,9 @@ class Workshop:
             check_journal=self._check_journal,
             price_book=self._compile.prices,
             capacities=self._compile.prices.capacities(),
+            channels=self._alerting.channels(),
+            check_address=self._alerting.check_address,
+            azure_budget=self._config.alerts.azure_budget if self._config is not None else None,
             tokenizer=ToktokCounter(size_of),
         )
 
@@ -207,13 +219,16 @@ class Workshop:
             files = FileJournalReader(self.folder.journal)
             await asyncio.to_thread(keep_journal, self.books, files, self._clock.wall_nanos(), keep_nanos)
 
+        brake = brake_rules(self._config.limits.brake)
         return [
+            *([Job("brakes", BRAKES_INTERVAL_S, KeyBrakes(console, link, brake).run)] if brake is not None else ()),
             Job("resolve_unknowns", RESOLVE_INTERVAL_S, resolver.run),
             # Batches may bring large files, which nothing else waits for.
             Job("settle_work", WORK_INTERVAL_S, work(lambda each: not _is_batch(each), WORK_AT_ONCE).run),
             Job("settle_batches", BATCHES_INTERVAL_S, work(_is_batch, BATCHES_AT_ONCE).run, BATCHES_WITHIN_S),
             Job("keep_journal", KEEP_JOURNAL_INTERVAL_S, keep),
             Job("true_up", TRUE_UP_INTERVAL_S, TrueUp(console).run),
+            *self._alerting.jobs(console),
         ]
 
     def _card(self, version: str) -> RateCard | None:

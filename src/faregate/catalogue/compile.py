@@ -93,6 +93,7 @@ def compile_catalogue(declared: Declared) -> Compiled:
         stages=work.stages(),
         projects=declared.projects,
         require_limit=declared.require_limit,
+        require_limit_stages=declared.require_limit_stages,
         charges=declared.charges,
     )
     return Compiled(catalogue, tuple(work.problems))
@@ -330,6 +331,7 @@ class _Compilation:
             cap_field=cap_field_of(kind, facts),
             encoding=facts.encoding if facts else "",
             operations=operations,
+            reasons=facts is not None and (facts.reasoning or facts.encoding == "o200k_harmony"),
         )
 
     def _rows_of(

@@ -88,3 +88,5 @@ class Declared(NamedTuple):
     #: In order: the first that matches a call holds.
     charges: tuple[ChargeRule, ...] = ()
     services: tuple[DeclaredService, ...] = ()
+    #: Stages whose callers need a money limit though others do not.
+    require_limit_stages: tuple[str, ...] = ()

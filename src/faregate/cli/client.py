@@ -8,7 +8,7 @@ into the errors that the command line tells.
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -43,6 +43,14 @@ _SOCKET_PATH_BYTES_MAX: Final = 100
 PAGE: Final = 1_000
 
 AsgiApp = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Any]
+
+
+class Refused(UsageError):
+    """The API did not take what was sent; ``errors`` lists all mistakes with ``field``, ``code`` and ``detail``."""
+
+    def __init__(self, message: str, code: str, errors: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(message, code=code)
+        self.errors = tuple(errors)
 
 
 class AdminClient:
@@ -205,4 +213,4 @@ def _told(answer: httpx2.Response, place: str) -> Any:
         raise Failed(detail, code=code, hint="set FAREGATE_ADMIN_KEY to an admin key of this installation")
     if answer.status_code >= 500:
         raise (Unavailable if answer.status_code in (502, 503, 504) else Failed)(detail, code=code)
-    raise UsageError(detail, code=code)
+    raise Refused(detail, code, value.get("errors") or ())

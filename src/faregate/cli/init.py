@@ -63,6 +63,7 @@ providers:
 #   require: false                          # true: a call that no hard limit in dollars covers is refused
 #   default_output_tokens: 4096             # aimed at for callers that set no output cap, near a limit
 #   min_answer_tokens: 256                  # and never below
+#   stream_hold: whole                      # or steps: streams hold that much at a time
 
 gateway:
   host: 127.0.0.1                           # elsewhere: with tls, or behind_proxy: true

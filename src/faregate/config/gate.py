@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from faregate.config.schema import Config, Gateway, Tls
+from faregate.config.schema import Brake, Config, Gateway, Tls
 from faregate.config.secrets import Secrets
 from faregate.config.settings import GateSettings, TlsSettings
+from faregate.core import money
+from faregate.core.limits.denials import Denial
+from faregate.core.limits.habits import BrakeRules
 
 
 def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets) -> GateSettings:
@@ -37,11 +40,37 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         connections_max=gateway.connections_max,
         default_output_tokens=limits.default_output_tokens,
         min_answer_tokens=limits.min_answer_tokens,
+        stream_hold=limits.stream_hold,
         limits_each_max=limits.each_max,
+        fail_open_nanos=money.nanos(limits.fail_open),
         journal_backlog_max=journal.backlog_max,
         journal_segment_bytes=journal.segment,
         sync_interval_ms=journal.sync_interval,
         forbid_private_urls=gateway.forbid_private_urls,
+        consumed_tokens_header=gateway.headers.consumed_tokens,
+        remaining_tokens_header=gateway.headers.remaining_tokens,
+        remaining_quota_tokens_header=gateway.headers.remaining_quota_tokens or "",
+        stream_receipt=gateway.stream_receipt == "comment",
+        refusal_statuses=limits.statuses.model_dump(exclude_none=True),
+        refusal_denials=limits.denial.model_dump(exclude_none=True),
+        denials={
+            name: Denial(each.status or 0, each.body, tuple(each.headers.items()))
+            for name, each in limits.denials.items()
+        },
+        brake=brake_rules(limits.brake),
+    )
+
+
+def brake_rules(brake: Brake) -> BrakeRules | None:
+    """The anomaly brake as the core goes by it; ``None`` where it is switched off."""
+    if not brake.enabled:
+        return None
+    return BrakeRules(
+        money.nanos(brake.floor),
+        brake.factor,
+        brake.repeats,
+        brake.duration * 1_000_000,
+        brake.requests_per_minute,
     )
 
 

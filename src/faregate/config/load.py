@@ -94,20 +94,26 @@ def schema_json() -> dict[str, Any]:
 
 
 def _inline_secrets(tree: Tree) -> Iterator[Finding]:
-    entries: list[tuple[str, int, Node]] = []
-    for section in ("providers", "services"):
-        listed = tree.root.get(section)
-        entries += [(section, index, entry) for index, entry in enumerate(listed if isinstance(listed, list) else ())]
-    for section, index, entry in entries:
+    entries: list[tuple[Path, Node]] = []
+    for section in (("providers",), ("services",), ("alerts", "channels")):
+        listed = tree.at(section)
+        entries += [
+            ((*section, index), entry) for index, entry in enumerate(listed if isinstance(listed, list) else ())
+        ]
+    entries.append((("alerts", "azure_budget"), tree.at(("alerts", "azure_budget"))))
+    for place, entry in entries:
         if not isinstance(entry, dict):
             continue
-        for key in ("api_key", "proxy"):
+        for key in ("api_key", "proxy", "secret", "url"):
             value = entry.get(key)
             if not isinstance(value, str) or isinstance(value, Referred) or not value:
                 continue
             if key == "proxy" and "@" not in urlsplit(value).netloc:
                 continue
-            path: Path = (section, index, key)
+            if key == "url" and value.startswith(("http://", "https://")):
+                # Other addresses of channels hold the credentials of their service.
+                continue
+            path: Path = (*place, key)
             problem = "a secret stands in a file that everybody on this machine may read"
             hint = f"chmod 600 {tree.source}, or write ${{NAME}} or file:PATH instead of the secret"
             yield Finding("CFG-UNSAFE", tree.place(path), key_text(path), problem, hint=hint)

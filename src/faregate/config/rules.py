@@ -9,6 +9,8 @@ from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from faregate.config.alert_rules import check_channels
+from faregate.config.denial_rules import check_denials
 from faregate.config.findings import Path, Ruled, did_you_mean, quoted
 from faregate.config.schema import Config, Gateway, Provider, Service
 from faregate.config.service_rules import check_service
@@ -40,6 +42,9 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     yield from _prices(config)
     yield from _charges(config)
     yield from _capacities(config)
+    yield from check_channels(config, folder)
+    yield from _azure_budget(config)
+    yield from check_denials(config)
     if config.limits.min_answer_tokens > config.limits.default_output_tokens:
         yield Ruled("CFG-CONFLICT", ("limits", "min_answer_tokens"), "is more than limits.default_output_tokens")
     if config.journal.segment > config.journal.backlog_max:
@@ -47,6 +52,18 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     if config.gateway.held_body_bytes_max > config.gateway.held_bodies_bytes_max:
         yield Ruled("CFG-CONFLICT", ("gateway", "held_body_bytes_max"), "is more than gateway.held_bodies_bytes_max")
     yield from _share_of_key(config.gateway)
+
+
+#: Shorter ones can be guessed by whoever may try as often as he likes.
+_HOOK_SECRET_CHARACTERS_MIN = 24
+
+
+def _azure_budget(config: Config) -> Iterator[Ruled]:
+    hook = config.alerts.azure_budget
+    if hook is not None and len(hook.secret.get_secret_value()) < _HOOK_SECRET_CHARACTERS_MIN:
+        path, hint = ("alerts", "azure_budget", "secret"), "make one with `openssl rand -base64 32`"
+        expected = f"at least {_HOOK_SECRET_CHARACTERS_MIN} characters"
+        yield Ruled("CFG-SECRET", path, "is too short for a secret", expected, hint)
 
 
 def _share_of_key(gateway: Gateway) -> Iterator[Ruled]:
@@ -159,7 +176,7 @@ def _references(config: Config) -> Iterator[Ruled]:
     # A service is its own provider, where stages, prices and charges name one.
     called = [*providers, *(service.name for service in config.services)]
     for stage, rule in config.stages.items():
-        for index, name in enumerate(rule.providers):
+        for index, name in enumerate(rule.providers or ()):
             if name not in called:
                 yield _points_nowhere(("stages", stage, "providers", index), "provider", name, called)
     for index, override in enumerate(config.pricing.overrides):

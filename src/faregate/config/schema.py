@@ -17,6 +17,7 @@ from faregate.config.values import (
     Gigabytes,
     Header,
     Host,
+    JsonBody,
     Label,
     Name,
     PathPrefix,
@@ -31,13 +32,15 @@ from faregate.config.values import (
     Whole,
     wrong,
 )
+from faregate.core.alerts import KINDS as ALERT_KINDS
 from faregate.core.metering.service import METHODS
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
-NOT_YET = ("pools", "cache", "identity", "events", "alerts", "payments", "metrics")
+NOT_YET = ("pools", "cache", "identity", "events", "payments", "metrics")
 
 Bound = Annotated[Whole, Field(ge=1)]
+RefusalStatus = Annotated[Whole, Field(ge=400, le=599)]
 
 
 class Section(BaseModel):
@@ -51,6 +54,19 @@ class Tls(Section):
 
     certificate_file: Text = Field(description="PEM file with the certificate and its chain")
     key_file: Text = Field(description="PEM file with the private key, readable by its owner only")
+
+
+class AnswerHeaders(Section):
+    """Names of headers that tell what a call used and what is left."""
+
+    consumed_tokens: Header = Field(default="consumed-tokens", description="tokens that the call used")
+    remaining_tokens: Header = Field(
+        default="remaining-tokens", description="tokens left of the token limit that has the fewest"
+    )
+    remaining_quota_tokens: Header | None = Field(
+        default=None,
+        description="the same of token limits over an hour or longer only; not sent unless it has a name",
+    )
 
 
 class Gateway(Section):
@@ -93,6 +109,10 @@ class Gateway(Section):
         "held_bodies_bytes_max, at least body_bytes_max",
     )
     forbid_private_urls: Flag = Field(default=True, description="refuse requests that name private addresses in URLs")
+    headers: AnswerHeaders = Field(default=AnswerHeaders(), description="names of headers of answers")
+    stream_receipt: Literal["off", "comment"] = Field(
+        default="off", description="comment: streams end with one comment line that tells their cost, `: faregate {…}`"
+    )
 
 
 class Console(Section):
@@ -399,18 +419,100 @@ class Capacity(Section):
 
 
 class Stage(Section):
-    """Which providers a stage uses."""
+    """Which providers a stage uses, and what it asks of its callers."""
 
-    providers: tuple[Name, ...] = Field(description="names of providers", min_length=1, max_length=64)
+    providers: tuple[Name, ...] | None = Field(
+        default=None, description="names of providers; default: all", min_length=1, max_length=64
+    )
+    require_limit: Flag = Field(
+        default=False, description="refuse a call of this stage that no hard limit in dollars covers"
+    )
+
+
+class Denial(Section):
+    """How a refusal by a limit is told where the usual answer does not do."""
+
+    status: RefusalStatus | None = Field(default=None, description="status of the answer; default: as usual")
+    body: JsonBody | None = Field(
+        default=None,
+        description="JSON of the answer, with {message}, {code}, {limit}, {amount}, {remaining}, {retry_after}, "
+        "{resets_at} and {request_id} in its texts; default: as usual",
+    )
+    headers: dict[Header, Text] = Field(
+        default={}, description="headers beside the usual ones, with the same words in their values", max_length=16
+    )
+
+
+class RefusalStatuses(Section):
+    """Statuses of refusals by limits, by their code."""
+
+    budget_exhausted: RefusalStatus | None = Field(default=None, description="default: 429")
+    credit_exhausted: RefusalStatus | None = Field(default=None, description="default: 402")
+    rate_limited: RefusalStatus | None = Field(default=None, description="default: 429")
+    concurrency_limited: RefusalStatus | None = Field(default=None, description="default: 429")
+    limit_required: RefusalStatus | None = Field(default=None, description="default: 403")
+
+
+class RefusalDenials(Section):
+    """Denials of refusals by limits that name none themselves, by their code."""
+
+    budget_exhausted: Name | None = Field(default=None, description="name of a denial")
+    credit_exhausted: Name | None = Field(default=None, description="name of a denial")
+    rate_limited: Name | None = Field(default=None, description="name of a denial")
+    concurrency_limited: Name | None = Field(default=None, description="name of a denial")
+    limit_required: Name | None = Field(default=None, description="name of a denial")
+
+
+def _above_nothing(value: str) -> str:
+    if not value.strip("0."):
+        raise wrong("CFG-RANGE", "it is nothing: every call would be too much", 'dollars above 0, e.g. "10"')
+    return value
+
+
+class Brake(Section):
+    """The anomaly brake: keys that suddenly spend far more than they ever did are slowed down for a while."""
+
+    enabled: Flag = Field(default=True, description="brake them")
+    floor: Annotated[Amount, AfterValidator(_above_nothing)] = Field(
+        default="10", description="dollars in ten minutes that any key may spend, whatever it did before"
+    )
+    factor: Annotated[Whole, Field(ge=2, le=1_000)] = Field(
+        default=8, description="how many times its own most of five weeks is too much for a key"
+    )
+    repeats: Annotated[Whole, Field(ge=10, le=1_000_000)] = Field(
+        default=100, description="equal calls in ten minutes that are a loop, where they cost a tenth of the floor"
+    )
+    duration: Annotated[Duration, Field(ge=60_000, le=86_400_000)] = Field(
+        default=900_000, description="how long a first brake holds; another one within a day holds twice as long"
+    )
+    requests_per_minute: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+        default=1, description="calls a minute that pass meanwhile"
+    )
 
 
 class Limits(Section):
     """Defaults of limits and bounds."""
 
     require: Flag = Field(default=False, description="refuse a call that no hard limit in dollars covers")
+    statuses: RefusalStatuses = Field(default=RefusalStatuses(), description="statuses of refusals")
+    denials: dict[Name, Denial] = Field(
+        default={},
+        description="answers that a limit may choose by name, beside the built-in `rate_limiter` and `token_limit`",
+        max_length=64,
+    )
+    denial: RefusalDenials = Field(default=RefusalDenials(), description="answers of limits that choose none")
     each_max: Bound = Field(default=1_000_000, description="values that limits with `each` count at once")
     default_output_tokens: Bound = Field(default=4_096, description="output cap aimed at for callers that set none")
     min_answer_tokens: Bound = Field(default=256, description="smallest output cap that is given to them")
+    stream_hold: Literal["whole", "steps"] = Field(
+        default="whole",
+        description="a stream holds all that it may cost, or `default_output_tokens` at a time while it runs",
+    )
+    brake: Brake = Field(default=Brake(), description="keys that spend unlike themselves")
+    fail_open: Amount = Field(
+        default="0",
+        description="dollars that may still be spent while the books do not follow (`journal.backlog_max`); 0 refuses",
+    )
 
 
 class Unknowns(Section):
@@ -423,6 +525,90 @@ class Unknowns(Section):
     )
     policy: Literal["operator_pays", "charge_estimate", "charge_max"] = Field(
         default="charge_estimate", description="how they end then"
+    )
+
+
+class AlertChannel(Section):
+    """Where alerts go: an address that apprise understands, or a webhook that is signed."""
+
+    name: Name = Field(description="how messages and the API call it")
+    url: Secret = Field(
+        description="https address of a webhook, or an address of apprise such as mailto:// or slack://; as ${NAME} or "
+        "file:PATH where it holds a secret"
+    )
+    secret: Secret | None = Field(
+        default=None, description="signs what a webhook is sent, at least 24 characters; as ${NAME} or file:PATH"
+    )
+    alerts: tuple[Literal[tuple(ALERT_KINDS)], ...] | None = Field(  # type: ignore[valid-type]
+        default=None, description="kinds of alerts that go there; default: all", min_length=1, max_length=32
+    )
+
+
+class UnknownsAlert(Section):
+    """When calls whose outcome is not known are worth an alert."""
+
+    count: Bound = Field(default=10, description="more calls than that")
+    amount: Amount = Field(default="10", description="or more dollars held by them than that")
+
+
+class AzureBudgetRule(Section):
+    """What happens when an alert of Azure's tells that a share of a budget is spent."""
+
+    at_percent: Annotated[Whole, Field(ge=1, le=1_000)] = Field(
+        default=100, description="percent of the budget from which on it happens"
+    )
+    do: Literal["notify", "throttle", "stop"] = Field(
+        default="stop", description="tell people only, let few calls a minute through, or none"
+    )
+    basis: Literal["actual", "forecast"] = Field(
+        default="actual", description="what is spent, or what Azure expects to be spent by the end of the period"
+    )
+    requests_per_minute: Bound = Field(default=10, description="with do: throttle, calls a minute of the product")
+
+
+class AzureBudget(Section):
+    """Alerts of Azure's budgets that come in at `/webhooks/azure-budget`; a budget acts on the product of its name."""
+
+    secret: Secret = Field(
+        description="what Azure sends as `x-faregate-secret` or `?code=`, at least 24 characters; as ${NAME} or "
+        "file:PATH"
+    )
+    rules: tuple[AzureBudgetRule, ...] = Field(
+        default=(AzureBudgetRule(),), description="what happens at which share; the gravest counts", max_length=16
+    )
+    lift: Literal["period", "manual"] = Field(
+        default="period", description="whether a stop ends with the budget's period, or when somebody lifts it"
+    )
+    period: Literal["month", "quarter", "year"] = Field(
+        default="month", description="how long a period of the budgets is, from their start date on"
+    )
+
+
+class Alerts(Section):
+    """What people are told of, and where."""
+
+    channels: tuple[AlertChannel, ...] = Field(
+        default=(), description="where alerts go, beside what was made through the API", max_length=64
+    )
+    thresholds: tuple[Annotated[Whole, Field(ge=1, le=1_000)], ...] = Field(
+        default=(80, 100),
+        description="percent spent at which limits in dollars without actions of their own are told of; [] for none",
+        max_length=16,
+    )
+    low_balance: Annotated[Whole, Field(ge=0, le=99)] = Field(
+        default=10, description="percent left of a lifetime limit below which it is told of; 0 for never"
+    )
+    low_balance_amount: Amount = Field(
+        default="0", description="dollars left of a lifetime limit below which it is told of, too; 0 for never"
+    )
+    unknowns: UnknownsAlert = Field(default=UnknownsAlert(), description="calls whose outcome is not known")
+    keep: Duration = Field(default=90 * 86_400_000, description="how long alerts stay in the books")
+    allow_private: Flag = Field(default=False, description="allow channels at private and loopback addresses")
+    ca_file: Text = Field(
+        default="", description="PEM file with the authorities that webhooks may show instead of the system's"
+    )
+    azure_budget: AzureBudget | None = Field(
+        default=None, description="alerts of Azure's budgets that come in; without it that door is shut"
     )
 
 
@@ -474,5 +660,6 @@ class Config(Section):
     capacities: tuple[Capacity, ...] = Field((), description="fixed commitments", max_length=256)
     limits: Limits = Field(Limits(), description="defaults of limits")
     unknowns: Unknowns = Field(Unknowns(), description="calls whose outcome was not learnt")
+    alerts: Alerts = Field(Alerts(), description="what people are told of, and where")
     journal: Journal = Field(Journal(), description="the journal's files")
     logging: Logging = Field(Logging(), description="what is logged")

@@ -6,6 +6,9 @@ input, so that the gate loads neither a YAML parser nor a validation library and
 
 import msgspec
 
+from faregate.core.limits.denials import Denial
+from faregate.core.limits.habits import BrakeRules
+
 
 class TlsSettings(msgspec.Struct, frozen=True):
     """Certificate chain and private key of a listener, PEM files."""
@@ -45,11 +48,26 @@ class GateSettings(msgspec.Struct, frozen=True):
     connections_max: int = 10_000
     default_output_tokens: int = 4_096
     min_answer_tokens: int = 256
+    #: ``whole`` holds all that a stream may cost, ``steps`` a part that grows while it comes.
+    stream_hold: str = "whole"
     limits_each_max: int = 1_000_000
+    fail_open_nanos: int = 0
     journal_backlog_max: int = 1024 * 1024 * 1024
     journal_segment_bytes: int = 32 * 1024 * 1024
     sync_interval_ms: int = 20
     forbid_private_urls: bool = True
+    #: Names of headers of answers; without the last one the figure is not sent.
+    consumed_tokens_header: str = "consumed-tokens"
+    remaining_tokens_header: str = "remaining-tokens"
+    remaining_quota_tokens_header: str = ""
+    #: Streams end with a comment that tells their cost.
+    stream_receipt: bool = False
+    #: How refusals by limits are told: statuses and names of denials by code, and the denials by name.
+    refusal_statuses: dict[str, int] = {}
+    refusal_denials: dict[str, str] = {}
+    denials: dict[str, Denial] = {}
+    #: The anomaly brake, ``None`` where there is none.
+    brake: BrakeRules | None = None
     progress_ms: int = 1_000
     log_level: str = "info"
     #: ``json`` or ``console``.

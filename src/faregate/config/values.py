@@ -5,6 +5,7 @@ everything is text. Every refusal carries what is expected and an example.
 """
 
 import ipaddress
+import json
 import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,10 @@ from faregate.config.findings import quoted
 from faregate.config.tree import PlainNumber, Referred
 from faregate.core import money
 from faregate.core.pricing import charging
+
+#: JSON that a configuration holds is for one small answer.
+JSON_BODY_CHARACTERS_MAX = 16_384
+JSON_BODY_DEPTH_MAX = 8
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -175,6 +180,30 @@ def _label(value: str) -> str:
     if not value or len(value) > 256 or not value.isprintable() or value != value.strip():
         raise wrong("CFG-RANGE", f"{shown(value)} is not a usable name", "1 to 256 printable characters")
     return value
+
+
+def _json_body(value: object) -> object:
+    """A mapping as JSON has it; numbers with a point, which YAML would read in its own way, are written as text."""
+    if not isinstance(value, dict):
+        raise wrong("CFG-TYPE", f"{shown(value)} is not a mapping", "a mapping, which is sent as JSON")
+    read = _json_value(value, 0)
+    if len(json.dumps(read)) > JSON_BODY_CHARACTERS_MAX:
+        raise wrong("CFG-RANGE", "it is too long", f"at most {JSON_BODY_CHARACTERS_MAX} characters of JSON")
+    return read
+
+
+def _json_value(value: object, depth: int) -> object:
+    if depth > JSON_BODY_DEPTH_MAX:
+        raise wrong("CFG-RANGE", "it is nested too deep", f"at most {JSON_BODY_DEPTH_MAX} levels")
+    if isinstance(value, dict):
+        return {str(name): _json_value(below, depth + 1) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_json_value(below, depth + 1) for below in value]
+    if isinstance(value, PlainNumber):
+        raise wrong(
+            "CFG-TYPE", f"{value} is read as a number by YAML", "a whole number or text", f'quote it: "{value}"'
+        )
+    return str(value) if isinstance(value, str) else value
 
 
 def _host(value: str) -> str:
@@ -336,6 +365,8 @@ Label = Annotated[Text, AfterValidator(_label)]
 Gigabytes = Annotated[str, BeforeValidator(_gigabytes), WithJsonSchema(_GIGABYTES_SCHEMA)]
 #: In lower case.
 Header = Annotated[Text, AfterValidator(_header)]
+#: A mapping that is sent as JSON.
+JsonBody = Annotated[dict[str, Any], BeforeValidator(_json_body)]
 PathPrefix = Annotated[Text, AfterValidator(_path_prefix)]
 Host = Annotated[Text, AfterValidator(_host)]
 Url = Annotated[Text, AfterValidator(_url)]

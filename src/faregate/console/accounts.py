@@ -28,6 +28,7 @@ class Refusal(NamedTuple):
 
 MISSING: Final = Refusal("auth_missing", "send Authorization: Bearer <admin key>")
 MALFORMED: Final = Refusal("auth_malformed", "the credential is not a key of this gateway; was it copied whole?")
+CONFLICT: Final = Refusal("auth_conflict", "two different credentials were sent; send one")
 INVALID: Final = Refusal("auth_invalid", "this key is not valid")
 EXPIRED: Final = Refusal("key_expired", "this key has expired")
 REVOKED: Final = Refusal("key_revoked", "this key was revoked")
@@ -43,13 +44,13 @@ def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int
     """
     known = {keys.fingerprint(each) for each in peppers} | {""}
     lost = good = 0
-    for row in each_row(books, "key"):
+    for row, count in books.tally("key", ("state", "expires_at", "details")):
         if row["state"] == "revoked" or 0 < row["expires_at"] <= now:
             continue
         if (row["details"] or {}).get(PEPPER_NOTE, "") in known:
-            good += 1
+            good += count
         else:
-            lost += 1
+            lost += count
     if lost and not good:
         raise ConfigError(
             f"no pepper of secrets.json is the one of the books: all keys would fail ({lost})",
@@ -57,14 +58,6 @@ def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int
             hint="restore the secrets.json that belongs to these books, or add its old pepper to `peppers`",
         )
     return lost
-
-
-def last_sequence(books: Books) -> int:
-    """The sequence number of the newest change, 0 where there is none yet."""
-    sequence = 0
-    while changes := books.changes(sequence, _CHANGES):
-        sequence = changes[-1][0]
-    return sequence
 
 
 class KeyRing:
@@ -82,14 +75,22 @@ class KeyRing:
         """The row of the admin key that ``secret`` opens at ``now``, or why it does not."""
         if not keys.is_well_formed(secret):
             return MALFORMED
+        found = self._found(secret)
+        return INVALID if found is None else self._standing(found[0], found[0]["digests"][found[1]], now)
+
+    def holder(self, secret: str) -> Row | None:
+        """The row of the key that a secret belongs to, whether or not it still opens anything."""
+        found = self._found(secret) if keys.is_well_formed(secret) else None
+        return found[0] if found is not None else None
+
+    def _found(self, secret: str) -> tuple[Row, str] | None:
+        """The row of the key that a secret belongs to, and the digest by which it was found."""
         digests = [keys.digest(pepper, secret) for pepper in self._peppers]
         with self._lock:
             self._refresh()
             found = next(((self._ids[each], each) for each in digests if each in self._ids), None)
         row = self._books.get("key", found[0]) if found is not None else None
-        if found is None or row is None or found[1] not in row["digests"]:
-            return INVALID
-        return self._standing(row, row["digests"][found[1]], now)
+        return None if found is None or row is None or found[1] not in row["digests"] else (row, found[1])
 
     @staticmethod
     def _standing(row: Row, until: int, now: int) -> Row | Refusal:
@@ -110,7 +111,7 @@ class KeyRing:
         """Take in what changed since the last look."""
         if self._sequence < 0:
             # Changes made while the table is read are seen again afterwards, which does no harm.
-            self._sequence = last_sequence(self._books)
+            self._sequence = self._books.newest_change()
             self._take_all()
         while changes := self._books.changes(self._sequence, _CHANGES):
             for key_id in {key_id for _, kind, key_id in changes if kind == "key"}:

@@ -6,9 +6,13 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from faregate.console import (
+    alerts,
+    azure_budget,
     capacities,
     changes,
+    channels,
     corrections,
+    deposits,
     health,
     keys,
     limits,
@@ -19,7 +23,9 @@ from faregate.console import (
     price_files,
     prices,
     problems,
+    quota_api,
     quote,
+    rehearsal,
     requests,
     spend,
     tokenize,
@@ -35,6 +41,7 @@ OPENAPI_PATH = "/api/openapi.json"
 ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     limits.router,
+    deposits.router,
     prices.router,
     price_files.router,
     price_explain.router,
@@ -43,8 +50,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     requests.router,
     usage.router,
     quote.router,
+    rehearsal.router,
     payers.router,
+    azure_budget.router,
     places.router,
+    alerts.router,
+    channels.router,
     changes.router,
     health.router,
     verify.router,
@@ -67,6 +78,8 @@ def create_app(console: Console) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
     app.include_router(tokenize.router)
+    app.include_router(quota_api.router)
+    app.include_router(azure_budget.hook)
     app.include_router(health.probes)
     app.include_router(metrics.router)
     app.include_router(spend.router)

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from faregate.console.alerts import delivery_state
 from faregate.console.paging import single_values
 from faregate.console.reading import in_thread
 from faregate.console.state import Console
@@ -20,6 +21,7 @@ probes = APIRouter(prefix="/health", include_in_schema=False)
 async def detail(console: Console) -> dict[str, Any]:
     """What works and what does not, by part."""
     parts = {"books": await _books(console), "projector": _projector(console), "gate": await _gate(console)}
+    parts["alerts"] = await _alerts(console)
     ok = all(part["ok"] for part in parts.values())
     return {
         "status": "ok" if ok else "degraded",
@@ -43,6 +45,13 @@ def _projector(console: Console) -> dict[str, Any]:
     return {"ok": not trouble, **({"detail": trouble} if trouble else {})}
 
 
+async def _alerts(console: Console) -> dict[str, Any]:
+    try:
+        return await in_thread(lambda: delivery_state(console))
+    except FaregateError as problem:
+        return {"ok": False, "detail": problem.message}
+
+
 async def _gate(console: Console) -> dict[str, Any]:
     if console.gate is None:
         return {"ok": True, "detail": "not running"}
@@ -51,7 +60,8 @@ async def _gate(console: Console) -> dict[str, Any]:
     except Unavailable as problem:
         return {"ok": False, "detail": problem.message}
     return {
-        "ok": figures.ready,
+        "ok": figures.ready and not figures.failing_open,
+        **({"detail": "failing open: calls are taken without the books"} if figures.failing_open else {}),
         "draining": figures.draining,
         "epoch": figures.epoch,
         "position": figures.position,
@@ -64,6 +74,7 @@ async def _gate(console: Console) -> dict[str, Any]:
         "unknown_count": figures.unknown_count,
         "pending": money.dollars(figures.pending_nanos),
         "pending_count": figures.pending_count,
+        "braked_keys": figures.braked_keys,
     }
 
 

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from faregate.console.reading import in_thread
+from faregate.console.reading import each_row, in_thread
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Figures, Histogram, Sample
@@ -32,6 +32,8 @@ _HELP: Final = {
     "faregate_units_total": "What else was billed, by unit: images, seconds, characters, searches …",
     "faregate_cost_dollars_total": "Cost of ended calls in dollars.",
     "faregate_refusals_total": "Calls refused, by code.",
+    "faregate_shadow_refusals_total": "Calls that limits in the shadow would have refused, by limit.",
+    "faregate_brakes_total": "Keys braked because they spent unlike themselves, by cause.",
     "faregate_unpriced_usage_total": "What providers reported and no price covers, by unit.",
     "faregate_request_seconds": "From the first byte of a call to the last byte of its answer.",
     "faregate_first_token_seconds": "From the first byte of a call to the first byte of its answer.",
@@ -51,7 +53,7 @@ def guarded(samples: Sequence[Sample], label_sets_max: int) -> Iterator[tuple[_L
     for sample in ordered[:label_sets_max]:
         rest[sample.labels] += sample.value
     for sample in ordered[label_sets_max:]:
-        closed = ("kind", "unit", "code", "status")
+        closed = ("kind", "unit", "code", "status", "cause")
         rest[tuple((name, value if name in closed else OTHER) for name, value in sample.labels)] += sample.value
     yield from rest.items()
 
@@ -70,6 +72,12 @@ class _Scrape(Collector):
         yield GaugeMetricFamily("faregate_gate_up", "Whether the gate answers the console.", int(up))
         for name, value in self._of_books.items():
             yield GaugeMetricFamily(name, _GAUGES[name], value)
+        raised = CounterMetricFamily(
+            "faregate_alerts_total", "Alerts raised since the start, by kind.", labels=["kind"]
+        )
+        for kind, count in sorted(self._console.alerts_raised.items()):
+            raised.add_metric([kind], count)
+        yield raised
         if self._figures is None:
             return
         figures = self._figures
@@ -84,6 +92,8 @@ class _Scrape(Collector):
         yield GaugeMetricFamily("faregate_connections", "Client connections of the gate.", figures.connections)
         backlog = max(figures.position - figures.projected, 0)
         yield GaugeMetricFamily("faregate_journal_backlog_bytes", "Journal not yet in the books.", backlog)
+        open_now = int(figures.failing_open)
+        yield GaugeMetricFamily("faregate_failing_open", "Whether calls are taken without the books.", open_now)
         yield from self._counters(figures.samples)
         for histogram in figures.histograms:
             yield _histogram(histogram)
@@ -107,6 +117,7 @@ class _Scrape(Collector):
 _GAUGES: Final = {
     "faregate_journal_lag_seconds": "Age of the oldest journalled event that is not in the books; 0 when all are.",
     "faregate_outbox_backlog": "Facts in the books that wait to be copied to other systems.",
+    "faregate_alerts_waiting": "Alerts that some channel has not taken yet.",
 }
 
 
@@ -134,6 +145,7 @@ def _of_books(console: Console) -> dict[str, float]:
         return {
             "faregate_journal_lag_seconds": _lag_seconds(console),
             "faregate_outbox_backlog": console.books.outbox_backlog(),
+            "faregate_alerts_waiting": sum(1 for _ in each_row(console.books, "alert", state="waiting")),
         }
     except FaregateError:
         # Health tells what is wrong with books or journal; the rest of the figures are wanted all the more.

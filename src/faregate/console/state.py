@@ -3,6 +3,7 @@
 Only ``assembly`` knows the concrete ones. Nothing here is a global, so two consoles can live in one process.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Protocol
 
+from faregate.config.schema import AzureBudget
 from faregate.console.accounts import KeyRing
 from faregate.console.audit import AuditTrail
+from faregate.console.running import Runs
 from faregate.console.sessions import Sessions
-from faregate.control import Allowances, Catalogue, Figures, Resolve
+from faregate.control import Allowances, Catalogue, Figures, Report, Reported, Resolve
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
 from faregate.ports import Books, Clock, JournalReader, Row, Tokenizer
 
@@ -87,9 +90,24 @@ class Gate(Protocol):
         """End an unknown exchange; false where it had ended before."""
         ...
 
+    async def report(self, order: Report) -> Reported:
+        """Book a call that went past the gate, once; ``Reported.refused`` says why it could not be."""
+        ...
+
     async def drain(self) -> None:
         """Stop accepting."""
         ...
+
+
+class AddressFault(NamedTuple):
+    """Why alerts cannot be sent to an address: the public code, and a sentence that does not repeat the address."""
+
+    code: str
+    message: str
+
+
+#: Kind of channel and its address → what is wrong with it. It may look names up, so it runs in a thread.
+CheckAddress = Callable[[str, str], AddressFault | None]
 
 
 class Check(NamedTuple):
@@ -132,6 +150,8 @@ class Facts:
     default_output_tokens: int = 4_096
     min_answer_tokens: int = 256
     forbid_private_urls: bool = True
+    #: Names of the answers that limits may choose; ``None`` where the configuration is not known.
+    denials: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,13 +180,25 @@ class Console:
     price_book: PriceBook | None = None
     #: Fixed capacities that the configuration file declares, as rows.
     capacities: Sequence[Row] = ()
+    #: Where alerts go by the configuration file, as rows; their ids begin with ``file:``.
+    channels: Sequence[Row] = ()
+    #: How alerts of Azure's budgets are taken; ``None`` where their door is shut.
+    azure_budget: AzureBudget | None = None
+    #: ``None`` where nobody sends alerts.
+    check_address: CheckAddress | None = None
     ring: KeyRing = field(init=False)
     sessions: Sessions = field(init=False)
+    runs: Runs = field(init=False)
     audit: AuditTrail = field(init=False)
     #: Serialises every read-check-write of resources, because names and selectors are unique by rule.
     changing: Lock = field(init=False, default_factory=Lock)
+    #: The same for alerts, which are raised in the middle of changes; nothing else is waited for while it is held.
+    telling: Lock = field(init=False, default_factory=Lock)
+    #: Alerts raised since the start, by kind.
+    alerts_raised: Counter[str] = field(init=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ring", KeyRing(self.books, self.secrets.pepper_keys))
         object.__setattr__(self, "sessions", Sessions(self.random))
+        object.__setattr__(self, "runs", Runs(self.clock))
         object.__setattr__(self, "audit", AuditTrail(Path(self.facts.data_dir)))

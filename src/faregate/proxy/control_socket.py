@@ -19,16 +19,22 @@ from faregate.control import (
     Answer,
     Ask,
     AskAllowances,
+    AskBrakes,
     AskFigures,
+    Brakes,
     Done,
     Drain,
     Figures,
+    Habits,
     Load,
     Loaded,
     Opening,
     Projected,
     Reply,
+    Report,
+    Reported,
     Resolve,
+    Sample,
     Trouble,
     decode_ask,
     encode,
@@ -82,7 +88,11 @@ class ControlSocket:
                 line = await reader.readline()
                 if not line.endswith(b"\n"):
                     return
-                writer.write(encode(self._answer(line)) + b"\n")
+                answer = self._answer(line)
+                if type(answer.body) is Reported and answer.body.changed:
+                    # Nobody is told of what a failing power supply could still lose.
+                    await self._gate.outside.durable()
+                writer.write(encode(answer) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError, asyncio.CancelledError):
             # The console went away, or sent a line over the bound: it connects again and starts from a full load.
@@ -114,6 +124,14 @@ class ControlSocket:
                 return self._open(body)
             case Resolve():
                 return Done(self._resolve(body))
+            case Report():
+                return gate.outside.book(body)
+            case AskBrakes():
+                return gate.brakes.report(gate.wall_nanos()) if gate.brakes is not None else Brakes()
+            case Habits():
+                if gate.brakes is not None:
+                    gate.brakes.told(body, gate.wall_nanos())
+                return Done()
             case Drain():
                 gate.drain()
                 return Done()
@@ -180,13 +198,28 @@ class ControlSocket:
         now = self._gate.wall_nanos()
         views = allowances.views(now, ask.limits or None)
         return Allowances(
-            tuple(AllowanceView(v.limit, v.subject, v.posted, v.held, v.window_start, v.resets_at) for v in views),
-            allowances.pending(),
+            tuple(
+                AllowanceView(
+                    v.limit,
+                    v.subject,
+                    v.posted,
+                    v.held,
+                    v.window_start,
+                    v.resets_at,
+                    -1 if v.amount is None else v.amount,
+                )
+                for v in views
+            ),
+            allowances.pending(ask.limits or None),
         )
 
     def _figures(self) -> Figures:
         gate = self._gate
         allowances = gate.allowances
+        shadowed = [
+            Sample("faregate_shadow_refusals_total", (("limit", limit),), count)
+            for limit, count in allowances.shadow_refusals.items()
+        ]
         pending = [unknown.held.usd for unknown, _ in gate.unknowns.values() if unknown.awaited.object_id]
         return Figures(
             ready=gate.closed_for is None,
@@ -200,10 +233,12 @@ class ControlSocket:
             unknown_count=allowances.unknown_count - len(pending),
             unknown_nanos=allowances.unknown_total_usd - sum(pending),
             connections=gate.connections,
-            samples=gate.metrics.samples(),
+            samples=(*gate.metrics.samples(), *shadowed),
             histograms=gate.metrics.histograms(),
             pending_count=len(pending),
             pending_nanos=sum(pending),
+            failing_open=gate.failing_open,
+            braked_keys=gate.brakes.in_force(gate.wall_nanos()) if gate.brakes is not None else 0,
         )
 
 

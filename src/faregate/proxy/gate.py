@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
 
 from faregate.config.settings import GateSettings
-from faregate.control import Load, Provider, Unknown
+from faregate.control import Limit, Load, Provider, Unknown
 from faregate.core.amounts import counted_tokens, posted_amounts
 from faregate.core.ledger.events import (
     NOT_AWAITED,
@@ -31,6 +31,7 @@ from faregate.core.ledger.events import (
 )
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
+from faregate.core.limits.terms import Terms
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
 from faregate.core.ulid import UlidSource
@@ -38,12 +39,16 @@ from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
 from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
+from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.control_socket import ControlSocket
+from faregate.proxy.denials import Denials
 from faregate.proxy.entry import takes_uploads
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Bounds
+from faregate.proxy.limit_headers import LimitHeaders
 from faregate.proxy.metrics import Metrics
+from faregate.proxy.outside_usage import OutsideUsage
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, apply
 from faregate.proxy.tokenize import TokenizerDesk
@@ -74,6 +79,11 @@ _FULL: Final = Problem("storage_full", "Not accepted: the disk is full; nothing 
 _BACKLOG: Final = Problem(
     "ledger_unavailable", "Not accepted: ledger unavailable; nothing was charged.", retry_after_s=1
 )
+
+
+#: The limit that bounds what is spent while the books do not follow, and why it is there.
+_FAIL_OPEN: Final = "lim_fail_open"
+_FAIL_OPEN_TERMS: Final = Terms(reason="The ledger is unavailable; until it is back only so much may be spent.")
 
 
 class Gate:
@@ -109,6 +119,8 @@ class Gate:
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
         self.waits_for_disk = settings.durability == "power"
+        #: Streams hold in steps instead of all that they may ever cost.
+        self.steps = settings.stream_hold == "steps"
         self.new_id = UlidSource("req_", clock.wall_nanos, os.urandom).__call__
         #: The loop's time at the last sweep: coarse, and free to read.
         self.now = 0.0
@@ -116,6 +128,8 @@ class Gate:
         #: Why calls are not taken at this moment; ``None`` when they are.
         self.closed_for: Problem | None = _NOT_READY
         self.opened_first = False
+        #: Calls are taken though the books do not follow, up to ``limits.fail_open`` dollars.
+        self.failing_open = False
         self.draining = False
         self.projected = 0
         self.held_bytes = 0
@@ -135,9 +149,16 @@ class Gate:
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
         self._counter: TokenCounter = counter
         self._counting = ThreadPoolExecutor(1, "count-tokens")
+        #: Those whose vocabulary was asked for.
+        self._encodings: set[str] = set()
         #: Large forms are read here, so that no count of tokens waits for them.
         self._reading = ThreadPoolExecutor(1, "read-files")
         self.tokenizer = TokenizerDesk(counter)
+        self.outside = OutsideUsage(self)
+        self.denials = Denials(settings)
+        self.limit_headers = LimitHeaders(settings)
+        #: ``None`` where the configuration has no brake.
+        self.brakes = GateBrakes(settings.brake, self.metrics) if settings.brake is not None else None
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
 
@@ -256,9 +277,23 @@ class Gate:
         elif self._unwritten:
             self.closed_for = _FULL
         elif self.journal.position - self.projected > self.settings.journal_backlog_max:
-            self.closed_for = _BACKLOG
+            if self.settings.fail_open_nanos and not self.failing_open:
+                self._fail_open()
+            self.closed_for = None if self.failing_open else _BACKLOG
         else:
             self.closed_for = None
+            # Not at once, or the amount could be spent again at every turn about the bound.
+            if self.failing_open and self.journal.position - self.projected < self.settings.journal_backlog_max // 2:
+                self.failing_open = False
+                self.apply(Load(self.snapshot.sequence, limits_removed=(_FAIL_OPEN,)))
+
+    def _fail_open(self) -> None:
+        """Go on without the books for so many dollars and no more: one more hard limit, on everything."""
+        row = Limit(_FAIL_OPEN, {}, (), "usd", self.settings.fail_open_nanos, "lifetime", terms=_FAIL_OPEN_TERMS)
+        self.failing_open = True
+        self.apply(Load(self.snapshot.sequence, limits=(row,)))
+        self.allowances.open_balance(_FAIL_OPEN, [], self.wall_nanos())
+        logger.warning("failing_open", extra={"nanos": self.settings.fail_open_nanos})
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -317,7 +352,10 @@ class Gate:
             return pools[provider.name]
 
         snapshot = apply(self.snapshot, load, pool_of)
-        pending = self.allowances.replace_limits(snapshot.limits, self.wall_nanos())
+        pending: tuple[str, ...] = ()
+        if snapshot.limits is not self.snapshot.limits:
+            # A change of keys or prices is no reason to go through fifty thousand limits.
+            pending = self.allowances.replace_limits(snapshot.limits, self.wall_nanos())
         self.snapshot = snapshot
         if load.catalogue is not None:
             retired, self._pools = self._pools, pools
@@ -485,6 +523,12 @@ class Gate:
         future = self.loop.run_in_executor(self._counting, _count, self._counter, tuple(texts), encoding)
         future.add_done_callback(lambda done: then(self._counted(done, COUNT_MAX)))
 
+    def load_tokenizer(self, encoding: str) -> None:
+        """Have a vocabulary at hand before the first count that a running answer waits for."""
+        if encoding not in self._encodings:
+            self._encodings.add(encoding)
+            self.count_tokens((" ",), encoding, _nothing)
+
     def count_usage(self, exchange: Exchange, metered: Metered, then: Callable[[Estimate], None]) -> None:
         """What a call used, by our own count, for a provider that told nothing usable.
 
@@ -527,6 +571,10 @@ class Gate:
             return done.result()
         self.tell_mistake(error)
         return otherwise
+
+
+def _nothing(tokens: int) -> None:
+    """Only the vocabulary was wanted."""
 
 
 def _count(counter: TokenCounter, texts: Sequence[str], encoding: str) -> int:

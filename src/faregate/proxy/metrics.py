@@ -66,7 +66,17 @@ class Distribution:
 class Metrics:
     """Everything the gate counts."""
 
-    __slots__ = ("_by_labels", "_ended", "first_token", "latency", "overhead", "refusals", "settled", "unpriced")
+    __slots__ = (
+        "_by_labels",
+        "_ended",
+        "brakes",
+        "first_token",
+        "latency",
+        "overhead",
+        "refusals",
+        "settled",
+        "unpriced",
+    )
 
     def __init__(self) -> None:
         #: labels → [requests, cost in nano-dollars, then tokens by kind and the rarer units].
@@ -76,6 +86,8 @@ class Metrics:
         #: Count one ended exchange: its row, usage, cost, and durations in microseconds as in ``Ended``.
         self.settled: Callable[[Ended], None] = self._ended.append
         self.refusals: dict[str, int] = {}
+        #: Keys braked, by what gave them away.
+        self.brakes: dict[str, int] = {}
         self.unpriced: dict[str, int] = {}
         self.latency = Distribution()
         self.first_token = Distribution()
@@ -116,9 +128,25 @@ class Metrics:
                 first_token.observe(first_token_us)
         self._ended.clear()
 
+    def reported(self, row: list[int], usage: Usage, cost: int) -> None:
+        """Count a call that went past the gate: it used something, and how long it took nobody knows."""
+        row[0] += 1
+        row[1] += cost
+        plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output, other = usage
+        leaves = (plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output)
+        for at, leaf in enumerate(leaves, 2):
+            row[at] += leaf
+        for unit, _, quantity in other:
+            if unit in _RARE_AT:
+                row[_RARE_AT[unit]] += quantity
+
     def refused(self, code: str) -> None:
         """Count one refusal, of an identified caller or not."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
+
+    def braked(self, cause: str) -> None:
+        """Count one key that was braked."""
+        self.brakes[cause] = self.brakes.get(cause, 0) + 1
 
     def unmeasured(self, what: str, count: int) -> None:
         """Count what a provider reported and nobody here could price: a unit, or a ``member`` of its usage report."""
@@ -129,6 +157,7 @@ class Metrics:
         self.count()
         samples = [Sample("faregate_refusals_total", (("code", code),), n) for code, n in self.refusals.items()]
         samples += [Sample("faregate_unpriced_usage_total", (("unit", unit),), n) for unit, n in self.unpriced.items()]
+        samples += [Sample("faregate_brakes_total", (("cause", cause),), n) for cause, n in self.brakes.items()]
         for values, row in self._by_labels.items():
             labels = tuple(zip(LABELS, values, strict=True))
             samples.append(Sample("faregate_requests_total", labels, row[0]))

@@ -24,7 +24,7 @@ from faregate.errors import FaregateError, Problem, status_of
 from faregate.proxy.bound import Held, Wants, hold, upper_bound
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import NOT_DESCRIBED, Described, describe, identify
-from faregate.proxy.refuse import limit_problem
+from faregate.proxy.refuse import limit_problem, limit_required
 from faregate.proxy.snapshot import Match, Snapshot, Target
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Account:
         if match is None:
             who = self._who(target.model, target.name, target.provider.name, operation)
             row = gate.metrics.row(who, "ok")
-            match = Match(who, snapshot.limits.matching(who), row, snapshot.catalogue.charges)
+            match = Match(who, snapshot, row)
             if plain:
                 snapshot.matches[name] = match
         return match
@@ -207,7 +207,7 @@ class Account:
         outcome = hold(id, wants, self._gate.allowances, now)
         if isinstance(outcome, Held):
             return TurnHold(outcome.reservation, match, target, tariff, input_tokens, outcome.cap)
-        return limit_problem(outcome, None), outcome.limit.id
+        return limit_problem(outcome, None, match.hidden), outcome.limit.id
 
     def hold_transcript(self, id: str, target: Target) -> TurnHold | tuple[Problem, str]:
         """Hold the most that the transcript of one item may cost; it runs beside its session and takes no slot."""
@@ -229,7 +229,7 @@ class Account:
         outcome = self._gate.allowances.reserve(id, match.standing, amounts, now)
         if isinstance(outcome, Reservation):
             return TurnHold(outcome, match, target, tariff, input_tokens, 0)
-        return limit_problem(outcome, None), outcome.limit.id
+        return limit_problem(outcome, None, match.hidden), outcome.limit.id
 
     def _priced(self, target: Target, operation: str) -> tuple[Match, Tariff, int] | Problem:
         """The limits and the prices of this moment, and the moment."""
@@ -240,9 +240,12 @@ class Account:
             text = f"Model {target.model[:64]!r} has no valid price any more; the administrator must set one."
             return Problem("price_unknown", text, "model")
         match = self._match(target, operation)
-        if not match.money_limited and gate.snapshot.catalogue.require_limit:
-            text = "No money limit applies to this key, and the administrator requires one."
-            return Problem("limit_required", text)
+        if match.lacks_limit:
+            return limit_required(match.who, gate.snapshot.catalogue.require_limit_stages)
+        if gate.brakes is not None and gate.brakes.bridged:
+            problem = gate.brakes.refuses(match.who.key, now)
+            if problem is not None:
+                return problem
         return match, tariff, now
 
     def force(self, id: str, target: Target, operation: str) -> TurnHold:
@@ -326,6 +329,8 @@ class Account:
             match.charge_rule,
         )
         position = gate.settle(held.reservation, event, due, usage)
+        if gate.brakes is not None:
+            gate.brakes.spent(match.who.key, max(cost, due), event.at)
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
         gate.metrics.settled((counters, usage, cost, latency, 0, held.first_us))
         return position

@@ -27,7 +27,7 @@ from faregate.proxy.identify import QUERY_FIELDS_MAX
 from faregate.proxy.realtime import Session
 from faregate.proxy.realtime_holds import Account
 from faregate.proxy.realtime_sockets import MESSAGE_BYTES_MAX, QUIET, Socket
-from faregate.proxy.refuse import problem_answer
+from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
 from faregate.proxy.snapshot import Target
 from faregate.proxy.upstream import UpstreamConnection
 
@@ -262,7 +262,9 @@ class Opening:
         lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.raw_items())
         passed = passed_headers(lines.encode("latin-1", "replace"))
         framing = b"content-length: %d\r\n" % len(body)
-        self._write(answer_head(answer.status_code, passed, self._id, target.tag, framing, False) + body)
+        self._write(
+            answer_head(answer.status_code, passed, self._id, target.tag + FROM_PROVIDER, framing, False) + body
+        )
         assert self._account is not None
         why = f"Provider {target.provider.name} refused the session with {answer.status_code}."
         self._account.refused(self._id, Problem("upstream_protocol", why), "", self._began_nanos)

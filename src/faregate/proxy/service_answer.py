@@ -217,7 +217,7 @@ class ServiceAnswer(Answer):
         source = "estimate" if untold and not self._head_seen else self._source(untold)
         self._settle_and_deliver(status, http_status, code, self._ran(untold_at_most=True), source, None)
 
-    def _held_answer(self, target: Target, due: int | None) -> bytes:
+    def _held_answer(self, target: Target, due: int | None, usage: Usage = NO_USAGE) -> bytes:
         """The whole answer, now that it is known what its caller is charged; a service is never done later."""
         assert due is not None
         exchange = self.exchange
