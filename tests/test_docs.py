@@ -242,8 +242,9 @@ def test_the_limits_of_the_guide_are_set_as_typed(tmp_path: Path) -> None:
 
     rows = command("limit", "list", "--json", "--data", data).json
 
-    assert len(rows) == 10
-    assert "2500" in {row["amount"] for row in rows}
+    assert len(rows) == 12
+    assert {"2500", "650"} <= {row["amount"] for row in rows}
+    assert [each["amount"] for row in rows for each in row["raises"]] == ["400"]
 
 
 def test_the_tour_of_the_readme_can_be_taken(tmp_path: Path) -> None:

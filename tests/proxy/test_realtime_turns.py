@@ -99,7 +99,9 @@ class Session(RuleBasedStateMachine):
     @rule(key=KEYS)
     def keep(self, key: str) -> None:
         """Nothing is held for what follows an item."""
-        self.turns.keep(key)
+        turn = self.turns.keep(key)
+        if turn is not None:
+            self.closed.append(turn)
 
     @rule()
     def cleared(self) -> None:
@@ -140,6 +142,20 @@ def test_the_oldest_request_begins_first() -> None:
     assert turns.done("r2") is second
     assert turns.done("r1") is first
     assert turns.done("r1") is None
+
+
+def test_a_turn_that_gives_way_to_another_kept_one_is_not_lost() -> None:
+    """Its items are transcribed, so what it held comes back when the next is kept instead."""
+    turns = Turns()
+    turns.hearing = first = Turn("a", None, transcript=True)
+    turns.committed("r1")
+    turns.hearing = Turn("b", None, transcript=True)
+    turns.committed("r2")
+    turns.keep("r1")
+    assert turns.transcribed("r1") == (first, False)
+
+    assert turns.keep("r2") is first
+    assert turns.keep("r2") is None
 
 
 def test_a_refused_request_is_passed_over() -> None:

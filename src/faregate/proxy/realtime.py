@@ -568,7 +568,7 @@ class Session:
         more = by_itself or self._setup.detection is not None
         if more and (self._leaving_at or self._hearing.listen(0, 1, detecting=True) is not None):
             # What is in the buffer already must not become an item that nothing is held for.
-            self._turns.keep(item)
+            self._hearing.keep(item)
             self._hearing.clear(ours=True)
             self._provider.send(events.CLEAR_EVENT)
         if by_itself and self._wants_answers and not self._setup.answers_itself and not self._leaving_at:

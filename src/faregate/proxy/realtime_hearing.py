@@ -219,6 +219,12 @@ class Hearing:
             if turn is not None:
                 self._settle(turn, None)
 
+    def keep(self, item: str) -> None:
+        """Nothing is held for what follows an item."""
+        turn = self._turns.keep(item)
+        if turn is not None:
+            self._settle(turn, None)
+
     def uncommit(self) -> None:
         """The provider refused a commit."""
         turn = self._turns.uncommit()

@@ -240,7 +240,7 @@ class Account:
             text = f"Model {target.model[:64]!r} has no valid price any more; the administrator must set one."
             return Problem("price_unknown", text, "model")
         match = self._match(target, operation)
-        if match.lacks_limit:
+        if match.lacks_limit_at(now):
             return limit_required(match.who, gate.snapshot.catalogue.require_limit_stages)
         if gate.brakes is not None and gate.brakes.bridged:
             problem = gate.brakes.refuses(match.who.key, now)

@@ -198,9 +198,13 @@ class Turns:
             self._heard[item] = turn
         return by_itself
 
-    def keep(self, item: str) -> None:
-        """Nothing is held for the next item: until the buffer is cleared it may come of what has passed already."""
-        self._kept = self._heard.get(item, self._kept)
+    def keep(self, item: str) -> Turn | None:
+        """Nothing is held for the next item: until the buffer is cleared it may come of what has passed already.
+
+        Returns the turn that was kept for that before, if nothing else is waited for of it.
+        """
+        before, self._kept = self._kept, self._heard.get(item, self._kept)
+        return before if before is not None and before is not self._kept and not before.items else None
 
     def cleared(self) -> Turn | None:
         """The buffer is empty: a turn that was kept for it, if nothing else is waited for."""
