@@ -13,6 +13,7 @@ from faregate.config.findings import Finding, Invalid, did_you_mean, key_text
 from faregate.config.findings import Path as KeyPath
 from faregate.config.read import parse, read_bytes
 from faregate.config.tree import Node, Tree
+from faregate.core.limits.rehearsal import PAYERS
 from faregate.errors import UsageError
 
 _LIMITS: Final = "limits"
@@ -48,6 +49,8 @@ def command(
     json: Json = False,
 ) -> None:
     """Replay past requests against proposed limits. Nothing is changed."""
+    if by not in PAYERS:
+        raise UsageError(f"--by: expected one of {', '.join(PAYERS)}", code="value")
     if file is None and not shadow:
         raise UsageError("name a policy with -f, or ask for --shadow")
     tree = _policy(file) if file is not None else None
@@ -172,8 +175,6 @@ def _path(node: Node, parts: Sequence[str]) -> KeyPath:
 
 
 def _show(told: dict[str, Any], by: str, *, shadow: bool) -> None:
-    if by not in told["by"]:
-        raise UsageError(f"--by: expected one of {', '.join(told['by'])}", code="value")
     table(_LIMIT_COLUMNS, [[_cell(name, row) for name in _LIMIT_COLUMNS] for row in told["limits"]])
     refused = told["by"][by]
     if refused:

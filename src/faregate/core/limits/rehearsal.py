@@ -187,9 +187,9 @@ class Rehearsal:
 
         Where no price tells what it costs there, it goes as it is. Its limits are those of the model that was asked.
         """
-        deeds = self._allowances.deeds(standing, call.admitted_at)
+        deeds = self._allowances.deeds(standing, call.admitted_at, (call.who.model,))
         action = deeds.downgrade
-        if action is None or call.who.model == action.to or (action.models and call.who.model not in action.models):
+        if action is None:
             return call, None
         charge = self._price_as(call, action)
         if charge is None:
