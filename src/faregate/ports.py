@@ -192,6 +192,13 @@ class Books(Protocol):
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
         ...
 
+    def columns(self, kind: str, names: Sequence[str], /, *, after: str = "", limit: int = 1000) -> list[Sequence[Any]]:
+        """What ``listing`` gives, by column: the values of each of ``names``, in the order of the rows' ids.
+
+        For whoever needs some columns of very many rows.
+        """
+        ...
+
     def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
         ...

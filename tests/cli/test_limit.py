@@ -52,6 +52,15 @@ def test_a_limit_below_what_was_spent_says_that_nothing_is_left(running: Parts) 
     assert "no new requests are admitted until 2026-11-22T00:00:00Z" in told.err
 
 
+def test_a_limit_that_refuses_nobody_does_not_say_so(running: Parts) -> None:
+    """In the shadow, too, nothing may be left, and everything is admitted."""
+    running.journal.add(opened(), *settled_call("req_1"))
+    running.project()
+    for mode in ("soft", "shadow"):
+        told = limit(running, "set", "--unit", "usd", "--amount", "0.0001", "--window", "day", "--mode", mode)
+        assert (told.code, told.err) == (0, "")
+
+
 def test_a_cleared_limit_is_gone(running: Parts) -> None:
     """A second clear finds nothing."""
     made = limit(running, "set", "--unit", "requests", "--amount", "5", "--window", "day", "--json").json

@@ -27,7 +27,7 @@ def common(spent: Any = "520.00", threshold: str = "500", kind: str = "Actual", 
         "BudgetStartDate": "2026-01-15", "BudgetCreator": "a@example.com", "Unit": "USD", "SpentAmount": spent,
     }  # fmt: skip
     essentials = {
-        "monitoringService": "CostAlerts", "firedDateTime": "2026-11-21T11:00:00Z", "description": "",
+        "monitoringService": "CostAlerts", "firedDateTime": more.pop("fired", "2026-11-21T11:00:00Z"),
         "alertId": more.pop("alert", "alert-1"), "monitorCondition": more.pop("condition", "Fired"),
     }  # fmt: skip
     context = {"AlertCategory": "budgets", "AlertData": {**facts, **more}}
@@ -172,7 +172,21 @@ def test_a_stop_ends_with_the_period(made: Parts, api: Api) -> None:
     product = api.get("/api/v1/products")["data"][0]["id"]
     made.clock.now += 25 * DAY
     api.post(f"/api/v1/products/{product}/lift", None, 404)
-    assert _send(made, common(alert="next month"))["until"] == "2027-01-15T00:00:00Z"
+    alert = common(alert="next month", fired="2026-12-16T11:59:59.1234567Z")
+    assert _send(made, alert)["until"] == "2027-01-15T00:00:00Z"
+
+
+@pytest.mark.parametrize("fired", ["2026-11-14T23:59:59.1234567Z", "1970-01-02T00:00:00Z"])
+def test_an_alert_of_a_period_that_has_ended_stops_nothing(made: Parts, api: Api, fired: str) -> None:
+    """Sent late, or kept and sent again: the budget has begun anew since."""
+    assert _send(made, common(fired=fired))["done"] == "ignored"
+    assert _stops(api) == []
+
+
+@pytest.mark.parametrize("fired", ["soon", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", 5, None, "2026-11-15"])
+def test_a_moment_that_says_nothing_excuses_nothing(made: Parts, api: Api, fired: Any) -> None:
+    """What cannot be read, or cannot be, does not make an alert late."""
+    assert _send(made, common(fired=fired))["done"] == "stopped"
 
 
 def test_an_unknown_budget_is_404_and_logged(made: Parts, api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -228,6 +242,8 @@ JUNK: list[tuple[bytes, int, str]] = [
     (b'{"data": {}, "data": {}}', 400, "wh_body"),
     (b'{"data": ' + b"[" * 10_000, 400, "wh_body"),
     (json.dumps(common()).encode("utf-16"), 400, "wh_body"),
+    (json.dumps(common(BudgetName="\ud800")).encode(), 400, "wh_body"),
+    (json.dumps(flat(BudgetName="bots\0")).encode(), 400, "wh_body"),
     (b'{"data": []}', 400, "wh_body"),
     (b'{"data": {"alertContext": 5}}', 400, "wh_body"),
     (b'{"data": {"alertContext": {"AlertData": {}}}}', 400, "wh_body"),

@@ -117,6 +117,35 @@ def test_raises_that_have_ended_make_room(made: Parts, api: Api) -> None:
     assert terms(made, limit["id"]).raises == (Raise(400 * 10**9, NOON, terms(made, limit["id"]).raises[0].until),)
 
 
+def test_a_raise_that_was_in_force_when_the_rest_was_left_stays(made: Parts, api: Api) -> None:
+    """Another raise does not take back what it let the next window begin with."""
+    limit = api.post("/api/v1/limits", {**LIMIT, "window": "day", "carry_over": "60"})
+    api.post(f"/api/v1/limits/{limit['id']}/raises", {"amount": "150", "until": "2026-11-22"})
+    made.clock.now += DAY
+    made.journal.add(opened(), *settled_call("req_0", cost=120 * 10**9))
+    made.project()
+    assert api.get(f"/api/v1/limits/{limit['id']}")["amount_now"] == "130"
+    api.post(f"/api/v1/limits/{limit['id']}/raises", {"amount": "101", "until": "2026-11-23"})
+    assert api.get(f"/api/v1/limits/{limit['id']}")["amount_now"] == "131"
+    made.clock.now += DAY
+    api.post(f"/api/v1/limits/{limit['id']}/raises", {"amount": "102", "until": "2026-11-25"})
+    assert [each.amount for each in terms(made, limit["id"]).raises] == [101 * 10**9, 102 * 10**9]
+
+
+def test_terms_and_what_they_forbid_are_changed_together(made: Parts, api: Api) -> None:
+    """One change may take the raises and the amount, or the actions and the mode that they go with."""
+    limit = api.post("/api/v1/limits", {**LIMIT, "actions": [{"do": "stop", "at": 90}]})
+    path = f"/api/v1/limits/{limit['id']}"
+    api.post(f"{path}/raises", {"amount": "400", "until": "2026-11-30"})
+    assert api.send("PATCH", path, {"amount": None}, 422)["errors"][0]["field"] == "raises"
+    assert api.send("PATCH", path, {"amount": None, "raises": []})["amount"] is None
+    assert api.send("PATCH", path, {"mode": "shadow", "actions": []})["mode"] == "shadow"
+    api.send("PATCH", path, {"amount": "100"})
+    api.post(f"{path}/raises", {"amount": "400", "until": "2026-11-30"})
+    made.clock.now += 10 * DAY
+    assert api.post("/api/v1/limits", {**LIMIT, "amount": None})["raises"] == []
+
+
 @pytest.mark.parametrize(
     ("change", "code", "field"),
     [
@@ -130,6 +159,7 @@ def test_raises_that_have_ended_make_room(made: Parts, api: Api) -> None:
         ({"actions": [{"do": "stop"}]}, "field_missing", "actions.0.at"),
         ({"actions": [{"do": "stop", "at": 0}]}, "field_range", "actions"),
         ({"actions": [{"do": "downgrade", "at": 80}]}, "field_conflict", "actions"),
+        ({"actions": [{"do": "revoke", "at": 100}]}, "field_conflict", "actions"),
         ({"raises": [{"amount": 5, "until": "2026-12-01"}]}, "field_type", "raises"),
         ({"terms": {}}, "field_unknown", "terms"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from console_parts import DAY, NOON, WHO, Api, Parts, opened, parts, settled_call
 from faregate.console.allowances import standings
+from faregate.console.keys import NewKey, create
 from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
@@ -217,3 +218,34 @@ def test_a_deleted_limit_is_gone_and_one_of_the_file_stays(made: Parts, api: Api
 def test_nothing_is_asked_about_no_limits(made: Parts) -> None:
     """An empty list costs no look at the reservations."""
     assert asyncio.run(standings(made.console, [])) == {}
+
+
+def test_a_secret_of_a_key_is_no_name_of_it(made: Parts, api: Api) -> None:
+    """It would stand in the trail for good, whichever field it was put into by mistake."""
+    _, secret = create(made.console, NewKey(name="agent"))
+    limit = {"select": {"team": "research"}, "unit": "usd", "amount": "5", "window": "day"}
+    problem = api.post("/api/v1/limits", {**limit, "select": {"key": secret}}, 422)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("field_range", "select")
+    for field in ("contact", "reason"):
+        problem = api.post("/api/v1/limits", {**limit, field: f"for {secret}"}, 422)
+        assert (problem["code"], problem["errors"][0]["field"]) == ("field_range", field)
+        assert secret not in str(problem)
+    assert api.get("/api/v1/limits")["data"] == []
+
+
+def test_a_team_is_named_in_whichever_form_its_name_is_typed(api: Api) -> None:
+    """Composed or not, it is the same limit, and the one that the team's calls meet."""
+    limit = {"unit": "usd", "amount": "5", "window": "day"}
+    composed = api.post("/api/v1/limits", {**limit, "select": {"team": "caf\u00e9"}})
+    other = api.post("/api/v1/limits", {**limit, "select": {"team": "cafe\u0301"}})
+    assert (other["id"], other["select"]) == (composed["id"], {"team": "caf\u00e9"})
+
+
+def test_what_is_not_named_stays_as_it_was(api: Api) -> None:
+    """A new amount neither forgets whom to ask nor makes a limit refuse that was only being tried."""
+    limit = {"select": {"team": "research"}, "unit": "usd", "amount": "5", "window": "day"}
+    more = {"mode": "shadow", "contact": "finance@example.com", "clamp": True, "timezone": "Europe/Berlin"}
+    api.post("/api/v1/limits", {**limit, **more})
+    again = api.post("/api/v1/limits", {**limit, "amount": "6"})
+    assert {name: again[name] for name in more} == more
+    assert api.post("/api/v1/limits", {**limit, "mode": "hard", "contact": None, "clamp": False})["contact"] is None

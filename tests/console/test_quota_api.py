@@ -152,6 +152,16 @@ def test_the_first_create_repeated_is_one_too(api: Api, key: tuple[str, str]) ->
     assert _amount(api, key[0]) == "10"
 
 
+def test_a_request_is_carried_out_once_also_if_another_quota_took_the_place(api: Api, key: tuple[str, str]) -> None:
+    """Sent again late, it neither pays in nor brings the old quota back."""
+    _create(api, key[0], requestId="first")
+    _create(api, key[0], "500", rateLimitOnCost=False, requestId="second")
+    _create(api, key[0], requestId="first")
+    _create(api, key[0], rateLimitOnCost=True, requestId="first")
+    assert _create(api, key[0], "10", 409, rateLimitOnCost=False, requestId="first")["code"] == "conflict"
+    assert _amount(api, key[0]) == "500"
+
+
 def test_the_key_joins_the_product(made: Parts, api: Api, key: tuple[str, str]) -> None:
     """So that what stops the product stops it; a key of another product is not taken over."""
     _create(api, key[0])
@@ -428,9 +438,21 @@ def test_a_history_is_bounded(made: Parts, api: Api, key: tuple[str, str]) -> No
     path = f"/api/Quota/{key[0]}/history"
     assert len(api.get(f"{path}?limit=1")) == 1
     assert [row["operation"] for row in api.get(f"{path}?until=2026-11-21T12:00:01Z")] == ["Create"]
+    assert len(api.get(f"{path}?until=9999-12-31")) == 2
+    assert api.get(f"{path}?until=0001-01-01") == []
     for query, code in (("limit=0", "page_invalid"), ("limit=1001", "page_invalid"), ("until=soon", "filter_invalid")):
         assert api.get(f"{path}?{query}", 400)["code"] == code
     assert api.get(f"{path}?colour=red", 400)["code"] == "filter_invalid"
+
+
+def test_a_deposit_beyond_the_largest_amount_is_refused(api: Api, key: tuple[str, str]) -> None:
+    """Nothing of it is paid in."""
+    _create(api, key[0])
+    body = {"subscriptionKey": key[0], "productName": "bots", "amount": "1000000000"}
+    problem = api.post("/api/Quota", body, 400)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("field_range", "amount")
+    assert "the largest amount" in problem["detail"]
+    assert _amount(api, key[0]) == "10"
 
 
 def test_an_ordinary_limit_of_the_same_kind_is_left_alone(api: Api, key: tuple[str, str]) -> None:

@@ -222,6 +222,25 @@ def test_a_page_or_filter_that_cannot_be_is_refused(api: Api, query: str, code: 
     assert api.get(f"/api/v1/requests?{query}", status=400)["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("requests?since=0001-01-01", True),
+        ("requests?since=9999-12-31", False),
+        ("requests?until=9999-12-31", True),
+        ("requests?until=1970-01-01", False),
+        ("usage?from=0001-01-01", True),
+        ("usage?from=2026-11-01&to=9999-12-31", True),
+    ],
+)
+def test_times_that_no_book_can_hold_are_before_or_after_everything(
+    made: Parts, api: Api, path: str, found: bool
+) -> None:
+    """A date is a date, however far away."""
+    fill(made)
+    assert bool(api.get(f"/api/v1/{path}")["data"]) is found
+
+
 def test_a_cursor_belongs_to_its_list_and_filter(made: Parts, api: Api) -> None:
     """Moved to another list, another filter or altered, it is refused."""
     fill(made)

@@ -1,7 +1,9 @@
 """From a share of a limit on, calls go to a cheaper model (CAPABILITIES D8)."""
 
+import asyncio
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -147,6 +149,34 @@ async def test_where_it_may_not_go_it_goes_where_it_was_meant_to(
         assert bool(running.of(Intended)[-1].notes) is (went != "sim-1")
 
 
+@pytest.mark.parametrize(
+    ("fields", "went"),
+    [
+        ({"max_tokens": 100}, "sim-fast"),
+        ({"max_tokens": 101}, "sim-1"),
+        ({"max_tokens": 20, "service_tier": "flex"}, "sim-1"),
+    ],
+    ids=["fits", "cap", "tier"],
+)
+@scenario
+async def test_what_the_cheaper_model_cannot_do_goes_where_it_was_meant_to(
+    tmp_path: Path, fields: dict[str, Any], went: str
+) -> None:
+    """Longer answers than it has, which its provider would refuse, and service tiers that have no price there."""
+    usual = deployment()
+    tiered = usual.cards[0]._replace(service_tier="flex")
+    deployments = (
+        msgspec.structs.replace(usual, cards=(*usual.cards, tiered)),
+        msgspec.structs.replace(DEPLOYMENTS[1], output_tokens_max=100),
+        DEPLOYMENTS[2],
+    )
+    async with running_gate(tmp_path, limits=(limit(to_cheap()),), deployments=deployments, routes=ROUTES) as running:
+        await _spend(running)
+        answer = await running.chat(**fields)
+
+        assert (answer.status_code, answer.headers["x-faregate-model"]) == (200, went)
+
+
 @scenario
 async def test_a_forecast_that_is_in_force_downgrades_until_it_ends(tmp_path: Path) -> None:
     """Whatever is spent."""
@@ -277,3 +307,35 @@ async def test_each_wire_format_names_the_model_that_answers(
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-faregate-downgraded"] == "sim-1"
         assert asked == ["sim-fast-2024"]
+
+
+@scenario
+async def test_a_downgrade_that_is_taken_back_forgets_how_the_other_model_was_bound(tmp_path: Path) -> None:
+    """The limit changes while the prompt is counted: the model that was asked for searches, and that is held, too."""
+    search = "sim-search-preview"
+    rates = (*CHEAP.tiers[0].rates, Rate("web_searches", 10 * DOLLAR, 1))
+    card = RateCard("sim", search, "sim/search@test", (Tier(0, rates),))
+    deployments = (
+        *DEPLOYMENTS,
+        deployment("sim/search", model=search, upstream_model=search, cards=(card,), context_tokens_max=100),
+    )
+    routes = (*ROUTES, Route(search, ("sim/search",)))
+    budget = money(DOLLAR // 20, "month", terms=Terms(actions=(to_cheap(1, models=(search,)),)))
+    async with running_gate(tmp_path, limits=(budget,), deployments=deployments, routes=routes) as running:
+        for _ in range(12):
+            await _spend(running)
+        before = await running.chat(model=search, max_tokens=20)
+        started, counting = Event(), Event()
+        running.gate._counting.submit(started.set)
+        running.gate._counting.submit(counting.wait, 10)
+        await running.until(lambda: started.is_set() and not running.gate._counting._work_queue.qsize())
+        call = asyncio.create_task(running.chat(model=search, max_tokens=20))
+        await running.until(lambda: running.gate._counting._work_queue.qsize() > 0)
+        plain = msgspec.structs.replace(budget, terms=Terms())
+        await running.ask(Load(running.gate.snapshot.sequence + 1, limits=(plain,)))
+        counting.set()
+        answer = await call
+
+        assert before.headers["x-faregate-downgraded"] == search
+        assert (answer.status_code, answer.headers["x-faregate-model"]) == (200, search)
+        assert running.of(Intended)[-1].held.usd > DOLLAR // 100

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from fakes import JournalAround
-from faregate.control import AskFigures, Figures, Projected
+from faregate.control import AskFigures, Figures, Load, Projected
 from faregate.core.ledger.events import Event, Intended, Refused, Settled
 from faregate.errors import StorageFull
 from faregate.journal.append import FileJournal
@@ -116,6 +116,29 @@ async def test_without_the_books_only_so_many_dollars_are_spent(tmp_path: Path) 
         assert isinstance(figures, Figures)
         assert figures.failing_open
         assert after.status_code == 200
+
+
+@scenario
+async def test_a_console_that_comes_back_before_the_books_have_followed_lifts_no_bound(tmp_path: Path) -> None:
+    """It sends everything it knows, and knows nothing of the dollars that may be spent meanwhile."""
+    async with running_gate(tmp_path, journal_backlog_max=1_000, fail_open_nanos=300_000) as running:
+        while not running.gate.failing_open:
+            await running.chat()
+            running.gate.judge()
+        spent = running.gate.allowances.views(0, ["lim_fail_open"])
+        before = [(view.posted, view.amount) for view in spent]
+        snapshot = running.gate.snapshot
+        keys = tuple(snapshot.keys.values())
+        await running.ask(Load(snapshot.sequence + 1, full=True, keys=keys, catalogue=snapshot.catalogue))
+        after = [(view.posted, view.amount) for view in running.gate.allowances.views(0, ["lim_fail_open"])]
+        answer = await running.chat()
+        for _ in range(50):
+            if answer.status_code == 429:
+                break
+            answer = await running.chat()
+
+        assert after == before
+        assert answer.json()["error"]["faregate"]["limit"] == "lim_fail_open"
 
 
 @scenario

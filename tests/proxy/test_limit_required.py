@@ -6,7 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from builders import START, HeldClock
 from faregate.control import Limit, Load
+from faregate.core.limits.terms import Terms
+from faregate.core.limits.windows import HOUR
 from gates import key, money, running_gate, scenario
 
 DOLLAR = 1_000_000_000
@@ -69,3 +72,35 @@ async def test_a_stage_may_require_a_limit_of_its_callers_alone(
         assert answer.status_code == status
         assert (error.get("code") == "limit_required") is (status == 403)
         assert ("stage prod requires one" in error.get("message", "")) is (status == 403)
+
+
+@scenario
+async def test_a_limit_that_has_ended_or_not_begun_covers_nobody(tmp_path: Path) -> None:
+    """It binds from one moment to another, and only then may what it covers be spent."""
+    clock = HeldClock()
+    terms = Terms(since=START + HOUR, until=START + 2 * HOUR)
+    async with running_gate(tmp_path, limits=[money(DOLLAR, terms=terms)], clock=clock) as running:
+        snapshot = running.gate.snapshot
+        catalogue = msgspec.structs.replace(snapshot.catalogue, require_limit=True)
+        await running.ask(Load(snapshot.sequence + 1, catalogue=catalogue))
+        codes = []
+        for moment in (0, HOUR, 2 * HOUR):
+            clock.now = START + moment
+            codes.append((await running.chat()).status_code)
+
+        assert codes == [403, 200, 403]
+
+
+@scenario
+async def test_what_bounds_everybody_while_the_books_are_away_covers_nobody(tmp_path: Path) -> None:
+    """Who may not spend without a limit may not do so because the ledger failed."""
+    async with running_gate(tmp_path, limits=[], journal_backlog_max=1_000, fail_open_nanos=DOLLAR) as running:
+        while not running.gate.failing_open:
+            await running.chat()
+            running.gate.judge()
+        snapshot = running.gate.snapshot
+        catalogue = msgspec.structs.replace(snapshot.catalogue, require_limit=True)
+        await running.ask(Load(snapshot.sequence + 1, catalogue=catalogue))
+        answer = await running.chat()
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "limit_required")

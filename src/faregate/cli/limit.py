@@ -28,7 +28,9 @@ def set_limit(
     mode: Annotated[
         str | None, typer.Option(help="hard refuses, soft only counts, shadow tells what it would have refused.")
     ] = None,
-    clamp: Annotated[bool, typer.Option("--clamp", help="Lower a caller's output cap so that the call fits.")] = False,
+    clamp: Annotated[
+        bool | None, typer.Option("--clamp/--no-clamp", help="Lower a caller's output cap so that the call fits.")
+    ] = None,
     contact: Annotated[str | None, typer.Option(help="Whom a refused caller may ask.")] = None,
     action: Annotated[
         list[str] | None,
@@ -48,10 +50,17 @@ def set_limit(
     data: Where = None,
     json: Json = False,
 ) -> None:
-    """Set a limit. The same selection, unit and window again changes its amount in place."""
+    """Set a limit. The same selection, unit and window again changes its amount and what else is named, in place."""
     body: dict[str, object] = {"select": pairs(select), "unit": unit, "amount": read_amount(unit, amount)}
     body |= without_nothing(
-        {"each": listed(each), "window": window, "timezone": timezone, "mode": mode, "contact": contact}
+        {
+            "each": listed(each),
+            "window": window,
+            "timezone": timezone,
+            "mode": mode,
+            "clamp": clamp,
+            "contact": contact,
+        }
     )
     body |= without_nothing(
         {
@@ -67,15 +76,13 @@ def set_limit(
             "reason": reason,
         }
     )
-    if clamp:
-        body["clamp"] = True
     with connect(data, make=True) as client:
         row = client.call("POST", "/limits", body)
     if json:
         emit_json(_plain(row))
     else:
         _table([row])
-    if row["remaining"] in ("0", 0):
+    if row["mode"] == "hard" and row["remaining"] in ("0", 0):
         until = f" until {row['resets_at']}" if row["resets_at"] else ""
         say(f"Nothing is left of it: no new requests are admitted{until}.")
     if row.get("applied") is False:

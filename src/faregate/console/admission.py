@@ -12,6 +12,7 @@ from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.call import Call
 from faregate.core.limits.admit import Allowances, LimitRefusal, Reservation, Standing
+from faregate.core.limits.in_force import amount_at
 from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.cost import Tariff
 from faregate.core.pricing.quote import Offer, held, largest_cap
@@ -61,8 +62,10 @@ class Question:
 
     @property
     def money_limited(self) -> bool:
-        """Whether some limit bounds what the call may cost."""
-        return any(limit.bounds_money for limit in self.limits)
+        """Whether some limit bounds what the call may cost now."""
+        return any(
+            limit.bounds_money and amount_at(limit.amount, limit.terms, self._now) is not None for limit in self.limits
+        )
 
     def outcome(self, call: Call, offer: Offer, whole: int, default_cap: int, least_cap: int) -> Outcome:
         """What admission would say: as the gate does, a cap is injected or lowered where the whole does not fit.

@@ -6,6 +6,7 @@ It also owns what the link needs for a new limit: its balance in the window that
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from faregate.console.compile import limit_of
 from faregate.console.limit_terms import terms_of
 from faregate.console.openings import questions
 from faregate.console.reading import in_thread
@@ -96,7 +97,7 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
     """Where these limits stand by what is booked, by id; without ``held`` what calls under way hold is left out."""
     found = {}
     open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()] if held else []
-    asked = [(row, moment, query) for row in rows for moment, query in questions(row, now)]
+    asked = [(row, moment, query) for row in rows for moment, query in questions(limit_of(row), now)]
     before: dict[str, dict[tuple[str, ...], int]] = {}
     for row in rows:
         found[row["id"]] = _empty(row, now)

@@ -24,7 +24,7 @@ from faregate.console.hook_secrets import AZURE_BUDGET
 from faregate.console.limit_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, Sentence, time_text
+from faregate.console.texts import NANOS_PER_SECOND, Body, Sentence, moment, time_text
 from faregate.console.writing import acted, console_of, locked
 from faregate.core.limits.terms import Terms
 from faregate.errors import NotFound
@@ -70,6 +70,8 @@ class BudgetAlert(NamedTuple):
     start: date | None
     #: False where Azure tells that an earlier alert is over.
     fired: bool = True
+    #: When Azure sent it first, in nanoseconds since 1970, where it says so.
+    fired_at: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -106,7 +108,8 @@ def read(value: object) -> BudgetAlert:
     fired = _text(essentials, "monitorCondition", "data.essentials.monitorCondition").lower() != "resolved"
     # Azure's ids are long paths; a reference has its bounds.
     short = alert_id if len(alert_id) <= 128 else hashlib.sha256(alert_id.encode()).hexdigest()
-    return _alert(facts, short, facts.get("SpentAmount"), facts.get("BudgetThreshold"), fired=fired)
+    alert = _alert(facts, short, facts.get("SpentAmount"), facts.get("BudgetThreshold"), fired=fired)
+    return alert._replace(fired_at=_fired_at(essentials.get("firedDateTime")))
 
 
 def _alert(facts: Mapping[str, Any], alert_id: str, spent: object, budget: object, *, fired: bool) -> BudgetAlert:
@@ -143,8 +146,8 @@ def _text(facts: Mapping[str, Any], name: str, path: str) -> str:
     value = facts.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > 4 * _TEXT_CHARACTERS_MAX:
-        raise _wrong(f"{path} is a text of at most {4 * _TEXT_CHARACTERS_MAX} characters")
+    if not isinstance(value, str) or len(value) > 4 * _TEXT_CHARACTERS_MAX or not value.isprintable():
+        raise _wrong(f"{path} is a text of at most {4 * _TEXT_CHARACTERS_MAX} printable characters")
     return value.strip()
 
 
@@ -170,6 +173,15 @@ def _day(value: object) -> date | None:
         return date(int(parts[0]), int(parts[1]), int(parts[2])) if parts is not None else None
     except ValueError:
         return None
+
+
+def _fired_at(value: object) -> int | None:
+    """A moment; ``None`` where it cannot be read, for it only says whether an alert comes too late."""
+    try:
+        at = moment(value) if isinstance(value, str) and len(value) <= 64 else 0
+    except ValueError:
+        return None
+    return at if at > 0 else None
 
 
 def period_end(start: date | None, period: str, now_nanos: int) -> int:
@@ -203,6 +215,13 @@ def rule_for(hook: AzureBudget, alert: BudgetAlert) -> AzureBudgetRule | None:
     """The gravest rule that an alert reaches; ``None`` where it reaches none."""
     reached = [rule for rule in hook.rules if rule.basis == alert.basis and alert.percent >= rule.at_percent]
     return max(reached, key=lambda rule: _DEEDS.index(rule.do), default=None) if alert.fired else None
+
+
+def _is_late(hook: AzureBudget, alert: BudgetAlert, now: int) -> bool:
+    """Whether an alert tells of a period that has ended: what it would stop has begun anew since."""
+    if hook.lift != "period" or alert.fired_at is None or alert.fired_at >= now:
+        return False
+    return period_end(alert.start, hook.period, alert.fired_at) <= now
 
 
 def stop_id(product: Row) -> str:
@@ -242,6 +261,9 @@ def act(console: Console, alert: BudgetAlert) -> Outcome:
             # The process may have ended before anybody was told.
             _tell(console, alert, rule, product, limit)
         return Outcome("repeated", product, limit)
+    if _is_late(hook, alert, console.clock.wall_nanos()):
+        log.warning("budget_alert_late", extra={"product": product["id"], "percent": _percent(alert)})
+        return Outcome("ignored", product)
     before = console.books.get("limit", limit_id)
     standing = stop_of(console, product)
     if standing is not None and rule.do == "throttle" and standing["amount"] == 0:
@@ -314,7 +336,7 @@ def _tell(console: Console, alert: BudgetAlert, rule: AzureBudgetRule, product: 
     return raise_alert(
         console,
         kind="budget_stop",
-        name=f"budget_stop;{alert.id}",
+        name=f"budget_stop;{product['id']};{alert.id}",
         severity=_SEVERITIES[rule.do],
         message=f"{_reason(alert, product)}: {done[rule.do]}{ends}",
         limit_id=limit["id"] if limit is not None else "",

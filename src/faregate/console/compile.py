@@ -1,51 +1,74 @@
 """Rows of the books → what the gate is sent. It decides nothing and sends nothing."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
-from faregate.console.limit_terms import terms_of
+from faregate.console.limit_terms import terms_in
+from faregate.console.reading import each_part
 from faregate.control import Catalogue, Key, Limit
 from faregate.core.pricing.card import Rate, RateCard, Tier
-from faregate.ports import Row
+from faregate.ports import Books, Row
+
+
+def _tuple_or_none(value: Any) -> tuple[Any, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value or ())
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value or {}
+
+
+#: What the gate is told of a key or a limit are columns of its row by the same names, some in another form.
+_OF_KEY: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "digests": _dict,
+    "models": _tuple_or_none,
+    "operations": _tuple_or_none,
+    "may_set": _tuple,
+}
+_OF_LIMIT: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "selector": _dict,
+    "each": _tuple,
+    "clamp": bool,
+    "terms": terms_in,
+}
 
 
 def key_of(row: Row) -> Key:
     """A key as the gate sees it."""
-    return Key(
-        id=row["id"],
-        name=row["name"],
-        digests={digest: int(until) for digest, until in (row["digests"] or {}).items()},
-        organization=row["organization"],
-        team=row["team"],
-        project=row["project"],
-        user=row["user"],
-        product=row["product"],
-        stage=row["stage"],
-        role=row["role"],
-        state=row["state"],
-        expires_at=row["expires_at"],
-        models=None if row["models"] is None else tuple(row["models"]),
-        operations=None if row["operations"] is None else tuple(row["operations"]),
-        may_set=tuple(row["may_set"] or ()),
-        last4=row["last4"],
-    )
+    return Key(*(_OF_KEY.get(name, _as_it_is)(row[name]) for name in Key.__struct_fields__))
 
 
 def limit_of(row: Row) -> Limit:
     """A limit as the gate enforces it."""
-    return Limit(
-        id=row["id"],
-        selector=dict(row["selector"] or {}),
-        each=tuple(row["each"] or ()),
-        unit=row["unit"],
-        amount=row["amount"],
-        window=row["window"],
-        timezone=row["timezone"],
-        mode=row["mode"],
-        contact=row["contact"],
-        clamp=bool(row["clamp"]),
-        terms=terms_of(row),
-    )
+    return Limit(*(_OF_LIMIT.get(name, _as_it_is)(row[name]) for name in Limit.__struct_fields__))
+
+
+def all_keys(books: Books) -> Iterator[Key]:
+    """All keys as the gate sees them."""
+    for columns in each_part(books, "key", Key.__struct_fields__):
+        yield from map(Key, *_formed(columns, Key.__struct_fields__, _OF_KEY))
+
+
+def all_limits(books: Books) -> Iterator[Limit]:
+    """All limits as the gate enforces them."""
+    for columns in each_part(books, "limit", Limit.__struct_fields__):
+        yield from map(Limit, *_formed(columns, Limit.__struct_fields__, _OF_LIMIT))
+
+
+def _formed(
+    columns: Iterable[Iterable[Any]], names: Iterable[str], forms: Mapping[str, Callable[[Any], Any]]
+) -> Iterator[Iterable[Any]]:
+    """Columns in the form that the gate wants them in. They are taken whole: a start has millions of values."""
+    for name, values in zip(names, columns, strict=True):
+        yield map(forms[name], values) if name in forms else values
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def card_rows(catalogue: Catalogue) -> list[Row]:

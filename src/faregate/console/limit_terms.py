@@ -71,7 +71,11 @@ def terms_of(row: Row) -> Terms:
     Raises:
         TypeError: they name something that is no term; only another version can have written them.
     """
-    stored: Mapping[str, Any] = row.get("terms") or {}
+    return terms_in(row.get("terms"))
+
+
+def terms_in(stored: Mapping[str, Any] | None) -> Terms:
+    """The terms that a row's column of this value says; errors as ``terms_of``."""
     if not stored:
         return PLAIN
     told: dict[str, Any] = {}
@@ -113,6 +117,9 @@ def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -
         plain["forced"] = ()
     if "raises" in sent:
         plain["raises"] = tuple(raise_of(each, amount_of(each.amount, "raises"), now) for each in wanted.raises or ())
+    elif row["amount"] is None:
+        # What has ended is no reason against an unlimited amount.
+        plain["raises"] = tuple(each for each in terms.raises if each.until > now)
     if "carry_over" in sent:
         plain["carry_max"] = amount_of(wanted.carry_over, "carry_over") or 0
         if plain["carry_max"] and not terms.carry_max:
@@ -120,6 +127,14 @@ def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -
             zone, year_start = zone_of(row["timezone"]), plain.get("year_start", terms.year_start)
             plain["carry_from"] = window_of(row["window"], zone, now, year_start)[0]
     return terms._replace(**plain)
+
+
+def raises_kept(row: Row, now: int) -> tuple[Raise, ...]:
+    """The raises that still count for something: those to come, in force, or in force when the last rest was left."""
+    terms, since = terms_of(row), now
+    if terms.carry_max:
+        since = min(now, window_of(row["window"], zone_of(row["timezone"]), now, terms.year_start)[0] - 1)
+    return tuple(each for each in terms.raises if each.until > since)
 
 
 def with_history(before: Row | None, after: Row, now: int) -> Row:

@@ -1,10 +1,11 @@
 """``/api/v1/limits``: make, change and look at limits, with what is posted and held of each right now.
 
 The same selector, each, unit and window are the same limit: setting it again changes its amount in place and keeps what
-it has counted. Whether a limit is possible at all is the core's decision.
+it has counted and whatever is not named. Whether a limit is possible at all is the core's decision.
 """
 
 from typing import Any, ClassVar, Final, Literal
+from unicodedata import normalize
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -16,6 +17,7 @@ from faregate.console.limit_terms import (
     TermsAsked,
     asked_terms,
     raise_of,
+    raises_kept,
     shown_terms,
     stored_terms,
     terms_of,
@@ -27,8 +29,8 @@ from faregate.console.state import Console
 from faregate.console.texts import Sentence, amount_text, or_none, time_text
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.zones import zone_known
-from faregate.core import money
-from faregate.core.limits.kinds import KINDS, check_limit
+from faregate.core import keys, money
+from faregate.core.limits.kinds import KINDS, Fault, check_limit
 from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -41,6 +43,9 @@ SUBJECTS_READ: Final = 1_000
 
 #: No id is longer.
 ID_CHARACTERS_MAX: Final = 64
+
+#: Dimensions whose values were written as names of their own, when a key was made.
+_PAYERS: Final = frozenset({"organization", "team", "project", "product"})
 
 _ESCAPED: Final = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
 
@@ -91,6 +96,10 @@ class NewRaise(RaiseAsked):
 _CHANGED: Final = frozenset({"amount", "mode", "clamp", "contact"})
 
 
+#: What stays as it is, beside the terms, where a limit is set again without naming it.
+_KEPT: Final = frozenset({"timezone", "mode", "clamp", "contact"})
+
+
 def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -> str:
     """One text per kind of limit, by which it is found again."""
     # A value that holds a separator must not read as two of them.
@@ -134,6 +143,12 @@ def _check(row: Row) -> None:
     if not faults:
         terms = terms_of(row)
         faults = check_terms(terms, unit=row["unit"], amount=row["amount"], window=row["window"], mode=row["mode"])
+        if any(action.do == "revoke" for action in terms.actions) and "key" not in {*row["selector"], *row["each"]}:
+            rule = "revoke: this limit is of no single key; select one, or count each key"
+            faults.append(Fault("actions", "field_conflict", rule))
+    if any(keys.holds_one(value) for value in row["selector"].values()):
+        rule = "a key is named by its id (key_…), never by its secret, which is kept nowhere; rotate this one"
+        raise ApiProblem("field_range", rule, field="select")
     if faults:
         told = [
             {"field": "select" if each.field == "selector" else each.field, "code": each.code, "detail": each.message}
@@ -161,10 +176,12 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     """
     window = wanted.window or ""
     now = console.clock.wall_nanos()
+    # The names of payers are in the composed form; in another one a limit would bind nobody.
+    select = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in wanted.select.items()}
     row: Row = {
         "id": "",
-        "name": canonical(wanted.select, wanted.each, wanted.unit, window),
-        "selector": dict(wanted.select),
+        "name": canonical(select, wanted.each, wanted.unit, window),
+        "selector": select,
         "each": list(wanted.each),
         "unit": wanted.unit,
         "amount": amount_of(wanted.unit, wanted.amount),
@@ -182,7 +199,8 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     _check(row)
     found = console.books.listing("limit", name=row["name"], limit=1)
     if found:
-        row |= {name: found[0][name] for name in ("id", "created_at", "source", "terms", "details")}
+        kept = {"id", "created_at", "source", "terms", "details", *(_KEPT - wanted.model_fields_set)}
+        row |= {name: found[0][name] for name in kept}
     else:
         row["id"] = console.new_id("lim_")
     _set_terms(console, row, wanted, now)
@@ -248,7 +266,8 @@ def changed(console: Console, before: Row, wanted: LimitChange) -> Row:
         sent["clamp"] = int(sent["clamp"])
     now = console.clock.wall_nanos()
     row |= {**sent, "updated_at": now}
-    _check(row)
+    # With the terms that it had, what is changed together with them could not be.
+    _check({**row, "terms": None})
     _set_terms(console, row, wanted, now)
     return row
 
@@ -350,10 +369,8 @@ async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict
         asked = RaiseAsked.model_validate({"amount": wanted.amount, "from": wanted.from_, "until": wanted.until})
         row = {**before, "updated_at": now}
         amount = amount_of(row["unit"], wanted.amount)
-        terms = terms_of(row)
-        kept = tuple(each for each in terms.raises if each.until > now)
         made = raise_of(asked, amount, now)
-        row["terms"] = stored_terms(terms._replace(raises=(*kept, made)))
+        row["terms"] = stored_terms(terms_of(row)._replace(raises=(*raises_kept(row, now), made)))
         _check(row)
         limit_entries.write(console, before, row, wanted.reason or "")
         return row

@@ -8,14 +8,14 @@ happened meanwhile can be missed. It runs on one event loop; ``nudge`` may be ca
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from faregate.console.compile import card_rows, key_of, limit_of
+from faregate.console.compile import all_keys, all_limits, card_rows, key_of, limit_of
 from faregate.console.openings import questions
-from faregate.console.reading import each_row, every, in_thread
+from faregate.console.reading import every, in_thread
 from faregate.console.requests import usage_of
 from faregate.console.state import CompileCatalogue, Projector
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
@@ -31,6 +31,7 @@ from faregate.control import (
     Drain,
     Figures,
     Habits,
+    Limit,
     Load,
     Loaded,
     Opening,
@@ -220,13 +221,44 @@ class GateLink:
     async def _begin(self, wire: GateWire) -> None:
         """Load everything, then open every balance and all unknowns, as of one journal position."""
         sequence = await in_thread(self._books.newest_change)
-        rows: dict[str, Row] = {}
-        load = await in_thread(lambda: self._full_load(sequence, rows))
-        await self._load_and_open(wire, load, rows, first=True)
+        limits = await in_thread(lambda: tuple(all_limits(self._books)))
+        figures = _expected(await wire.ask(AskFigures()), Figures)
+        async with _resting(self._projector):
+            if figures.sequence:
+                load = await in_thread(lambda: self._full_load(sequence, limits))
+                await self._send_and_open(wire, load, first=True)
+            else:
+                load = await self._begin_anew(wire, figures.position, sequence, limits)
         self._sequence = sequence
         self._told_position = 0
         self._wire = wire
         log.info("gate_link_open", extra={"sequence": sequence, "keys": len(load.keys), "limits": len(load.limits)})
+
+    async def _begin_anew(self, wire: GateWire, position: int, sequence: int, limits: tuple[Limit, ...]) -> Load:
+        """Load a gate that has nothing yet, which takes no calls, so that its journal stands still at ``position``.
+
+        All limits will lack their balances. They are summed while the rest is read, and while the gate takes it in.
+        """
+        # Each of the two is waited for, whatever becomes of the other: both read the books.
+        sent, summed = await asyncio.gather(
+            self._send_everything(wire, sequence, limits),
+            in_thread(lambda: self._opening(position, [limit.id for limit in limits], limits, first=True)),
+            return_exceptions=True,
+        )
+        if isinstance(sent, BaseException):
+            raise sent
+        load, loaded = sent
+        if isinstance(summed, BaseException):
+            raise summed
+        if loaded.position != position or set(loaded.pending) != set(summed.limits):
+            # It was no new gate, or another console spoke to it: what was summed is of no use.
+            summed = await in_thread(lambda: self._opening_of(loaded, load, first=True))
+        _expected(await wire.ask(summed, LOAD_SECONDS_MAX), Done)
+        return load
+
+    async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Load, Loaded]:
+        load = await in_thread(lambda: self._full_load(sequence, limits))
+        return load, _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
 
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
@@ -235,7 +267,7 @@ class GateLink:
             waiting, self._waiting = self._waiting, []
             try:
                 while load := await in_thread(self._next_load):
-                    await self._load_and_open(wire, load, {}, first=False)
+                    await self._pass_on(wire, load)
                     self._sequence = load.sequence
             except BaseException:  # Also when cancelled: they are served by the full load of the next connection.
                 self._waiting += waiting
@@ -264,27 +296,40 @@ class GateLink:
             self._told_position = position
 
     # -- loading and opening ------------------------------------------------------------------------------------------
-    async def _load_and_open(self, wire: GateWire, load: Load, rows: Mapping[str, Row], *, first: bool) -> None:
-        """Send ``load``; open what the gate then lacks, read from the books exactly where the gate was.
-
-        Projection rests meanwhile, so that the books stand neither before nor behind that position. ``rows`` are those
-        of limits that were read for the load, where all were: they are not read again.
-        """
-        if not (first or load.limits):
+    async def _pass_on(self, wire: GateWire, load: Load) -> None:
+        """Send what changed; only new limits have balances that the gate could lack."""
+        if not load.limits:
             _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
             return
         async with _resting(self._projector):
-            loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
-            if loaded.pending or first:
-                opening = await in_thread(lambda: self._opening(loaded, rows, first))
-                _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
+            await self._send_and_open(wire, load, first=False)
 
-    def _opening(self, loaded: Loaded, rows: Mapping[str, Row], first: bool) -> Opening:
-        self._project_to(loaded.position)
+    async def _send_and_open(self, wire: GateWire, load: Load, *, first: bool) -> None:
+        """Send ``load``; open what the gate then lacks, read from the books exactly where the gate was.
+
+        Projection must rest meanwhile, so that the books stand neither before nor behind that position.
+        """
+        loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+        if loaded.pending or first:
+            opening = await in_thread(lambda: self._opening_of(loaded, load, first))
+            _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
+
+    def _opening_of(self, loaded: Loaded, load: Load, first: bool) -> Opening:
+        """What the gate lacks after a load; one that is gone from the books is opened without a balance."""
+        known = {limit.id: limit for limit in load.limits}
+        missing = [id for id in loaded.pending if id not in known]
+        known.update((id, limit_of(row)) for id, row in self._books.get_all("limit", missing).items())
+        limits = [known[id] for id in loaded.pending if id in known]
+        return self._opening(loaded.position, loaded.pending, limits, first)
+
+    def _opening(self, position: int, ids: Sequence[str], limits: Iterable[Limit], first: bool) -> Opening:
+        """Opens ``ids`` with the balances of ``limits`` at a position, to which the journal is projected.
+
+        With the unknowns of older epochs, if ``first``.
+        """
+        self._project_to(position)
         now = self._clock.wall_nanos()
-        rows = rows or self._books.get_all("limit", loaded.pending)
-        pending = [(id, rows[id]) for id in loaded.pending if id in rows]
-        asked = [(id, moment, query) for id, row in pending for moment, query in questions(row, now)]
+        asked = [(limit.id, moment, query) for limit in limits for moment, query in questions(limit, now)]
         # All at once: limits are many, what must be summed for them is not.
         found = self._books.balances_of([query for _, _, query in asked])
         balances = tuple(
@@ -293,7 +338,7 @@ class GateLink:
             for subject, posted in sums
         )
         unknowns = tuple(unknown_of(row) for row in self._books.open_reservations("unknown")) if first else ()
-        return Opening(loaded.position, loaded.pending, balances, first, unknowns)
+        return Opening(position, tuple(ids), balances, first, unknowns)
 
     def _project_to(self, position: int) -> None:
         """Project what is missing up to ``position`` and nothing beyond it.
@@ -309,16 +354,10 @@ class GateLink:
             self._books.project(records)
 
     # -- what is sent -------------------------------------------------------------------------------------------------
-    def _full_load(self, sequence: int, limit_rows: dict[str, Row]) -> Load:
-        """Everything; the rows of the limits are put into ``limit_rows``."""
-        books = self._books
-        limit_rows.update((row["id"], row) for row in each_row(books, "limit"))
+    def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
+        """Everything, ``limits`` being all of these."""
         return Load(
-            sequence,
-            full=True,
-            keys=tuple(key_of(row) for row in each_row(books, "key")),
-            limits=tuple(limit_of(row) for row in limit_rows.values()),
-            catalogue=self._catalogue(),
+            sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits, catalogue=self._catalogue()
         )
 
     def _next_load(self) -> Load | None:

@@ -9,50 +9,52 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from faregate.console.limit_terms import terms_of
 from faregate.console.zones import zone_of
+from faregate.control import Limit
 from faregate.core.limits.moving import BUCKETS
 from faregate.core.limits.windows import HOUR, MINUTE, PERIODS, rolling_nanos, window_of
-from faregate.ports import BalanceQuery, Row
+from faregate.ports import BalanceQuery
 
 #: Roll-ups are kept by slots of this length; shorter stretches are summed from the records.
 _SLOT: Final = 15 * MINUTE
 
 #: Fifty thousand limits are asked about at one moment, and have a handful of windows.
-_window = lru_cache(maxsize=64)(window_of)
+@lru_cache(maxsize=64)
+def _window(window: str, timezone: str, at: int, year_start: str) -> tuple[int, int]:
+    return window_of(window, zone_of(timezone), at, year_start)
 
 
-def questions(row: Row, now: int) -> Iterator[tuple[int, BalanceQuery]]:
+def questions(limit: Limit, now: int) -> Iterator[tuple[int, BalanceQuery]]:
     """``(moment, query)``: what the query finds counts as spent at that moment (for the calendar: in that window)."""
-    if row["unit"] == "concurrency":
+    if limit.unit == "concurrency":
         return
-    terms = terms_of(row)
-    rolling = rolling_nanos(row["window"])
+    terms = limit.terms
+    rolling = rolling_nanos(limit.window)
     if rolling or terms.algorithm:
-        yield from _buckets(row, now - (rolling or PERIODS[row["window"]]), now)
+        yield from _buckets(limit, now - (rolling or PERIODS[limit.window]), now)
         return
-    start, end = _window(row["window"], zone_of(row["timezone"]), now, terms.year_start)
-    yield start, _query(row, start)
+    start, end = _window(limit.window, limit.timezone, now, terms.year_start)
+    yield start, _query(limit, start)
     if terms.carry_max and end:
-        before, _ = _window(row["window"], zone_of(row["timezone"]), start - 1, terms.year_start)
+        before, _ = _window(limit.window, limit.timezone, start - 1, terms.year_start)
         if before >= terms.carry_from:
-            yield before, _query(row, before, start)
+            yield before, _query(limit, before, start)
 
 
-def _buckets(row: Row, since: int, now: int) -> Iterator[tuple[int, BalanceQuery]]:
+def _buckets(limit: Limit, since: int, now: int) -> Iterator[tuple[int, BalanceQuery]]:
     """The stretch from ``since`` on, in as many buckets as a rolling window has, at most."""
     length = -(-(now - since) // BUCKETS)
     if now - since <= HOUR:
         # Records say it exactly, and there are few of so short a time; all of it counts as spent just now.
-        yield now, _query(row, since)
+        yield now, _query(limit, since)
         return
     length = -(-length // _SLOT) * _SLOT
     start = since - since % length
     while start < now:
         end = start + length
-        yield min(end, now), _query(row, start, end if end < now else 0)
+        yield min(end, now), _query(limit, start, end if end < now else 0)
         start = end
 
 
-def _query(row: Row, since: int, until: int = 0) -> BalanceQuery:
-    return BalanceQuery(dict(row["selector"] or {}), tuple(row["each"] or ()), row["unit"], since, until)
+def _query(limit: Limit, since: int, until: int = 0) -> BalanceQuery:
+    return BalanceQuery(limit.selector, limit.each, limit.unit, since, until)

@@ -10,13 +10,16 @@ from typing import Any, Final, NamedTuple
 from fastapi import Request
 
 from faregate.console.problems import ApiProblem
-from faregate.console.texts import moment
+from faregate.console.texts import NANOS_PER_SECOND, moment
 from faregate.console.writing import console_of
 from faregate.core.attribution import TAG_PREFIX
 
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 1_000
 VALUE_CHARACTERS_MAX: Final = 256
+
+#: The beginning of 2262: times are 8-byte numbers of nanoseconds, which end in that year.
+LAST_MOMENT: Final = 9_214_646_400 * NANOS_PER_SECOND
 
 _MAC_BYTES: Final = 12
 
@@ -88,6 +91,9 @@ def read_page(request: Request, allowed: Iterable[str] = (), *, tags: bool = Fal
     for name in ("since", "until"):
         if name in values:
             values[name] = read_moment(name, values[name])
+    if values.get("until") == 0:
+        # 0 would leave the end open, and nothing was before 1970.
+        values["until"] = 1
     if values.get("since", 0) > values.get("until", values.get("since", 0)):
         raise ApiProblem("filter_invalid", "since lies after until", field="since")
     after = ""
@@ -97,13 +103,13 @@ def read_page(request: Request, allowed: Iterable[str] = (), *, tags: bool = Fal
 
 
 def read_moment(name: str, text: str) -> int:
-    """Nanoseconds of a time in the query.
+    """Nanoseconds of a time in the query, from 0 to ``LAST_MOMENT``: beyond these nothing lies.
 
     Raises:
         ApiProblem: ``filter_invalid``.
     """
     try:
-        return moment(text)
+        return min(max(moment(text), 0), LAST_MOMENT)
     except ValueError as problem:
         raise ApiProblem("filter_invalid", str(problem), field=name) from problem
 

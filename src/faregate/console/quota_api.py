@@ -256,7 +256,7 @@ async def read_history(request: Request, key_id: str) -> list[dict[str, Any]]:
     values = single_values(request, ("limit", "until", "code"))
     _no_secret(key_id)
     limit = _limit(values)
-    until = read_moment("until", values["until"]) if "until" in values else 0
+    until = read_moment("until", values["until"]) or 1 if "until" in values else 0
 
     def look() -> tuple[Row, Row, list[quotas.Transaction]]:
         key, row = quotas.named(console, key_id)

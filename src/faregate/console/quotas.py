@@ -117,9 +117,9 @@ def fund(console: Console, wanted: Wanted) -> None:
     else:
         unit = "usd" if wanted.on_cost else "tokens"
     window = wanted.renewal or (before["window"] if before is not None else LIFETIME)
-    amount = _amount(unit, wanted.amount)
-    if before is not None and _repeated(console, before, wanted, unit, amount):
+    if before is not None and _repeated(console, before, wanted, unit):
         return
+    amount = _amount(unit, wanted.amount)
     key = _with_product(console, key, wanted.product)
     if before is not None and (before["unit"], before["window"]) == (unit, window):
         _deposit(console, key, before, wanted, amount)
@@ -143,16 +143,20 @@ def _amount(unit: str, text: str) -> int:
     return int(text)
 
 
-def _repeated(console: Console, before: Row, wanted: Wanted, unit: str, amount: int) -> bool:
-    """Whether this very request was carried out before.
+def _repeated(console: Console, before: Row, wanted: Wanted, unit: str) -> bool:
+    """Whether this very request was carried out before, on the quota or on one whose place it took.
 
     Raises:
         ApiProblem: another one was, under the same reference.
     """
-    known = limit_entries.found(console, before["id"], wanted.reference)
+    ids = [before["id"], *(before["details"] or {}).get("earlier", [])]
+    known = next(filter(None, (limit_entries.found(console, each, wanted.reference) for each in ids)), None)
     if known is None:
         return False
-    if (known["amount"], before["unit"]) != (amount, unit):
+    # Who did not say which unit meant that of the quota then.
+    paid_in = known["details"]["unit"]
+    asked = paid_in if wanted.on_cost is None else unit
+    if (known["amount"], paid_in) != (_amount(asked, wanted.amount), asked):
         raise ApiProblem("conflict", "this requestId paid another amount in; use a new one", field="requestId")
     return True
 
@@ -177,8 +181,11 @@ def _deposit(console: Console, key: Row, before: Row, wanted: Wanted, amount: in
     if before["amount"] is None:
         raise Conflict("this quota was made unlimited; set an amount with PATCH /api/v1/limits first")
     if amount:
-        total = amount_text(before["unit"], before["amount"] + amount)
-        after = changed(console, before, LimitChange(amount=total))
+        total, most = before["amount"] + amount, KINDS[before["unit"]].amount_max
+        if total > most:
+            rule = f"the quota would have more than {amount_text(before['unit'], most)}, the largest amount"
+            raise ApiProblem("field_range", rule, field="amount")
+        after = changed(console, before, LimitChange(amount=amount_text(before["unit"], total)))
         told = {"balance": after["amount"] - _used(console, key["id"], before["unit"], before["window"])}
         entry = limit_entries.entry(
             console, before, after, "deposit", amount=amount, reference=wanted.reference, details=told

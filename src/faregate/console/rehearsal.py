@@ -168,7 +168,7 @@ def _open(console: Console, rehearsal: Rehearsal, policy: Policy, since: int) ->
     """What the limits had counted before, in the windows that the first moment is in."""
     asked: list[tuple[str, int, BalanceQuery]] = []
     for id, row in policy.rows.items():
-        for at, query in questions(row, since):
+        for at, query in questions(limit_of(row), since):
             # What came later asks for itself.
             asked.append((id, at, query if query.until else query._replace(until=since)))
     found: dict[str, list[tuple[tuple[str, ...], int, int]]] = {id: [] for id in policy.rows}

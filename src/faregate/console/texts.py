@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from faregate.core import keys
 from faregate.core.money import dollars
 
 NAME_CHARACTERS_MAX: Final = 128
@@ -39,6 +40,8 @@ def text_fault(text: str, characters_max: int) -> str:
         return "must not begin or end with a space"
     if any(character in _BIDI or not (character.isprintable()) for character in text):
         return "must not hold control or invisible characters"
+    if keys.holds_one(text):
+        return "must not hold a key's secret, for it is shown and kept; name the key by its id, and rotate it"
     return ""
 
 

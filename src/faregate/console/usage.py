@@ -124,7 +124,8 @@ async def read_usage(request: Request) -> dict[str, Any]:
         raise ApiProblem("filter_invalid", f"expected one of {', '.join(INTERVALS)}", field="interval")
     now = console.clock.wall_nanos()
     since = read_moment("from", values.pop("from")) if "from" in values else month_start(now)
-    until = read_moment("to", values.pop("to")) if "to" in values else 0
+    # 0 leaves the end open.
+    until = read_moment("to", values.pop("to")) or 1 if "to" in values else 0
     if (until or now) < since:
         raise ApiProblem("filter_invalid", "from lies after to", field="from")
     if interval and ((until or now) - since) // _BUCKET_NANOS.get(interval, _BUCKET_NANOS["day"]) > POINTS_MAX:

@@ -24,6 +24,7 @@ MASK = "…"
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _full_match = re.compile(PATTERN).fullmatch
+_matches = re.compile(PATTERN).findall
 
 
 def _base62(number: int, characters: int) -> str:
@@ -53,6 +54,11 @@ def is_well_formed(text: str) -> bool:
         return False
     body = text[:-CHECK_CHARACTERS]
     return text[-CHECK_CHARACTERS:] == _base62(zlib.crc32(body.encode()), CHECK_CHARACTERS)
+
+
+def holds_one(text: str) -> bool:
+    """Whether a whole key stands anywhere in ``text``, by its form and check characters."""
+    return PREFIX in text and any(map(is_well_formed, _matches(text)))
 
 
 def digest(pepper: bytes, text: str) -> str:

@@ -68,5 +68,4 @@ def _another_may_fit(binding: Binding) -> bool:
     limit = binding.limit
     if any(name in _PLACES for name in (*(name for name, _ in limit.selector), *limit.each)):
         return True
-    left = (binding.amount or 0) - binding.posted - binding.held
-    return binding.unit == "usd" and not binding.deed and left > 0 and binding.code != "limit_pending"
+    return binding.unit == "usd" and not binding.deed and binding.remaining > 0 and binding.code != "limit_pending"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from faregate.core.limits.terms import Action
+from faregate.core.call import Call
+from faregate.dialects.openai_chat import OPERATION as CHAT
 from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import Problem
 from faregate.proxy.snapshot import Match, Target
@@ -24,28 +25,40 @@ def downgraded(exchange: "Exchange", match: Match, target: Target, now: int) -> 
 
     The call is read anew for that model, and everything that was found out for the one before is forgotten.
     """
-    deeds = exchange.gate.allowances.deeds(match.standing, now)
-    action, call, operation = deeds.downgrade, exchange.call, exchange.operation
-    if action is None or operation is None or not _concerns(action, call.model, target.model):
+    call, operation = exchange.call, exchange.operation
+    deeds = exchange.gate.allowances.deeds(match.standing, now, (call.model, target.model))
+    action = deeds.downgrade
+    if action is None or operation is None:
         return False
     if call.sealed or call.objects or operation.name in ABOUT_OBJECTS or target.place is not None:
         # Its bytes cannot name another model, or what it is about lies where it was meant to go.
         return False
     candidates = exchange.permitted(action.to)
-    if not candidates or candidates[0].prices.at(now) is None:
+    if not candidates:
         return False
-    read = exchange.dialect.read(exchange.body, action.to, exchange.gate.settings.forbid_private_urls)
-    if isinstance(read, Problem):
+    cheaper = candidates[0]
+    name = cheaper.reads_as if cheaper.reads_as and call.operation == CHAT else action.to
+    read: Call | Problem = call
+    if exchange.dialect.media != "form":
+        # What a form asks for is the same at every model, and large ones are never read on the loop.
+        read = exchange.dialect.read(exchange.body, name, exchange.gate.settings.forbid_private_urls)
+    if isinstance(read, Problem) or not _does(cheaper, read, now):
         return False
     exchange.turn_to(read._replace(model=action.to), candidates, call.model, deeds.limit)
     return True
 
 
-def _concerns(action: Action, asked: str, priced_as: str) -> bool:
-    """Whether an action is for calls of a model, by the name that callers use or the one that it is priced as."""
-    if action.to in (asked, priced_as):
+def _does(target: Target, call: Call, now: int) -> bool:
+    """Whether a place can answer a call at a known price: its measures, its tier, its cap, what else it may read."""
+    tariff = target.prices.at(now)
+    if tariff is None or tariff.uncovered((*call.at_most, *call.declared)):
         return False
-    return not action.models or asked in action.models or priced_as in action.models
+    if call.service_tier and target.tariff_of(call.service_tier, now) is None:
+        return False
+    if (call.whole_context or call.turns > 1) and not target.context_tokens_max:
+        return False
+    # A provider refuses a cap beyond what its model can answer.
+    return not target.output_tokens_max or call.output_cap is None or call.output_cap <= target.output_tokens_max
 
 
 def notes_of(downgraded_from: str, limit: str, shadowed: tuple[str, ...]) -> str:

@@ -303,6 +303,7 @@ class Exchange:
             if problem is not None:
                 self.refuse(problem)
                 return
+            call = self.call
         target = self.target = self.candidates[0]
         if target.reads_as and target.reads_as != call.model and call.operation == CHAT:
             problem = self._read_as(target.reads_as)
@@ -331,7 +332,7 @@ class Exchange:
         match = self.match
         if match is None:
             match = self.match = self._match(target)
-        if match.lacks_limit:
+        if (match.lacks_limit or match.covered_by) and match.lacks_limit_at(now):
             self.refuse(limit_required(match.who, self.snapshot.catalogue.require_limit_stages))
             return
         if match.downgrades and not self.downgraded_from and downgraded(self, match, target, now):
@@ -444,8 +445,12 @@ class Exchange:
         before = self.target
         if self.downgraded_from:
             # Whether it still goes elsewhere is decided anew.
-            self.call = self.call._replace(model=self.downgraded_from)
-            self.downgraded_from = self.downgraded_by = self.notes = ""
+            asked, self.downgraded_from, self.downgraded_by, self.notes = self.downgraded_from, "", "", ""
+            # What it may use was read for the other model. Of a form it is the same for every one.
+            misread = None if self.dialect.media == "form" else self._read_as(asked)
+            self.call = self.call._replace(model=asked)
+            if misread is not None:
+                return misread
         problem = identified(self) or self._choose()
         failed = {attempt.deployment for attempt in self.attempts}
         self.candidates = tuple(target for target in self.candidates if target.name not in failed)

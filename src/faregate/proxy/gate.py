@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
 
+import msgspec
+
 from faregate.config.settings import GateSettings
 from faregate.control import Limit, Load, Provider, Unknown
 from faregate.core.amounts import counted_tokens, posted_amounts
@@ -50,7 +52,7 @@ from faregate.proxy.limit_headers import LimitHeaders
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.outside_usage import OutsideUsage
 from faregate.proxy.server import ClientConnection
-from faregate.proxy.snapshot import EMPTY, apply
+from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
 from faregate.proxy.tokenize import TokenizerDesk
 from faregate.proxy.upstream import Pool
 
@@ -81,8 +83,7 @@ _BACKLOG: Final = Problem(
 )
 
 
-#: The limit that bounds what is spent while the books do not follow, and why it is there.
-_FAIL_OPEN: Final = "lim_fail_open"
+#: Why ``FAIL_OPEN`` is there.
 _FAIL_OPEN_TERMS: Final = Terms(reason="The ledger is unavailable; until it is back only so much may be spent.")
 
 
@@ -285,15 +286,19 @@ class Gate:
             # Not at once, or the amount could be spent again at every turn about the bound.
             if self.failing_open and self.journal.position - self.projected < self.settings.journal_backlog_max // 2:
                 self.failing_open = False
-                self.apply(Load(self.snapshot.sequence, limits_removed=(_FAIL_OPEN,)))
+                self.apply(Load(self.snapshot.sequence, limits_removed=(FAIL_OPEN,)))
 
     def _fail_open(self) -> None:
         """Go on without the books for so many dollars and no more: one more hard limit, on everything."""
-        row = Limit(_FAIL_OPEN, {}, (), "usd", self.settings.fail_open_nanos, "lifetime", terms=_FAIL_OPEN_TERMS)
         self.failing_open = True
-        self.apply(Load(self.snapshot.sequence, limits=(row,)))
-        self.allowances.open_balance(_FAIL_OPEN, [], self.wall_nanos())
+        self.apply(Load(self.snapshot.sequence, limits=(self._fail_open_row,)))
+        self.allowances.open_balance(FAIL_OPEN, [], self.wall_nanos())
         logger.warning("failing_open", extra={"nanos": self.settings.fail_open_nanos})
+
+    @property
+    def _fail_open_row(self) -> Limit:
+        amount = self.settings.fail_open_nanos
+        return Limit(FAIL_OPEN, {}, (), "usd", amount, "lifetime", terms=_FAIL_OPEN_TERMS)
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -351,6 +356,9 @@ class Gate:
             pools[provider.name] = old if old is not None and old.provider == provider else Pool(provider, self.loop)
             return pools[provider.name]
 
+        if load.full and self.failing_open:
+            # The console knows nothing of this limit, and comes back before the books have followed.
+            load = msgspec.structs.replace(load, limits=(*load.limits, self._fail_open_row))
         snapshot = apply(self.snapshot, load, pool_of)
         pending: tuple[str, ...] = ()
         if snapshot.limits is not self.snapshot.limits:
@@ -429,7 +437,7 @@ class Gate:
         position = self._append_or_keep(lost)
         if lost.code:
             self.metrics.refused(lost.code)
-        self.allowances.release(reservation)
+        self.allowances.release(reservation, sent=True)
         self.hold_unknown(unknown)
         return position
 

@@ -128,7 +128,7 @@ def _binding_details(binding: Binding, hidden: Collection[str]) -> dict[str, Any
         "amount": show(amount),
         "posted": show(binding.posted),
         "held": show(binding.held),
-        "remaining": show(max(0, amount - binding.posted - binding.held)),
+        "remaining": show(binding.remaining),
         "bound": show(binding.wanted),
         "window": binding.window,
         "resets_at": rfc3339(binding.resets_at) if binding.resets_at else None,
@@ -170,7 +170,7 @@ def _message(refusal: LimitRefusal, would_fit: Mapping[str, Any], hidden: bool) 
     if refusal.code == "concurrency_limited":
         return f"Limit of {most}calls at a time for {where} reached; retry when one has ended."
     if refusal.code == "budget_exhausted":
-        left = "too little" if hidden else show(max(0, amount - refusal.posted - refusal.held))
+        left = "too little" if hidden else show(binding.remaining)
         has = f"The {refusal.window} limit of {most}{unit} for {where} has {left} left"
         eased = f" It ends or is raised at {rfc3339(binding.resets_at)}." if binding.eased else ""
         return f"{has}; this request may use up to {wanted}. {_instead(would_fit, more)}{eased}"

@@ -11,7 +11,8 @@ from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider, 
 from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Standing
 from faregate.core.limits.figures import is_told
-from faregate.core.limits.index import LimitIndex
+from faregate.core.limits.in_force import amount_at
+from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
 from faregate.core.pricing.charging import rule_for, text_of
 from faregate.core.pricing.cost import Tariff
@@ -101,6 +102,9 @@ class Target:
         return prices.at(now_nanos) if prices is not None else None
 
 
+#: The limit that bounds what is spent while the books do not follow; nobody set it, and nobody is covered by it.
+FAIL_OPEN: Final = "lim_fail_open"
+
 #: Input and output tokens of a usual call, by which models are put in an order.
 _USUAL_TOKENS: Final = (1_000, 500)
 
@@ -112,6 +116,7 @@ class Match:
         "answered",
         "charge_rule",
         "charging",
+        "covered_by",
         "downgrades",
         "hidden",
         "lacks_limit",
@@ -130,9 +135,11 @@ class Match:
         self.charging = rule if self.charge_rule else None
         self.standing = Standing(who, limits)
         #: A limit on what its calls may cost, a hard one in dollars with an amount, is required and there is none.
-        self.lacks_limit = (catalogue.require_limit or who.stage in catalogue.require_limit_stages) and not any(
-            limit.bounds_money for limit in limits
-        )
+        required = catalogue.require_limit or who.stage in catalogue.require_limit_stages
+        money = [limit for limit in limits if limit.bounds_money and limit.id != FAIL_OPEN] if required else []
+        self.lacks_limit = required and not money
+        #: Where only limits that begin or end are there, these: a moment between them is covered by none.
+        self.covered_by = () if any(not _comes_or_goes(limit) for limit in money) else tuple(money)
         #: Ids of limits that count other organizations' calls, too: their figures are nobody's to see.
         self.hidden = frozenset(limit.id for limit in limits if not snapshot.tenants.owns(limit, who))
         #: Headers say what some limit has left.
@@ -141,6 +148,16 @@ class Match:
         self.downgrades = any(action.do == "downgrade" for limit in limits for action in limit.terms.actions)
         #: The counters of its calls that end well.
         self.answered = answered
+
+    def lacks_limit_at(self, now_nanos: int) -> bool:
+        """Whether a limit on what its calls may cost is required and none is in force."""
+        if not self.covered_by:
+            return self.lacks_limit
+        return all(amount_at(limit.amount, limit.terms, now_nanos) is None for limit in self.covered_by)
+
+
+def _comes_or_goes(limit: CompiledLimit) -> bool:
+    return bool(limit.terms.since or limit.terms.until)
 
 
 class Snapshot:
@@ -227,8 +244,7 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
         # It only grows, so that the snapshots before may share it.
         tenants = Tenants() if load.full else tenants
         _change_keys(keys, by_digest, load.keys, load.keys_removed)
-        for key in load.keys:
-            tenants.add(key)
+        tenants.add(load.keys)
     rows, limits = old.limit_rows, old.limits
     if load.full or load.limits or load.limits_removed:
         rows = {} if load.full else dict(rows)

@@ -5,6 +5,8 @@ on everything, counts other organizations' calls as well where there are several
 what the others do.
 """
 
+from collections.abc import Iterable
+
 from faregate.control import Key
 from faregate.core.attribution import Attribution, dimension
 from faregate.core.limits.index import CompiledLimit
@@ -28,13 +30,15 @@ class Tenants:
         self._organizations: set[str] = set()
         self._owners: dict[str, dict[str, str]] = {name: {} for name in _NAMED}
 
-    def add(self, key: Key) -> None:
-        """Take a key's payers into account."""
-        organization = key.organization
-        self._organizations.add(organization)
-        for name, value in zip(_NAMED, (key.team, key.project, key.user, key.product), strict=True):
-            if value and self._owners[name].setdefault(value, organization) != organization:
-                self._owners[name][value] = _SEVERAL
+    def add(self, keys: Iterable[Key]) -> None:
+        """Take the payers of keys into account."""
+        # Many keys have the same ones.
+        payers = {(key.organization, key.team, key.project, key.user, key.product) for key in keys}
+        for organization, *values in payers:
+            self._organizations.add(organization)
+            for name, value in zip(_NAMED, values, strict=True):
+                if value and self._owners[name].setdefault(value, organization) != organization:
+                    self._owners[name][value] = _SEVERAL
 
     def owns(self, limit: CompiledLimit, who: Attribution) -> bool:
         """Whether nobody outside the organization of ``who`` is counted with it by ``limit``."""

@@ -237,7 +237,7 @@ def listing(
     if after:
         statement = statement.where(table.c.id < after if newest_first else table.c.id > after)
     for name, value in equal.items():
-        statement = statement.where(_matches(_filter_column(table, name), value))
+        statement = statement.where(_matches(column_named(table, name), value))
     return statement.order_by(table.c.id.desc() if newest_first else table.c.id).limit(limit)
 
 
@@ -251,7 +251,7 @@ def tally(table: Table, by: Sequence[str]) -> Select[Any]:
     Raises:
         UsageError: a name that is not a column.
     """
-    columns = [_filter_column(table, name) for name in by]
+    columns = [column_named(table, name) for name in by]
     return select(*columns, func.count().label(COUNT)).group_by(*columns)
 
 
@@ -371,7 +371,12 @@ def _lies_in_roll_up() -> ColumnElement[bool]:
     )
 
 
-def _filter_column(table: Table, name: str) -> ColumnElement[Any]:
+def column_named(table: Table, name: str) -> ColumnElement[Any]:
+    """The column of a table with this name.
+
+    Raises:
+        UsageError: there is none.
+    """
     if name not in table.c:
         raise UsageError(
             f"unknown filter {name!r}", hint=f"{table.name} can be filtered by {', '.join(table.c.keys())}"

@@ -345,7 +345,7 @@ requests = Table(
     Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )
 # Most calls belong to no run, and those cost nothing here.
-Index("requests_by_run", requests.c.run, sqlite_where=requests.c.run != "", postgresql_where=requests.c.run != "")
+Index("requests_by_run", requests.c.run, sqlite_where=requests.c.run != "")
 
 accounts = Table(
     "accounts",
@@ -370,8 +370,7 @@ transfers = Table(
 )
 
 # Evidence that came after the end is rare, and the only kind of transaction that is looked for.
-_LATE = transfers.c.kind == "late"
-Index("transfers_late", transfers.c.request_id, sqlite_where=_LATE, postgresql_where=_LATE)
+Index("transfers_late", transfers.c.request_id, sqlite_where=transfers.c.kind == "late")
 
 reservations = Table(
     "reservations",

@@ -132,10 +132,11 @@ class Gate:
         taken.takes.append((self.at(now), units))
         return True
 
-    def settle(self, taken: Taken, posted: int, now: int) -> None:
-        """A call ends."""
-        list(self.allowances.views(now))
-        self.at(now)
+    def settle(self, taken: Taken, posted: int, now: int = 0) -> None:
+        """A call ends; at which time, allowances need not have been told."""
+        if now:
+            list(self.allowances.views(now))
+            self.at(now)
         assert self.allowances.settle(taken.reservation, self.amounts(posted))
         taken.counts(posted)
 
@@ -230,7 +231,8 @@ def played(seed: int, shape: Shape, watch: Callable[[Gate, LimitRefusal | None],
         now = adversary.move(now)
         for taken in [taken for taken in gate.log if taken.open]:
             if adversary.ends():
-                gate.settle(taken, chance.choice((0, taken.held, chance.randint(0, taken.held))), now)
+                posted = chance.choice((0, taken.held, chance.randint(0, taken.held)))
+                gate.settle(taken, posted, chance.choice((0, now)))
             elif extends and chance.random() < 0.1 and gate.extend(taken, adversary.wish(), now):
                 watch(gate, None)
         wish = adversary.wish()

@@ -7,10 +7,15 @@ import pytest
 from builders import MINUTE, START
 from faregate.core.limits.index import CompiledLimit
 from faregate.core.limits.refusal import Binding, LimitRefusal, refuse
-from faregate.core.limits.terms import Forced, Raise, Terms
+from faregate.core.limits.terms import Action, Forced, Raise, Terms
 
 NOW = START + 10 * 1_000_000_000
 HOUR = 60 * MINUTE
+
+
+#: A forecast has stopped calls, though there is room.
+STOP = Action("stop", 100, "forecast")
+STOPPED = {"deed": "stop", "share": 0, "posted": 50, "resets_at": START + HOUR}
 
 
 def binding(
@@ -25,12 +30,13 @@ def binding(
     window: str = "day",
     deed: str = "",
     code: str = "",
+    share: int | None = None,
     **limit: Any,
 ) -> Binding:
     """A limit that a call does not fit: 90 of 100 are used, and it wants 20 more."""
     compiled = CompiledLimit(id=id, selector={}, unit=unit, amount=amount, window=window, **limit)
-    told = code or compiled.code
-    return Binding(compiled, told, (), posted, held, wanted, START, resets_at, amount, unit, window, deed)
+    told, top = code or compiled.code, amount if share is None else share
+    return Binding(compiled, told, (), posted, held, wanted, START, resets_at, top, unit, window, deed)
 
 
 def refusal(*bindings: Binding) -> LimitRefusal:
@@ -80,7 +86,11 @@ def test_calls_under_way_are_waited_for_shortly() -> None:
         (Terms(until=NOW - 1), {"window": "lifetime"}, None),
         (Terms(raises=(Raise(500, NOW + MINUTE, NOW + HOUR),)), {"wanted": 400}, 60),
         (Terms(raises=(Raise(300, NOW + MINUTE, NOW + HOUR),)), {"wanted": 400}, None),
-        (Terms(forced=(Forced(0, NOW + MINUTE),)), {"deed": "stop", "amount": 0, "resets_at": START + HOUR}, 60),
+        (Terms(raises=(Raise(489, NOW + MINUTE, NOW + HOUR),)), {"wanted": 400}, None),
+        (Terms(until=NOW + MINUTE), {"resets_at": START + HOUR}, 60),
+        (Terms(actions=(STOP,), forced=(Forced(0, NOW + MINUTE),)), STOPPED, 60),
+        (Terms(actions=(STOP,), forced=(Forced(0, NOW + 2 * HOUR),)), STOPPED, 7_200),
+        (Terms(actions=(STOP,), forced=(Forced(0, NOW + 2 * HOUR),), until=NOW + MINUTE), STOPPED, 60),
         (Terms(forced=(Forced(0, NOW + MINUTE),)), {"window": "lifetime"}, None),
     ],
 )

@@ -112,3 +112,50 @@ def test_what_a_long_call_used_counts_though_its_counter_was_idle(terms: Terms) 
     later = NOON + 12 * MINUTE
     settle(allowances, running, 100, later)
     assert isinstance(ask(allowances, 1, later), LimitRefusal)
+
+
+@pytest.mark.parametrize(("terms", "window"), [(PLAIN, "rolling 1m"), (Terms(algorithm="smooth"), "minute")])
+def test_what_a_long_call_takes_later_counts_beside_the_other_calls_of_its_user(terms: Terms, window: str) -> None:
+    """However long it runs, and however idle its user was, both together stay within the amount."""
+    allowances = opened(limit(terms, window=window, each=("user",)))
+    running = passes(allowances, 10)
+    for minute in range(1, 12):
+        settle(allowances, passes(allowances, 1, NOON + minute * MINUTE, ANN._replace(user="bob")), 1, NOON)
+    later = NOON + 12 * MINUTE
+    taken = 90 if allowances.extend(running, Amounts(usd=90), later) else 0
+    taken += 90 if isinstance(ask(allowances, 90, later), Reservation) else 0
+    assert taken <= 100
+
+
+def test_a_call_that_takes_more_and_more_keeps_its_counter() -> None:
+    """A stream that holds in steps for many minutes is never cut for want of a counter, nor counted on an old one."""
+    allowances = opened(limit(window="rolling 1m", each=("user",)))
+    running = passes(allowances, 1)
+    for step in range(1, 120):
+        now = NOON + step * 10 * SECOND
+        settle(allowances, passes(allowances, 1, now, ANN._replace(user="bob")), 1, now)
+        assert allowances.extend(running, Amounts(usd=10), now)
+    assert isinstance(ask(allowances, 50, NOON + 119 * 10 * SECOND), LimitRefusal)
+
+
+@pytest.mark.parametrize("each", [(), ("user",)])
+def test_a_raise_that_has_ended_drains_nothing_any_more(each: tuple[str, ...]) -> None:
+    """However late somebody asks: the bucket drained at the raised pace until the raise ended, and not after it."""
+    ends = NOON + 10 * SECOND
+    raised = Terms(algorithm="smooth", raises=(Raise(600, NOON, ends),))
+    allowances = opened(limit(raised, window="minute", amount=60, each=each))
+    passes(allowances, 600, ends - 1)
+    assert isinstance(ask(allowances, 1, ends + 5 * MINUTE), LimitRefusal)
+    passes(allowances, 1, ends + 9 * MINUTE + 2 * SECOND)
+
+
+def test_the_end_of_a_call_drains_nothing_at_a_pace_that_has_ended() -> None:
+    """A call settles long after a raise; nobody has looked at its limit since, only at others."""
+    ends = NOON + 10 * SECOND
+    raised = Terms(algorithm="smooth", raises=(Raise(600, NOON, ends),))
+    sales = limit(id="lim_2", selector={"team": "sales"})
+    allowances = opened(limit(raised, window="minute", amount=60, selector={"team": "research"}), sales)
+    running = passes(allowances, 600, ends - 1)
+    passes(allowances, 1, ends + 5 * MINUTE, ANN._replace(team="sales"))
+    assert allowances.settle(running, Amounts(usd=600))
+    assert isinstance(ask(allowances, 1, ends + 5 * MINUTE), LimitRefusal)

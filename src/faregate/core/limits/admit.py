@@ -189,6 +189,9 @@ class Allowances:
         for counter in counters:
             if now_nanos >= counter.meter.until:
                 self._roll(counter.meter, now_nanos)
+        if not all(self._is_kept(hold.counter) for hold in reservation.moving):
+            # Its counter was dropped as idle and another one counts now, which knows nothing of what it holds.
+            return False
         for allowance in reservation.holds:
             if more[allowance.unit] and not self._has_room(allowance, more[allowance.unit], now_nanos):
                 return False
@@ -212,12 +215,15 @@ class Allowances:
             return closer.may_hold_more(allowance, more, now_nanos)
         return allowance.used + more <= allowance.meter.ceiling
 
-    def deeds(self, standing: Standing, now_nanos: int) -> Deeds:
-        """What the actions of limits do to the calls of ``standing`` now, beside refusing them."""
+    def deeds(self, standing: Standing, now_nanos: int, models: Sequence[str] = ()) -> Deeds:
+        """What the actions of limits do to the calls of ``standing`` now, beside refusing them.
+
+        ``models`` are the names of the model that is asked for; without them any model is meant.
+        """
         now_nanos = self._at(now_nanos)
         if now_nanos >= standing.until or standing.generation != self._generation:
             self._find(standing, [], now_nanos)
-        return closer.deeds(standing.special, now_nanos) if standing.special else NO_DEEDS
+        return closer.deeds(standing.special, now_nanos, models) if standing.special else NO_DEEDS
 
     def settle(self, reservation: Reservation, posted: Amounts) -> bool:
         """End a reservation: give back what it holds and post what was used; false where it had ended before.
@@ -234,18 +240,24 @@ class Allowances:
             allowance.posted += used
             allowance.used += used - amounts[unit]
         for hold in reservation.moving:
-            self._find_again(hold)
+            self._find_again(hold, posted[hold.counter.unit])
             closer.end(hold, posted[hold.counter.unit], self._latest)
         self._end(reservation)
         return True
 
-    def release(self, reservation: Reservation) -> bool:
-        """End a reservation that cost nothing and was never sent; false where it had ended before."""
+    def release(self, reservation: Reservation, sent: bool = False) -> bool:
+        """End a reservation that cost nothing; false where it had ended before.
+
+        One that was ``sent`` keeps the turn that a throttle gave it.
+        """
         if reservation.ended:
             return False
         _give_back(reservation.holds, reservation.amounts, None)
         for hold in reservation.moving:
             closer.end(hold, 0, self._latest)
+        if not sent:
+            for counter in (*reservation.holds, *(hold.counter for hold in reservation.moving)):
+                closer.give_back_turn(counter, reservation.admitted_at)
         self._end(reservation)
         return True
 
@@ -303,6 +315,9 @@ class Allowances:
                 if meter.limit is limit:
                     continue
                 if meter.limit.counts_as(limit):
+                    if meter.limit.terms.algorithm:
+                        # Until now it drained at the pace that it had.
+                        meter.refresh(now_nanos)
                     meter.limit = limit
                     meter.refresh(now_nanos)
                     continue
@@ -356,7 +371,8 @@ class Allowances:
             counter: Counter | None
             if meter.limit.paced:
                 counter = self._counter(meter, subject)
-                closer.end(closer.hold_anyway(counter, 0, min(window_start, now_nanos), now_nanos), posted, now_nanos)
+                if not isinstance(counter, Allowance):
+                    closer.end_past(counter, posted, min(window_start, now_nanos), now_nanos)
                 continue
             if meter.window_start <= window_start < (meter.window_end or NEVER):
                 counter = self._counter(meter, subject)
@@ -477,6 +493,7 @@ class Allowances:
         meter.ceiling = UNLIMITED
         meter.amount = None
         meter.until = meter.turns_at = NEVER
+        meter.over = {}
         self._past += [each for each in (meter.subjects, meter.before) if each]
         meter.subjects, meter.before = {}, {}
 
@@ -568,19 +585,27 @@ class Allowances:
                 now.before = counter
         return counter
 
-    def _find_again(self, hold: Hold) -> None:
-        """A call may run so long that its counter was dropped as idle: what it used counts on the one there is now."""
-        counter = hold.counter
+    def _is_kept(self, counter: Counter) -> bool:
+        """Whether it is the counter in use of its subject; one that was dropped as idle, and not replaced, is again."""
         meter = counter.meter
         if not (meter.limit.paced and meter.limit.each) or self._meters.get(meter.limit.id) is not meter:
-            return
+            return True
         key = meter.limit.key_of(counter.subject)
         known = meter.known(key)
         if known is None:
             meter.subjects[key] = counter
             self._counters += 1
-        elif known is not counter and not meter.limit.terms.estimate:
-            hold.counter = known
+        return known is None or known is counter
+
+    def _find_again(self, hold: Hold, posted: int) -> None:
+        """A call may run so long that its counter was dropped as idle: what it used counts on the one there is now."""
+        meter = hold.counter.meter
+        if self._is_kept(hold.counter):
+            return
+        known = meter.known(meter.limit.key_of(hold.counter.subject))
+        if known is not None and (meter.limit.terms.algorithm or not meter.limit.terms.estimate):
+            # What it held is not held there, and has drained.
+            hold.counter, hold.amount = known, min(hold.amount, posted)
 
     def _hold_also(self, reservation: Reservation, limit: CompiledLimit, now_nanos: int) -> None:
         """Put a reservation's hold on one more limit, if it was admitted in the limit's current window."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from faregate.core.amounts import Amounts
 from faregate.core.limits.counters import UNLIMITED, Allowance, Counter
 from faregate.core.limits.index import CompiledLimit
-from faregate.core.limits.moving import Hold, Pace, Smooth
+from faregate.core.limits.moving import Hold, Moving, Pace, Smooth
 from faregate.core.limits.refusal import Binding
 from faregate.core.limits.terms import Action
 
@@ -93,9 +93,23 @@ def end(hold: Hold, posted: int, now: int) -> None:
         counter.used += posted - hold.amount
         return
     if not counter.meter.limit.terms.estimate:
-        # What was not estimated counts from the moment at which it is known.
+        # What was not estimated counts from the moment at which it is known. Where something is held, the limit did
+        # estimate when the call began.
+        counter.end(hold, 0, now)
         hold = counter.take(posted, now)
     counter.end(hold, posted, now)
+
+
+def end_past(counter: Moving, posted: int, at: int, now: int) -> None:
+    """Count what the books know to have been spent until a moment in the past."""
+    counter.end(counter.put(0, at, now), posted, now)
+
+
+def give_back_turn(counter: Counter, admitted_at: int) -> None:
+    """A call that a throttle let pass was never sent, so that it, or another one, may pass instead."""
+    pace = counter.pace
+    if pace is not None and pace.taken_at == admitted_at:
+        pace.next_at = admitted_at
 
 
 def may_hold_more(counter: Counter, more: int, now: int) -> bool:
@@ -137,13 +151,27 @@ def room(counter: Counter, now: int) -> int:
     return left if limit.terms.estimate or not left else UNLIMITED
 
 
-def deeds(counters: Iterable[Counter], now: int) -> Deeds:
-    """What the actions of ``counters`` do now beside refusing; the first downgrade in the order of the limits."""
+def deeds(counters: Iterable[Counter], now: int, models: Sequence[str] = ()) -> Deeds:
+    """What the actions of ``counters`` do now beside refusing, to calls of a model that goes by the names ``models``.
+
+    It is the downgrade of the first limit that has one for the model; of several of one limit that of the largest
+    share.
+    """
     for counter in counters:
-        if not counter.meter.limit.shadow:
-            for action in _in_force(counter, now, "downgrade"):
-                return Deeds(action, counter.meter.limit.id)
+        if counter.meter.limit.shadow:
+            continue
+        concerned = (action for action in _in_force(counter, now, "downgrade") if _concerns(action, models))
+        action = max(concerned, key=lambda each: each.percent, default=None)
+        if action is not None:
+            return Deeds(action, counter.meter.limit.id)
     return NO_DEEDS
+
+
+def _concerns(action: Action, models: Sequence[str]) -> bool:
+    """Whether a downgrade is for calls of a model; without a name it is for some."""
+    if not models:
+        return True
+    return action.to not in models and (not action.models or any(model in action.models for model in models))
 
 
 def _binding(counter: Counter, wanted: int, now: int) -> Binding | None:
@@ -168,13 +196,14 @@ def _binding(counter: Counter, wanted: int, now: int) -> Binding | None:
 
 def _told(counter: Counter, code: str, wanted: int, now: int, amount: int | None, deed: str) -> Binding:
     limit = counter.meter.limit
-    start, resets_at = counter.window_start, counter.window_end
+    start, resets_at, later = counter.window_start, counter.window_end, 0
     if not isinstance(counter, Allowance):
         start = now - limit.period
         resets_at = counter.fits_at(wanted, amount, now) if amount is not None else 0
         if isinstance(counter, Smooth) and amount is not None and wanted <= amount and not deed:
-            # What it can take at once matters only to a call that will never fit.
-            amount = max(amount, counter.meter.amount or 0)
+            # How the limit is named; what it takes at once alone is so for a call that will never fit.
+            later = max(0, (counter.meter.amount or 0) - amount)
+            amount += later
     return Binding(
         limit,
         code,
@@ -188,6 +217,7 @@ def _told(counter: Counter, code: str, wanted: int, now: int, amount: int | None
         limit.unit_name,
         limit.window,
         deed,
+        later=later,
     )
 
 

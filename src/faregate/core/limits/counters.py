@@ -14,6 +14,10 @@ from faregate.core.limits.moving import Moving, Pace, Rolling, Smooth, idle_afte
 UNLIMITED = 1 << 62
 
 
+#: So many counters are brought up to date when a pace changes; more of them only when they are used.
+_COUNTED_AT_ONCE = 1_000
+
+
 class Allowance:
     """One limit's counter for one subject and one window of the calendar."""
 
@@ -73,8 +77,10 @@ class Meter:
         "before_start",
         "carries",
         "ceiling",
+        "changes_at",
         "free_until",
         "limit",
+        "over",
         "pending",
         "slowed_until",
         "slowest",
@@ -104,13 +110,16 @@ class Meter:
         self.slowed_until = 0
         #: And the last moment at which it bounded nothing, so that what is held from before was never counted.
         self.free_until = 0
-        #: When another window or generation begins, and when anything changes with time.
+        #: When another window or generation begins, when the amount changes with time, and the earlier of both.
         self.turns_at = NEVER
+        self.changes_at = NEVER
         self.until = NEVER
         #: By ``CompiledLimit.subject_of``; empty for a limit on the total.
         self.subjects: dict[Any, Counter] = {}
         #: Those of the generation before this one, where they still matter.
         self.before: dict[Any, Counter] = {}
+        #: Of a smooth limit: those that once were over what they take at once, which nearly none ever is.
+        self.over: dict[Any, Smooth] = {}
         self.total: Counter = self.counter(())
         self._begin(now_nanos)
 
@@ -123,7 +132,8 @@ class Meter:
         self.window_start, self.window_end = window
         self.before_start = before_start
         if self.limit.paced:
-            self.before, self.subjects = self.subjects, {}
+            over = self._still_over(now_nanos)
+            self.before, self.subjects = self.subjects, over
         else:
             kept = follows and self.limit.terms.carry_max > 0
             self.before, self.subjects = self.subjects if kept else {}, {}
@@ -132,6 +142,16 @@ class Meter:
                 old.before = None
                 self.total.before = old
         self._begin(now_nanos)
+
+    def _still_over(self, now_nanos: int) -> dict[Any, Counter]:
+        """Take out the counters that are over: they are kept however long nobody used them, for they still count."""
+        kept: dict[Any, Counter] = {}
+        for key, counter in self.over.items():
+            for place in (self.subjects, self.before):
+                if place.get(key) is counter and counter.spent(now_nanos):
+                    kept[key] = place.pop(key)
+        self.over = {key: counter for key, counter in self.over.items() if key in kept}
+        return kept
 
     def _begin(self, now_nanos: int) -> None:
         limit = self.limit
@@ -145,28 +165,53 @@ class Meter:
 
     def refresh(self, now_nanos: int) -> None:
         """Work out what may be reached from ``now_nanos`` on, after a change of the limit or with time."""
-        limit, before = self.limit, self.amount
-        self.amount = limit.amount
+        limit = self.limit
+        before, amount = self.amount, limit.amount
         changes = NEVER
         if limit.timed:
-            self.amount = amount_at(limit.amount, limit.terms, now_nanos)
+            amount = amount_at(limit.amount, limit.terms, now_nanos)
             changes = changes_at(limit.terms, now_nanos)
+        if limit.terms.algorithm and (amount != before or self.changes_at <= now_nanos):
+            self._change_pace(amount, now_nanos)
+        self.changes_at = changes
+        self.amount = amount
         if not limit.hard or self.amount is None:
             self.ceiling = UNLIMITED
         elif self.pending:
             self.ceiling = -1
         else:
             self.ceiling = self.amount
-        if before != self.amount and limit.terms.algorithm:
-            # What is counted lazily must not drain faster, looking back, than it did.
-            rates = [rate for rate in (before, self.amount) if rate is not None]
-            self.slowest = min(rates) if not self.slowed_until else min(self.slowest, *rates)
-            self.slowed_until = now_nanos
-            if before is None:
-                self.free_until = now_nanos
-            if limit.each:
-                self.turns_at = now_nanos + idle_after(limit, self.slowest)
         self.until = min(self.turns_at, changes)
+
+    def _change_pace(self, amount: int | None, now_nanos: int) -> None:
+        """What is counted lazily must not drain, looking back, at another rate than it did.
+
+        It may be long after a raise has begun or ended that somebody looks: each stretch drains at its own rate.
+        """
+        limit = self.limit
+        few = len(self.subjects) + len(self.before) <= _COUNTED_AT_ONCE
+        kept = (self.total, *self.subjects.values(), *self.before.values()) if few else (self.total,)
+        rates = [amount]
+        moment = min(self.changes_at, now_nanos)
+        self.changes_at = NEVER
+        while True:
+            rates.append(self.amount)
+            for counter in kept:
+                if not isinstance(counter, Allowance):
+                    counter.spent(moment)
+            if self.amount is None:
+                self.free_until = moment
+            if moment >= now_nanos:
+                break
+            self.amount = amount_at(limit.amount, limit.terms, moment)
+            moment = min(changes_at(limit.terms, moment), now_nanos)
+        bound = [rate for rate in rates if rate is not None]
+        if not few and bound:
+            # So many would keep the gate: they drain at the slowest of these rates up to now.
+            self.slowest = min(bound) if not self.slowed_until else min(self.slowest, *bound)
+            self.slowed_until = now_nanos
+        if limit.each:
+            self.turns_at = now_nanos + idle_after(limit, min((rate for rate in bound if rate), default=None))
 
     def counter(self, subject: tuple[str, ...]) -> Counter:
         """A counter at zero for a subject; it is not kept."""

@@ -265,9 +265,10 @@ class LimitIndex:
 
 def _place(limit: CompiledLimit) -> tuple[_Shape, Any]:
     """The shape of a limit's selector and its key in the table of that shape."""
-    shape = tuple(name for name, _ in limit.selector)
-    values = tuple(value for _, value in limit.selector)
-    return shape, values[0] if len(values) == 1 else values
+    if len(limit.selector) == 1:
+        ((name, value),) = limit.selector
+        return (name,), value
+    return tuple(name for name, _ in limit.selector), tuple(value for _, value in limit.selector)
 
 
 def _is_per_request(name: str) -> bool:

@@ -25,6 +25,9 @@ BUCKETS = 60
 #: Limits of at most so many requests keep the moment of each.
 MOMENTS_MAX = 1_000
 
+#: The end of time as the books and the control socket write it.
+_LAST = 1 << 63
+
 #: Counters that nobody uses are kept at least so long, so that they are not looked through all the time.
 _IDLE_MIN = 10 * SECOND
 
@@ -180,14 +183,19 @@ class Rolling(Moving):
     def put(self, amount: int, at: int, now: int) -> Hold:
         """Hold what was admitted in the past, in the bucket of that moment; what is past is not counted."""
         self.spent(now)
-        cell = self._cell(at)
+        cells, cell = self._cells, self._cell(at)
         if cell.end <= now - self.meter.limit.rolling:
             cell.counted = False
         else:
-            place = sum(1 for other in self._cells if other.end <= cell.end)
-            self._cells.insert(place, cell)
-            self._used += amount
-        cell.used = amount
+            place = len(cells)
+            while place and cells[place - 1].end > cell.end:
+                place -= 1
+            if place and cells[place - 1].end == cell.end:
+                # One for each of the calls that a restart found open would be looked through by every other of them.
+                cell = cells[place - 1]
+            else:
+                cells.insert(place, cell)
+        self._change(cell, 0, amount)
         return Hold(self, amount, at, cell)
 
     def more(self, hold: Hold, amount: int, now: int) -> None:
@@ -238,7 +246,13 @@ class Rolling(Moving):
 
     def _cell(self, at: int) -> Cell:
         meter = self.meter
-        if meter.limit.unit_name == "requests" and meter.amount is not None and meter.amount <= MOMENTS_MAX:
+        if (
+            meter.limit.unit_name == "requests"
+            and meter.amount is not None
+            and meter.amount <= MOMENTS_MAX
+            # Limits that refuse nobody, and calls that were given back, would else fill the memory.
+            and len(self._cells) < MOMENTS_MAX
+        ):
             return Cell(at, at)
         length = -(-meter.limit.rolling // BUCKETS)
         start = at - at % length
@@ -275,7 +289,7 @@ class Smooth(Moving):
     def window_end(self) -> int:
         """When all will have drained, 0 where it has."""
         rate = self.meter.amount
-        return self._at + -(-self._level // rate) if self._level and rate else 0
+        return _moment(self._at + -(-self._level // rate)) if self._level and rate else 0
 
     def spent(self, now: int) -> int:
         """What has not drained until now, rounded up to whole units."""
@@ -286,6 +300,7 @@ class Smooth(Moving):
         """Fill ``amount`` in."""
         self._drain(now)
         self._level += amount * self.meter.limit.period
+        self._look()
         return Hold(self, amount, now, None)
 
     def put(self, amount: int, at: int, now: int) -> Hold:
@@ -313,6 +328,13 @@ class Smooth(Moving):
             fastest = max(self.meter.amount or 0, self.meter.limit.amount or 0)
             unused = max(0, unused - fastest * max(0, now - hold.at))
         self._level = max(0, self._level - unused)
+        self._look()
+
+    def _look(self) -> None:
+        """Remember a counter that is over what it takes at once: it may be idle for long and still count."""
+        meter, amount = self.meter, self.amount
+        if self.subject and amount is not None and self._level > amount * meter.limit.period:
+            meter.over[meter.limit.key_of(self.subject)] = self
 
     def fits_at(self, wanted: int, top: int, now: int) -> int:
         """The moment from which ``wanted`` fits if nothing else is taken; 0 where it never does."""
@@ -320,13 +342,16 @@ class Smooth(Moving):
         if wanted > top or not rate:
             return 0
         self._drain(now)
-        return now + -(-max(0, self._level - (top - wanted) * self.meter.limit.period) // rate)
+        return _moment(now + -(-max(0, self._level - (top - wanted) * self.meter.limit.period) // rate))
 
     def _drain(self, now: int) -> None:
         meter = self.meter
-        at = self._at
-        if now <= at:
+        if now <= self._at:
             return
+        if now >= meter.changes_at:
+            # A raise has begun or ended since anybody looked; this drains what drained at the pace before.
+            meter.refresh(now)
+        at = self._at
         rate = meter.amount
         if rate is None:
             self._level = 0
@@ -342,14 +367,22 @@ class Smooth(Moving):
 class Pace:
     """Calls at an even pace, none in advance: what a throttle lets through."""
 
-    __slots__ = ("next_at",)
+    __slots__ = ("next_at", "taken_at")
 
     def __init__(self) -> None:
         self.next_at = 0
+        #: When the last call passed.
+        self.taken_at = -1
 
     def take(self, requests_per_minute: int, now: int) -> None:
         """A call passes; the next one may after the minute's share of it."""
         self.next_at = now + -(-MINUTE // max(1, requests_per_minute))
+        self.taken_at = now
+
+
+def _moment(at: int) -> int:
+    """A moment to come; 0 for one that nobody can write down: what drains for centuries is never free."""
+    return at if at < _LAST else 0
 
 
 def burst_of(limit: "CompiledLimit", amount: int) -> int:

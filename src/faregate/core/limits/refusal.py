@@ -6,7 +6,9 @@ Owns the choice of the limit to name when several bind. Takes plain figures and 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from faregate.core.limits.in_force import amount_at
 from faregate.core.limits.index import CompiledLimit
+from faregate.core.limits.moving import burst_of
 from faregate.core.limits.windows import SECOND
 
 #: Seconds after which trying again makes sense where no window tells: a slot or a balance may be free by then.
@@ -41,6 +43,13 @@ class Binding(NamedTuple):
     deed: str = ""
     #: ``resets_at`` is when the limit ends or is raised, not the end of a window.
     eased: bool = False
+    #: Of ``amount``, what cannot be taken at once: all but the burst of a smooth limit.
+    later: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """What is left to be taken now, 0 of an unlimited one."""
+        return max(0, (self.amount or 0) - self.later - self.posted - self.held)
 
 
 class LimitRefusal(NamedTuple):
@@ -113,17 +122,46 @@ _FOREVER_S = 1 << 62
 
 
 def _as_terms_say(binding: Binding, now_nanos: int) -> Binding:
-    """The binding with the moment at which the limit's terms let the call in, where no end of a window does."""
+    """The binding with the first moment at which the call fits, where the limit's terms change with time.
+
+    It may end, be raised, or be no longer under a forecast before its window is new, and not be eased by that at all.
+    """
     terms = binding.limit.terms
-    if not (terms.until or terms.raises or terms.forced):
+    if not (terms.until or terms.raises or terms.forced) or binding.deed == "throttle":
         return binding
-    if not _impossible(binding) and (binding.resets_at or binding.code in _FREED_SOON):
+    impossible = _impossible(binding)
+    if binding.code in _FREED_SOON and not impossible:
         return binding
-    moments = [each.since for each in terms.raises if each.amount >= binding.wanted]
-    if binding.deed:
-        moments += [each.until for each in terms.forced]
-    eased_at = min((moment for moment in (*moments, terms.until) if moment > now_nanos), default=0)
-    return binding._replace(resets_at=eased_at, eased=True) if eased_at else binding
+    moments = {terms.until, *(each.since for each in terms.raises), *(each.until for each in terms.forced)}
+    if not impossible:
+        moments.add(binding.resets_at)
+    for moment in sorted(moments):
+        if moment > now_nanos and _fits_at(binding, moment):
+            eased = impossible or moment != binding.resets_at
+            return binding._replace(resets_at=moment, eased=True) if eased else binding
+    return binding if impossible else binding._replace(resets_at=0)
+
+
+def _fits_at(binding: Binding, at_nanos: int) -> bool:
+    """Whether the call fits at a moment to come, when all that is held now will have been used."""
+    limit = binding.limit
+    terms = limit.terms
+    amount = amount_at(limit.amount, terms, at_nanos)
+    if amount is None:
+        return True
+    if terms.algorithm:
+        amount = burst_of(limit, amount)
+    tops = [amount] if limit.hard else []
+    for place, action in enumerate(terms.actions):
+        if action.do != "stop":
+            continue
+        if action.basis == "actual":
+            tops.append(amount * action.percent // 100)
+        elif any(forced.action == place and at_nanos < forced.until for forced in terms.forced):
+            tops.append(0)
+    new = 0 < binding.resets_at <= at_nanos
+    spent = 0 if new else binding.posted + binding.held
+    return all(spent + binding.wanted <= top for top in tops)
 
 
 def _impossible(binding: Binding) -> bool:

@@ -36,6 +36,7 @@ ROLLING_MAX = 366 * 24 * HOUR
 _YEAR_START = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])")
 
 
+@lru_cache(maxsize=256)
 def rolling_nanos(kind: str) -> int:
     """How long a rolling window such as ``rolling 24h`` is, in nanoseconds; 0 for what is not the name of one."""
     match = _ROLLING.fullmatch(kind)

@@ -168,6 +168,14 @@ class MemoryBooks:
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
         return self._listing(kind, lambda id: id > after, equal)[:limit]
 
+    def columns(self, kind: str, names: Sequence[str], /, *, after: str = "", limit: int = 1000) -> list[Sequence[Any]]:
+        """What ``listing`` gives, by column: the values of each of ``names``, in the order of the rows' ids."""
+        strange = set(names) - set(table_of(kind).c.keys())
+        if strange:
+            raise UsageError(f"unknown filter {min(strange)!r}")
+        rows = self.listing(kind, after=after, limit=limit)
+        return [[row[name] for row in rows] for name in names]
+
     def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
         return self._listing(kind, lambda id: not before or id < before, equal)[::-1][:limit]

@@ -162,6 +162,11 @@ class SqliteBooks:
         """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
         return self._resources(kind, queries.listing(table_of(kind), after, limit, equal))
 
+    def columns(self, kind: str, names: Sequence[str], /, *, after: str = "", limit: int = 1000) -> list[Sequence[Any]]:
+        """What ``listing`` gives, by column: the values of each of ``names``, in the order of the rows' ids."""
+        with self._reading() as connection:
+            return resources.columns(connection, kind, names, after, limit)
+
     def newest(self, kind: str, /, *, before: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of a kind in the reverse order of their ids, before a cursor id, filtered by equality."""
         return self._resources(kind, queries.listing(table_of(kind), before, limit, equal, newest_first=True))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, CursorResult, bindparam, delete, func, insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from faregate.ports import Row
+from faregate.storage.queries import column_named
 from faregate.storage.rows import complete, table_of
 from faregate.storage.schema import Json, changes
 
@@ -60,6 +61,17 @@ def rows_of(kind: str, result: CursorResult[Any]) -> list[Row]:
             if row[name] is not None:
                 row[name] = _decode(row[name])
     return found
+
+
+def columns(connection: Connection, kind: str, names: Sequence[str], after: str, limit: int) -> list[Sequence[Any]]:
+    """The values of some columns of a kind, column by column, in the order of the rows' ids."""
+    columns = [column_named(table_of(kind), name) for name in names]
+    statement = select(*columns).where(table_of(kind).c.id > after).order_by(table_of(kind).c.id).limit(limit)
+    found = list(zip(*values_of(connection.execute(statement)), strict=True)) or [()] * len(columns)
+    return [
+        [None if text is None else _decode(text) for text in values] if isinstance(column.type, Json) else values
+        for column, values in zip(columns, found, strict=True)
+    ]
 
 
 def values_of(result: CursorResult[Any]) -> Iterable[tuple[Any, ...]]:
