@@ -183,6 +183,13 @@ def test_an_alert_of_a_period_that_has_ended_stops_nothing(made: Parts, api: Api
     assert _stops(api) == []
 
 
+def test_a_flat_alert_that_says_the_same_in_the_next_period_stops_it_again(made: Parts, api: Api) -> None:
+    """It has no id of its own, so only within a period it is known to be the same."""
+    assert [_send(made, flat())["done"] for _ in range(2)] == ["stopped", "repeated"]
+    made.clock.now += 25 * DAY
+    assert [_send(made, flat())["done"] for _ in range(2)] == ["stopped", "repeated"]
+
+
 @pytest.mark.parametrize("fired", ["soon", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", 5, None, "2026-11-15"])
 def test_a_moment_that_says_nothing_excuses_nothing(made: Parts, api: Api, fired: Any) -> None:
     """What cannot be read, or cannot be, does not make an alert late."""

@@ -203,10 +203,11 @@ def test_a_gate_that_is_away_is_asked_again(braking: Braking) -> None:
 
 
 def test_a_habit_is_what_the_roll_ups_say_up_to_an_hour_ago(braking: Braking) -> None:
-    """The most of a quarter of an hour, the most of four in a row, and when it began; batches are not in it."""
+    """The most of a quarter of an hour, of four in a row, and when it began; without batches and calls told later."""
     noon = NOON - DAY
     braking.spend([(noon, 3 * DOLLAR), (noon + QUARTER, DOLLAR), (noon + 3 * QUARTER, DOLLAR), (NOON, 50 * DOLLAR)])
     braking.spend([(noon, 70 * DOLLAR)], "batches")
+    braking.spend([(noon, 70 * DOLLAR)], "reported")
 
     assert braking.habit() == Habit(braking.key, 3 * DOLLAR, 5 * DOLLAR, noon)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from console_parts import DAY, NOON, WHO, Api, Parts, opened, parts, settled_call
-from faregate.console.allowances import standings
+from faregate.console.allowances import limit_views
 from faregate.console.keys import NewKey, create
 from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
@@ -217,7 +217,7 @@ def test_a_deleted_limit_is_gone_and_one_of_the_file_stays(made: Parts, api: Api
 
 def test_nothing_is_asked_about_no_limits(made: Parts) -> None:
     """An empty list costs no look at the reservations."""
-    assert asyncio.run(standings(made.console, [])) == {}
+    assert asyncio.run(limit_views(made.console, [])) == {}
 
 
 def test_a_secret_of_a_key_is_no_name_of_it(made: Parts, api: Api) -> None:

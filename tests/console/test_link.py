@@ -18,7 +18,7 @@ from faregate.console.limits import put as put_limit
 from faregate.console.link import GateLink
 from faregate.console.prices import NewPrice
 from faregate.console.prices import put as put_price
-from faregate.control import Balance, Opening, Projected, Resolve
+from faregate.control import Balance, Figures, Opening, Projected, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended, Started
 from faregate.core.usage import NO_USAGE
@@ -317,6 +317,48 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
             asked = books.asked[: books.asked.index("open_reservations")]
             assert (asked.count("balances_of"), asked.count("balances"), asked.count("get")) == (1, 0, 0)
             # Each list is read to its end: a page, and one that says that there are no more.
-            assert asked.count("listing") <= 8
+            assert asked.count("listing") + asked.count("columns") <= 8
 
     run(all_of_it())
+
+
+def test_balances_that_were_summed_too_early_are_summed_again(tmp_path: Path) -> None:
+    """A gate's journal that moves while it is loaded: it is opened as of where it was after the load."""
+
+    async def all_of_it() -> None:
+        with parts(tmp_path) as made:
+            put_limit(made.console, LIFETIME)
+            made.journal.add(opened(), *settled_call("req_1", cost=1_000), *settled_call("req_2", cost=20))
+            both = Linked(made)
+            both.gate.position = lambda: 50 if both.gate.loads() else 30
+            await both.gate.listen()
+            running = asyncio.create_task(both.link.run())
+            await both.until(lambda: bool(both.gate.openings()))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await both.gate.hang_up()
+            (opening,) = both.gate.openings()
+            assert (opening.position, [balance.posted for balance in opening.balances]) == (50, [1_020])
+
+    run(all_of_it())
+
+
+def test_a_gate_that_works_already_is_opened_only_what_it_lacks(tmp_path: Path) -> None:
+    """A console that comes back sends everything, and no balances of limits that the gate has counted on."""
+
+    def before(made: Parts) -> None:
+        put_limit(made.console, LIFETIME)
+
+    async def work(both: Linked) -> None:
+        both.gate.figures = Figures(True, False, 1, 0, 0, 7, 0, 0, 0, 0, 0)
+        running, made = both.gate.connections, both.parts
+        again = GateLink(str(both.gate.path), made.books, made.journal, made.projector, catalogue_of, made.clock)
+        task = asyncio.create_task(again.run())
+        await both.until(lambda: again.connected)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert both.gate.connections == running + 1
+        assert [load.full for load in both.gate.loads()] == [True, True]
+        assert both.gate.openings()[1] == Opening(0, (), (), first=True)
+
+    with_link(tmp_path, work, before)

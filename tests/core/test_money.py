@@ -143,6 +143,23 @@ def test_a_tie_goes_to_the_even_neighbour(numerator: int, expected: int) -> None
     assert half_even(numerator, 2) == expected
 
 
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        (0, "0"),
+        (9_999_999, "0.009999999"),
+        (10_000_000, "0.01"),
+        (15_000_000, "0.02"),
+        (25_000_000, "0.02"),
+        (120_004_999_999, "120.00"),
+        (999_999_999_999, "1000.00"),
+    ],
+)
+def test_a_sentence_tells_dollars_to_the_cent_and_less_than_one_exactly(amount: int, expected: str) -> None:
+    """A tie goes to the even cent."""
+    assert money.about(amount) == expected
+
+
 def test_the_core_knows_no_float() -> None:
     """No float literal, no ``float`` and no true division anywhere in ``faregate.core``."""
     found = []

@@ -16,6 +16,7 @@ from faregate.console.alerts import AlertChange, change
 from faregate.console.channels import ChannelChange
 from faregate.console.channels import change as change_channel
 from faregate.core.alerts import GIVEN_UP_AFTER_NANOS, Parcel, pause_nanos
+from faregate.jobs.apprise_channels import AppriseSender
 from faregate.jobs.deliver_alerts import MISSES_IN_A_ROW_MAX, AlertDelivery
 from little_service import LittleService, Seen, little_service
 
@@ -395,6 +396,31 @@ def test_no_log_names_an_address(made: Parts, caplog: pytest.LogCaptureFixture) 
     assert len([each for each in caplog.records if each.msg == "alert_not_delivered"]) == 3
     told = "\n".join(f"{each.getMessage()} {vars(each)}" for each in caplog.records if not each.name.startswith("http"))
     assert [secret for secret in ("T0KEN", "PASSWORD") if secret in told] == []
+
+
+@pytest.mark.parametrize("address", ["matrix://user:password@example.com/#room", "syslog://local0"])
+def test_services_that_are_led_elsewhere_need_the_private_right(address: str) -> None:
+    """They ask their host where to go, or speak to this machine, which no look at the address can judge."""
+    fault = AppriseSender(allow_private=False).fault(address)
+    assert fault is not None
+    assert fault.code == "url_forbidden"
+
+
+def test_apprise_reads_no_file_that_an_address_names(made: Parts) -> None:
+    """Neither from this machine nor by a URL: a template would be sent to whoever wrote the address."""
+
+    async def scene() -> None:
+        async with little_service() as elsewhere:
+            sender = AppriseSender(allow_private=True)
+            webhook = "discord://1234567890/abcdefghijklmnop"
+            assert await asyncio.to_thread(sender.fault, webhook) is None
+            for named in (f"{elsewhere.url}/x", str(made.folder / "data" / "secrets.json")):
+                fault = await asyncio.to_thread(sender.fault, f"{webhook}?template={named}")
+                assert fault is not None
+                assert fault.code == "field_range"
+            assert elsewhere.seen == []
+
+    run(scene())
 
 
 def test_apprise_follows_no_redirect(made: Parts) -> None:

@@ -45,6 +45,18 @@ def test_listed_rows_hold_every_column_as_it_was_put(books: BooksUnderTest) -> N
     assert (rows[1]["models"], rows[1]["details"], rows[1]["expires_at"]) == (None, None, 0)
 
 
+def test_columns_are_those_of_the_listing(books: BooksUnderTest) -> None:
+    """Some columns of all rows in the order of their ids, page by page, with JSON as values."""
+    books.put_all("key", [key(3), key(1, models=["gpt-4o"]), key(2, team="research")])
+    names = ("id", "models", "team", "digests")
+    rows = books.listing("key")
+    assert [list(values) for values in books.columns("key", names)] == [[row[name] for row in rows] for name in names]
+    assert [list(values) for values in books.columns("key", ("id",), after="key_1", limit=1)] == [["key_2"]]
+    assert [list(values) for values in books.columns("key", names, after="key_3")] == [[], [], [], []]
+    with pytest.raises(UsageError, match="colour"):
+        books.columns("key", ("colour",))
+
+
 def test_rows_are_counted_by_the_values_of_their_columns(books: BooksUnderTest) -> None:
     """Each combination once, JSON included, with how many rows have it."""
     books.put_all("key", [key(n, state="revoked" if n > 3 else "active", details={"pepper": "p1"}) for n in range(6)])

@@ -8,8 +8,9 @@ from faregate.config.schema import Alerts
 from faregate.console.alert_outbox import AlertOutbox
 from faregate.console.channels import DECLARED, kind_of
 from faregate.console.limit_watch import WatchedInstallation
-from faregate.console.state import AddressFault, Console
+from faregate.console.state import Console
 from faregate.core import money
+from faregate.core.alerts import AddressFault
 from faregate.core.limits.telling import LowBalance
 from faregate.jobs.apprise_channels import AppriseSender
 from faregate.jobs.deliver_alerts import AlertDelivery
@@ -57,8 +58,7 @@ class Alerting:
 
     def check_address(self, kind: str, url: str) -> AddressFault | None:
         """What is wrong with the address of a channel; it may look names up."""
-        fault = self._webhooks.fault(url) if kind == "webhook" else self._apprise.fault(url)
-        return AddressFault(*fault) if fault is not None else None
+        return self._webhooks.fault(url) if kind == "webhook" else self._apprise.fault(url)
 
     def jobs(self, console: Console) -> list[Job]:
         """What is to be done again and again."""

@@ -5,38 +5,27 @@ it; the one on the network asks for one on every request.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import random
 import signal
-import socket
-import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from faregate.assembly.clock import SystemClock
-from faregate.assembly.compiler import CatalogueCompiler
 from faregate.assembly.handover import ConsoleSettings, Listening, encode
 from faregate.assembly.loops import loop_factory, stop_with_parent
-from faregate.assembly.workshop import Workshop, console_secrets
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder
-from faregate.config.schema import Config
+from faregate.storage.sqlite.opening import open_books
+
+if TYPE_CHECKING:
+    from faregate.assembly.workshop import Workshop
 
 logger = logging.getLogger("faregate.console")
-
-#: Requests of people and scripts, not of traffic: more than these at once are an accident.
-REQUESTS_AT_ONCE_MAX: Final = 256
-#: How long a stop waits for requests that run, and for the last events to be booked.
-GRACE_S: Final = 1
-BACKLOG: Final = 128
-
 
 #: A start with a hundred thousand keys makes a million objects that stay. By its own thresholds the collector walks the
 #: young ones 28 times as often, which takes a third of that start.
@@ -56,19 +45,30 @@ def run_console(settings: ConsoleSettings, input_descriptor: int) -> int:
 
 
 async def _serve(settings: ConsoleSettings, input_descriptor: int) -> int:
+    clock, folder = SystemClock(), DataFolder(Path(settings.data_dir))
+    # To look through large books takes as long as to load the rest of the program, and nearly none of it in Python:
+    # both are done at once.
+    opening = asyncio.get_running_loop().run_in_executor(None, open_books, folder.books, clock)
+    from faregate.assembly.compiler import CatalogueCompiler
+    from faregate.assembly.workshop import Workshop, console_secrets
+    from faregate.config.schema import Config
+
     config = Config.model_validate_json(bytes(settings.config))
     compiler = CatalogueCompiler(config, Path(settings.folder), process_environment())
-    folder = DataFolder(Path(settings.data_dir))
+    books = await opening
     workshop = await asyncio.to_thread(
-        Workshop, config, folder, compiler, console_secrets(settings.secrets), SystemClock()
+        Workshop, config, folder, compiler, console_secrets(settings.secrets), clock, books
     )
     try:
-        return await _with_workshop(settings, input_descriptor, config, workshop)
+        return await _with_workshop(settings, input_descriptor, workshop, behind_proxy=config.console.behind_proxy)
     finally:
         await asyncio.to_thread(workshop.close)
 
 
-async def _with_workshop(settings: ConsoleSettings, input_descriptor: int, config: Config, workshop: Workshop) -> int:
+async def _with_workshop(
+    settings: ConsoleSettings, input_descriptor: int, workshop: "Workshop", *, behind_proxy: bool
+) -> int:
+    from faregate.assembly.listeners import Listener, listen_on_network, listen_on_socket, served
     from faregate.console.app import create_app
     from faregate.console.doors import trusted
 
@@ -80,10 +80,10 @@ async def _with_workshop(settings: ConsoleSettings, input_descriptor: int, confi
         loop.add_signal_handler(number, stop.set)
     if settings.attached:
         stop_with_parent(loop, input_descriptor, stop.set)
-    network = _listen_on_network(settings)
+    network = listen_on_network(settings)
     servers = [
-        _Listener(_uvicorn(app, settings, behind_proxy=config.console.behind_proxy), network),
-        _Listener(_uvicorn(trusted(app), None, behind_proxy=False), _listen_on_socket(workshop.folder.console_socket)),
+        Listener(served(app, settings, behind_proxy=behind_proxy), network),
+        Listener(served(trusted(app), None, behind_proxy=False), listen_on_socket(workshop.folder.console_socket)),
     ]
     tasks = [asyncio.create_task(server.serve_its_socket()) for server in servers]
     tasks += [asyncio.create_task(each()) for each in work]
@@ -113,77 +113,3 @@ def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> BaseException | None:
         if task.done() and not task.cancelled() and task.exception() is not None:
             return task.exception()
     return None
-
-
-class _Listener(uvicorn.Server):
-    """One listener of several in a process: signals are ours, and its readiness can be waited for."""
-
-    def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-        self._listening = listening
-
-    async def serve_its_socket(self) -> None:
-        """Serve until ``should_exit``."""
-        await self.serve(sockets=[self._listening])
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As the parent's, and tell that it is done."""
-        await super().startup(sockets)
-        self.ready.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none: two servers in one process would take them from each other."""
-        yield
-
-
-def _uvicorn(app: Any, network: ConsoleSettings | None, *, behind_proxy: bool) -> uvicorn.Config:
-    tls = network.tls if network is not None else None
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        http="httptools",
-        server_header=False,
-        # Only a proxy on this machine is believed about who asks, and whether by https.
-        proxy_headers=behind_proxy,
-        forwarded_allow_ips="127.0.0.1,::1",
-        limit_concurrency=REQUESTS_AT_ONCE_MAX,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_S,
-        ssl_certfile=tls.certificate_file if tls is not None else None,
-        ssl_keyfile=tls.key_file if tls is not None else None,
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
-    )
-
-
-def _listen_on_network(settings: ConsoleSettings) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except BaseException:  # Nobody gets this socket, whatever went wrong.
-        listening.close()
-        raise
-    return listening
-
-
-def _listen_on_socket(path: Path) -> socket.socket:
-    """The owner's own way in. Its mode is set before anybody can connect, which is only possible once it listens."""
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(str(path))
-        path.chmod(0o600)
-        listening.listen(BACKLOG)
-    except BaseException:  # Nobody gets this socket, whatever went wrong.
-        listening.close()
-        raise
-    return listening

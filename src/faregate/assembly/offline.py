@@ -21,6 +21,7 @@ from faregate.config.secrets import read_secrets, secrets_of
 from faregate.config.tree import Environment
 from faregate.errors import ConfigError, FaregateError
 from faregate.ports import Books
+from faregate.storage.sqlite.opening import open_books
 
 logger = logging.getLogger("faregate.offline")
 
@@ -44,7 +45,8 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         config = loaded.config if loaded is not None else Config.model_construct(providers=())
         compiler = CatalogueCompiler(config, loaded.folder if loaded is not None else Path.cwd(), environment)
         secrets = console_secrets(secrets_of(folder, os.urandom).secrets)
-        workshop = Workshop(config, folder, compiler, secrets, SystemClock())
+        clock = SystemClock()
+        workshop = Workshop(config, folder, compiler, secrets, clock, open_books(folder.books, clock))
         stack.callback(workshop.close)
         app = create_app(workshop.still())
         return app, stack.pop_all().close

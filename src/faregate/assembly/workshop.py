@@ -41,7 +41,7 @@ from faregate.journal.projector import Projector
 from faregate.journal.read import FileJournalReader
 from faregate.journal.verify import verify
 from faregate.ports import Clock
-from faregate.storage.sqlite.opening import open_books
+from faregate.storage.sqlite.books import SqliteBooks
 
 logger = logging.getLogger("faregate.console")
 
@@ -84,9 +84,7 @@ class Workshop:
 
     Raises:
         ConfigError: CFG-SECRET: the secrets are not those of the books.
-        Unsafe: a newer version wrote the books.
-        Failed: they are damaged.
-        Unavailable: they cannot be reached.
+        Unavailable: these cannot be reached.
     """
 
     def __init__(
@@ -96,15 +94,18 @@ class Workshop:
         compile_catalogue: CatalogueCompiler,
         secrets: Secrets,
         clock: Clock,
+        books: SqliteBooks,
     ) -> None:
+        """The ``books`` are the workshop's from now on: it closes them, also where it cannot be made."""
         self.folder = folder
         self._config = config
         self._compile = compile_catalogue
         self._secrets = secrets
         self._clock = clock
-        self._alerting = Alerting(config.alerts if config is not None else Alerts(), compile_catalogue.folder, clock)
-        self.books = open_books(folder.books, clock)
+        self.books = books
         try:
+            alerts = config.alerts if config is not None else Alerts()
+            self._alerting = Alerting(alerts, compile_catalogue.folder, clock)
             lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
         except BaseException:  # Nobody closes a workshop that was not made.
             self.books.close()

@@ -11,10 +11,7 @@ from urllib.parse import urlsplit
 from faregate.config.findings import Path, Ruled
 from faregate.config.schema import AlertChannel, Config
 from faregate.config.values import is_loopback, is_private
-
-#: As for webhooks that are made through the API.
-SECRET_CHARACTERS = (24, 256)
-URL_CHARACTERS_MAX = 2_000
+from faregate.core.alerts import CHANNEL_SECRET_CHARACTERS, CHANNEL_URL_CHARACTERS_MAX
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://.+")
 
@@ -39,7 +36,7 @@ def _address(channel: AlertChannel, path: Path, *, allow_private: bool) -> Itera
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        usable = _ADDRESS.fullmatch(url) is not None and len(url) <= URL_CHARACTERS_MAX and parts.port != 0
+        usable = _ADDRESS.fullmatch(url) is not None and len(url) <= CHANNEL_URL_CHARACTERS_MAX and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
@@ -56,9 +53,10 @@ def _address(channel: AlertChannel, path: Path, *, allow_private: bool) -> Itera
     elif not allow_private and (is_private(host) or is_loopback(host)):
         hint = "set alerts.allow_private: true to allow it"
         yield Ruled("CFG-UNSAFE", (*path, "url"), "this address is private or on this machine", hint=hint)
+    fewest, most = CHANNEL_SECRET_CHARACTERS
     if channel.secret is None:
         hint = "make one with `openssl rand -hex 32` and write ${NAME} or file:PATH here"
         yield Ruled("CFG-MISSING", (*path, "secret"), "is missing: what is sent to a webhook is signed", hint=hint)
-    elif not SECRET_CHARACTERS[0] <= len(channel.secret.get_secret_value()) <= SECRET_CHARACTERS[1]:
-        expected = f"{SECRET_CHARACTERS[0]} to {SECRET_CHARACTERS[1]} characters"
+    elif not fewest <= len(channel.secret.get_secret_value()) <= most:
+        expected = f"{fewest} to {most} characters"
         yield Ruled("CFG-SECRET", (*path, "secret"), "its length does not fit", expected)

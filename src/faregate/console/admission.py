@@ -7,7 +7,7 @@ it would at admission; nobody else ever sees them.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from faregate.console.allowances import Standing as Figures
+from faregate.console.allowances import LimitView
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
 from faregate.core.call import Call
@@ -30,7 +30,7 @@ class Question:
     """The limits that concern one caller at one place, as they stand at one moment."""
 
     def __init__(
-        self, who: Attribution, limits: Sequence[CompiledLimit], figures: Mapping[str, Figures], now: int
+        self, who: Attribution, limits: Sequence[CompiledLimit], figures: Mapping[str, LimitView], now: int
     ) -> None:
         index = LimitIndex(limits)
         self.limits = index.matching(who)

@@ -114,12 +114,12 @@ def delivery_state(console: Console) -> dict[str, Any]:
     waiting = console.books.listing("alert", state="waiting", limit=COUNTED_MAX)
     failed = console.books.listing("alert", state="failed", seen_at=0, limit=COUNTED_MAX)
     late = [row["trouble"] for row in waiting if row["tries"] >= LATE_TRIES and row["trouble"]]
-    told: dict[str, Any] = {"ok": not late and not failed, "waiting": len(waiting), "failed": len(failed)}
+    state: dict[str, Any] = {"ok": not late and not failed, "waiting": len(waiting), "failed": len(failed)}
     if failed:
-        told["detail"] = f"{len(failed)} alerts were not delivered; mark them as seen, or send them once more"
+        state["detail"] = f"{len(failed)} alerts were not delivered; mark them as seen, or send them once more"
     elif late:
-        told["detail"] = f"alerts are late: {late[-1]}"
-    return told
+        state["detail"] = f"alerts are late: {late[-1]}"
+    return state
 
 
 def shape(row: Row) -> dict[str, Any]:

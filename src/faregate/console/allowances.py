@@ -1,6 +1,6 @@
 """Where limits stand: asked of the gate, which counts them live, or summed from the books where no gate answers.
 
-It also owns what the link needs for a new limit: its balance in the window that holds now.
+What must be asked of the books for that, and for a limit that begins to count, is in ``openings``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from faregate.ports import Books, Row
 
 
 @dataclass
-class Standing:
+class LimitView:
     """What a limit has posted and holds in its current window; in total, and by subject for an each-limit."""
 
     window_start: int
@@ -49,14 +49,7 @@ def current_window(row: Row, now: int) -> tuple[int, int]:
     return window_of(row["window"], zone_of(row["timezone"]), now, terms_of(row).year_start)
 
 
-def posted_balances(books: Books, row: Row, since: int) -> list[tuple[tuple[str, ...], int]]:
-    """``(subject, posted)`` of one limit by the books, from ``since`` on; nothing for what is not posted."""
-    if row["unit"] == "concurrency":
-        return []
-    return books.balances(row["selector"], tuple(row["each"]), row["unit"], since)
-
-
-async def standings(console: Console, rows: Sequence[Row]) -> dict[str, Standing]:
+async def limit_views(console: Console, rows: Sequence[Row]) -> dict[str, LimitView]:
     """Where each of these limits stands now, by id."""
     now = console.clock.wall_nanos()
     if not rows:
@@ -72,7 +65,7 @@ async def standings(console: Console, rows: Sequence[Row]) -> dict[str, Standing
     return await in_thread(lambda: by_books(console.books, rows, now))
 
 
-def _by_gate(rows: Sequence[Row], views: Sequence[AllowanceView], now: int) -> dict[str, Standing]:
+def _by_gate(rows: Sequence[Row], views: Sequence[AllowanceView], now: int) -> dict[str, LimitView]:
     found = {row["id"]: _empty(row, now) for row in rows}
     paced = {row["id"] for row in rows if _paced(row)}
     for view in views:
@@ -93,7 +86,7 @@ def _by_gate(rows: Sequence[Row], views: Sequence[AllowanceView], now: int) -> d
     return found
 
 
-def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) -> dict[str, Standing]:
+def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) -> dict[str, LimitView]:
     """Where these limits stand by what is booked, by id; without ``held`` what calls under way hold is left out."""
     found = {}
     open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()] if held else []
@@ -119,11 +112,11 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
     return found
 
 
-def _empty(row: Row, now: int) -> Standing:
+def _empty(row: Row, now: int) -> LimitView:
     """Where a limit stands that nobody has used."""
     start, end = current_window(row, now)
     amount = amount_at(row["amount"], terms_of(row), now)
-    return Standing(start, 0 if _paced(row) else end, amount_now=amount)
+    return LimitView(start, 0 if _paced(row) else end, amount_now=amount)
 
 
 def _paced(row: Row) -> bool:
@@ -131,7 +124,7 @@ def _paced(row: Row) -> bool:
     return bool(rolling_nanos(row["window"]) or terms_of(row).algorithm)
 
 
-def _carry(row: Row, standing: Standing, before: Mapping[tuple[str, ...], int]) -> None:
+def _carry(row: Row, standing: LimitView, before: Mapping[tuple[str, ...], int]) -> None:
     """Add what was left of the window before, which had posted ``before``."""
     terms, amount = terms_of(row), standing.amount_now
     if amount is None or not terms.carry_max or not standing.resets_at:

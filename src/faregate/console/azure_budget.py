@@ -41,6 +41,9 @@ SOURCE: Final = "stop"
 #: Azure's names of budgets have at most 63 characters; longer ones are no product's either.
 _TEXT_CHARACTERS_MAX: Final = 256
 
+#: Begins the id of an alert that has none of its own.
+_FLAT: Final = "flat:"
+
 #: Up to here a number without a currency sign is a share of the budget: Azure's thresholds end at 1,000 percent.
 _SHARE_MAX: Final = 10
 
@@ -97,7 +100,7 @@ def read(value: object) -> BudgetAlert:
     context = data.get("alertContext")
     if context is None:
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-        return _alert(data, f"flat:{digest[:40]}", data.get("SpendingAmount"), data.get("Budget"), fired=True)
+        return _alert(data, f"{_FLAT}{digest[:40]}", data.get("SpendingAmount"), data.get("Budget"), fired=True)
     facts = context.get("AlertData") if isinstance(context, dict) else None
     essentials = data.get("essentials")
     if not isinstance(facts, dict) or not isinstance(essentials, dict):
@@ -249,6 +252,10 @@ def act(console: Console, alert: BudgetAlert) -> Outcome:
     assert hook is not None
     product = _product(console, alert.budget)
     rule = rule_for(hook, alert)
+    if alert.id.startswith(_FLAT):
+        # It may say the very same in the next period, and means that one then.
+        end = period_end(alert.start, hook.period, console.clock.wall_nanos())
+        alert = alert._replace(id=f"{alert.id};{end // NANOS_PER_SECOND}")
     if rule is None:
         log.info("budget_alert_ignored", extra={"product": product["id"], "percent": _percent(alert)})
         return Outcome("ignored", product)

@@ -14,6 +14,7 @@ from faregate.console import limit_entries
 from faregate.console.alerts import raise_alert
 from faregate.console.audit import Author, author
 from faregate.console.limit_terms import stored_terms
+from faregate.console.outside_usage import SERVICE as REPORTED
 from faregate.console.reading import each_row, in_thread
 from faregate.console.state import Console
 from faregate.console.texts import time_text
@@ -43,8 +44,9 @@ log = logging.getLogger(__name__)
 #: ``source`` of the limits that are brakes, and who is told to have set them.
 SOURCE: Final = "brake"
 
-#: What is settled long after it was sent says nothing about how fast a key spends; the gate does not count it either.
-_NOT_COUNTED: Final = frozenset({"batches"})
+#: What is settled, or told, long after it was sent says nothing about how fast a key spends; the gate does not count it
+#: either.
+_NOT_COUNTED: Final = frozenset({"batches", REPORTED})
 
 #: Rows of brakes that are long over are removed this often.
 _CARE_NANOS: Final = 3_600 * 10**9

@@ -21,7 +21,7 @@ from faregate.console.texts import Body, Name, time_text
 from faregate.console.writing import console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
-from faregate.core.alerts import KINDS
+from faregate.core.alerts import CHANNEL_SECRET_CHARACTERS, CHANNEL_URL_CHARACTERS_MAX, KINDS
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -29,10 +29,7 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 #: Channels of an installation; each alert is offered to all of them.
 CHANNELS_MAX: Final = 256
-URL_CHARACTERS_MAX: Final = 2_000
 
-#: Shorter secrets can be guessed; longer ones hold nothing more.
-SECRET_CHARACTERS: Final = (24, 256)
 _SECRET_BYTES: Final = 32
 _MADE_BEGINS: Final = "whs-"
 
@@ -51,8 +48,8 @@ class ChannelChange(Body):
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"kind"}
 
     name: Name | None = None
-    url: str | None = Field(default=None, max_length=URL_CHARACTERS_MAX)
-    secret: str | None = Field(default=None, max_length=SECRET_CHARACTERS[1])
+    url: str | None = Field(default=None, max_length=CHANNEL_URL_CHARACTERS_MAX)
+    secret: str | None = Field(default=None, max_length=CHANNEL_SECRET_CHARACTERS[1])
     #: Makes a secret, which the answer shows.
     new_secret: bool = False
     #: Kinds that go there; ``null`` is all.
@@ -68,10 +65,10 @@ class NewChannel(Body):
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"state"}
 
     name: Name
-    url: str = Field(max_length=URL_CHARACTERS_MAX)
+    url: str = Field(max_length=CHANNEL_URL_CHARACTERS_MAX)
     #: By the address where it is not said.
     kind: Literal["webhook", "apprise"] | None = None
-    secret: str | None = Field(default=None, max_length=SECRET_CHARACTERS[1])
+    secret: str | None = Field(default=None, max_length=CHANNEL_SECRET_CHARACTERS[1])
     #: Kinds that go there; ``null`` is all.
     alerts: list[Literal[tuple(KINDS)]] | None = Field(  # type: ignore[valid-type]
         default=None, min_length=1, max_length=len(KINDS)
@@ -122,8 +119,9 @@ def _check_secret(kind: str, secret: str | None) -> None:
         return
     if kind != "webhook":
         raise ApiProblem("field_conflict", "only what is sent to a webhook is signed", field="secret")
-    if len(secret) < SECRET_CHARACTERS[0] or _VISIBLE.fullmatch(secret) is None:
-        rule = f"must have {SECRET_CHARACTERS[0]} to {SECRET_CHARACTERS[1]} visible ASCII characters"
+    if len(secret) < CHANNEL_SECRET_CHARACTERS[0] or _VISIBLE.fullmatch(secret) is None:
+        fewest, most = CHANNEL_SECRET_CHARACTERS
+        rule = f"must have {fewest} to {most} visible ASCII characters"
         raise ApiProblem("field_range", f"{rule}; leave it out to have one made", field="secret")
 
 

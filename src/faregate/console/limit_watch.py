@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from faregate.console import keys
 from faregate.console.alerts import raise_alert
-from faregate.console.allowances import Standing, by_books, standings
+from faregate.console.allowances import LimitView, by_books, limit_views
 from faregate.console.audit import Author, author
 from faregate.console.limit_terms import stored_terms, terms_of
 from faregate.console.reading import each_row
@@ -111,7 +111,7 @@ class WatchedInstallation:
 
     async def live(self, limits: Sequence[Watched]) -> Mapping[str, Stand]:
         """Where limits without ``each`` stand, by id."""
-        found = await standings(self._console, [each.row for each in limits])
+        found = await limit_views(self._console, [each.row for each in limits])
         return self._stands(limits, found)
 
     def booked(self, limits: Sequence[Watched]) -> Mapping[str, Stand]:
@@ -119,7 +119,7 @@ class WatchedInstallation:
         found = by_books(self._console.books, [each.row for each in limits], self.now(), held=False)
         return self._stands(limits, found)
 
-    def _stands(self, limits: Sequence[Watched], found: Mapping[str, Standing]) -> dict[str, Stand]:
+    def _stands(self, limits: Sequence[Watched], found: Mapping[str, LimitView]) -> dict[str, Stand]:
         now = self.now()
         return {each.id: _stand(each, found[each.id], now) for each in limits if each.id in found}
 
@@ -254,7 +254,7 @@ class _History(NamedTuple):
     later: dict[_Subject, int]
 
 
-def _stand(limit: Watched, standing: Standing, now: int) -> Stand:
+def _stand(limit: Watched, standing: LimitView, now: int) -> Stand:
     """What the watch goes by of where a limit stands."""
     rolling = bool(rolling_nanos(limit.window))
     end = 0 if rolling else standing.resets_at

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console import limit_entries
-from faregate.console.allowances import Standing, standings
+from faregate.console.allowances import LimitView, limit_views
 from faregate.console.limit_terms import (
     RaiseAsked,
     TermsAsked,
@@ -272,7 +272,7 @@ def changed(console: Console, before: Row, wanted: LimitChange) -> Row:
     return row
 
 
-def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
+def shape(row: Row, standing: LimitView, subjects_max: int) -> dict[str, Any]:
     """A limit as the API shows it, with where it stands."""
     unit = row["unit"]
 
@@ -318,7 +318,7 @@ def shape(row: Row, standing: Standing, subjects_max: int) -> dict[str, Any]:
 
 
 async def _shown(console: Console, row: Row) -> dict[str, Any]:
-    standing = (await standings(console, [row]))[row["id"]]
+    standing = (await limit_views(console, [row]))[row["id"]]
     return shape(row, standing, SUBJECTS_READ)
 
 
@@ -339,7 +339,7 @@ async def list_limits(request: Request) -> dict[str, Any]:
     rows = await in_thread(
         lambda: console.books.listing("limit", after=page.after, limit=page.limit + 1, **page.filters)
     )
-    found = await standings(console, rows[: page.limit])
+    found = await limit_views(console, rows[: page.limit])
     return page_of(request, page, rows, lambda row: shape(row, found[row["id"]], SUBJECTS_LISTED))
 
 

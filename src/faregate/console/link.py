@@ -356,9 +356,7 @@ class GateLink:
     # -- what is sent -------------------------------------------------------------------------------------------------
     def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
         """Everything, ``limits`` being all of these."""
-        return Load(
-            sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits, catalogue=self._catalogue()
-        )
+        return Load(sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits, catalogue=self._catalogue())
 
     def _next_load(self) -> Load | None:
         """What changed since the last load; ``None`` where nothing did."""

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from faregate.console.reading import each_row, in_thread
+from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Figures, Histogram, Sample
@@ -142,10 +142,11 @@ def _lag_seconds(console: Console) -> float:
 
 def _of_books(console: Console) -> dict[str, float]:
     try:
+        alerts = {row["state"]: count for row, count in console.books.tally("alert", ("state",))}
         return {
             "faregate_journal_lag_seconds": _lag_seconds(console),
             "faregate_outbox_backlog": console.books.outbox_backlog(),
-            "faregate_alerts_waiting": sum(1 for _ in each_row(console.books, "alert", state="waiting")),
+            "faregate_alerts_waiting": alerts.get("waiting", 0),
         }
     except FaregateError:
         # Health tells what is wrong with books or journal; the rest of the figures are wanted all the more.

@@ -18,6 +18,7 @@ from faregate.ports import BalanceQuery
 #: Roll-ups are kept by slots of this length; shorter stretches are summed from the records.
 _SLOT: Final = 15 * MINUTE
 
+
 #: Fifty thousand limits are asked about at one moment, and have a handful of windows.
 @lru_cache(maxsize=64)
 def _window(window: str, timezone: str, at: int, year_start: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, Field, model_validator
 
 from faregate.console import azure_budget, outside_usage, quotas
-from faregate.console.allowances import standings
+from faregate.console.allowances import limit_views
 from faregate.console.paging import PAGE_MAX, read_moment, single_values
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
@@ -222,7 +222,7 @@ async def list_quotas(request: Request) -> list[dict[str, Any]]:
         return rows, found, {row["key"]: row for row in usage}, quotas.stops(console, found.values())
 
     rows, found, usage, stops = await in_thread(look)
-    standing = await standings(console, rows)
+    standing = await limit_views(console, rows)
     shown = []
     for row in rows:
         key = found[row["selector"]["key"]]
@@ -245,7 +245,7 @@ async def read_quota(request: Request, key_id: str) -> dict[str, Any]:
         return key, row, quotas.stopped(console, key)
 
     key, row, stop = await in_thread(look)
-    standing = await standings(console, [row])
+    standing = await limit_views(console, [row])
     return quotas.shape(row, key, standing[row["id"]], stop)
 
 
@@ -263,7 +263,7 @@ async def read_history(request: Request, key_id: str) -> list[dict[str, Any]]:
         return key, row, quotas.transactions(console, key, row, limit, until)
 
     key, row, found = await in_thread(look)
-    standing = (await standings(console, [row]))[row["id"]]
+    standing = (await limit_views(console, [row]))[row["id"]]
     # Only from the newest row on is it known what was left.
     balance = None if until else quotas.balance_of(row, standing)
     return quotas.history(found, key, row, balance)

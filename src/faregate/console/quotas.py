@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from faregate.console import limit_entries
-from faregate.console.allowances import Standing, current_window
+from faregate.console.allowances import LimitView, current_window
 from faregate.console.azure_budget import stop_id, stop_of
 from faregate.console.limits import LimitChange, canonical, changed
 from faregate.console.payers import ensure
@@ -143,6 +143,19 @@ def _amount(unit: str, text: str) -> int:
     return int(text)
 
 
+def _total(unit: str, total: int) -> int:
+    """The amount that a quota will have.
+
+    Raises:
+        ApiProblem: it is more than a limit may have.
+    """
+    most = KINDS[unit].amount_max
+    if total > most:
+        rule = f"the quota would have more than {amount_text(unit, most)}, the largest amount"
+        raise ApiProblem("field_range", rule, field="amount")
+    return total
+
+
 def _repeated(console: Console, before: Row, wanted: Wanted, unit: str) -> bool:
     """Whether this very request was carried out before, on the quota or on one whose place it took.
 
@@ -181,10 +194,7 @@ def _deposit(console: Console, key: Row, before: Row, wanted: Wanted, amount: in
     if before["amount"] is None:
         raise Conflict("this quota was made unlimited; set an amount with PATCH /api/v1/limits first")
     if amount:
-        total, most = before["amount"] + amount, KINDS[before["unit"]].amount_max
-        if total > most:
-            rule = f"the quota would have more than {amount_text(before['unit'], most)}, the largest amount"
-            raise ApiProblem("field_range", rule, field="amount")
+        total = _total(before["unit"], before["amount"] + amount)
         after = changed(console, before, LimitChange(amount=amount_text(before["unit"], total)))
         told = {"balance": after["amount"] - _used(console, key["id"], before["unit"], before["window"])}
         entry = limit_entries.entry(
@@ -224,7 +234,7 @@ def _open(console: Console, key: Row, before: Row | None, wanted: Wanted, unit: 
     used = _used(console, key["id"], unit, window)
     begun = used if window == LIFETIME else 0
     blank["details"] |= {"used_before": begun}
-    row = changed(console, blank, LimitChange(amount=amount_text(unit, amount + begun)))
+    row = changed(console, blank, LimitChange(amount=amount_text(unit, _total(unit, amount + begun))))
     balance = amount + begun - used
     rows: list[tuple[str, Row]] = [*_key_rows(console, key), ("limit", row)]
     if before is not None:
@@ -282,7 +292,7 @@ def _stop(console: Console, organization: str, product: str) -> Row | None:
     return row if row is not None and row["amount"] == 0 else None
 
 
-def balance_of(row: Row, standing: Standing) -> int:
+def balance_of(row: Row, standing: LimitView) -> int:
     """What is left of a quota; below zero where more was used than it had."""
     amount = standing.amount_now if standing.amount_now is not None else row["amount"]
     # The service knew no quota without an amount.
@@ -296,7 +306,7 @@ def _funding(row: Row) -> int:
     return int(row["amount"] - (row["details"] or {}).get("used_before", 0))
 
 
-def shape(row: Row, key: Row, standing: Standing, stop: Row | None) -> dict[str, Any]:
+def shape(row: Row, key: Row, standing: LimitView, stop: Row | None) -> dict[str, Any]:
     """A quota as the service showed it, with what it did not have behind that."""
     unit = row["unit"]
     shown: dict[str, Any] = {
@@ -317,7 +327,7 @@ def product_of(row: Row, key: Row) -> str:
     return str(key["product"] or (row["details"] or {}).get("product", ""))
 
 
-def overview(row: Row, key: Row, standing: Standing, stop: Row | None, usage: Row | None) -> dict[str, Any]:
+def overview(row: Row, key: Row, standing: LimitView, stop: Row | None, usage: Row | None) -> dict[str, Any]:
     """A quota in the list of all: its funding, with what was used and what is left."""
     told = shape(row, key, standing, stop)
     tokens = usage["input_tokens"] + usage["output_tokens"] if usage is not None else 0

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console import admission
-from faregate.console.allowances import standings
+from faregate.console.allowances import limit_views
 from faregate.console.compile import limit_of
 from faregate.console.drafts import REQUEST, Draft, draft, operation_of, service_draft
 from faregate.console.input_tokens import InputTokens, input_tokens
@@ -112,7 +112,7 @@ async def make_quote(request: Request, wanted: NewQuote) -> dict[str, Any]:
         return made, key, places, kept, [row for row in rows if row["id"] in matching], catalogue
 
     made, key, places, limits, rows, catalogue = await in_thread(look)
-    figures = await standings(console, rows)
+    figures = await limit_views(console, rows)
 
     def answer() -> dict[str, Any]:
         question = admission.Question(places[0].who, limits, figures, now)

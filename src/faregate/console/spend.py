@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from faregate.console import health, usage
 from faregate.console.accounts import Refusal
-from faregate.console.allowances import standings
+from faregate.console.allowances import limit_views
 from faregate.console.doors import SESSION, TRUSTED, by_https, cookie_name
 from faregate.console.limits import shape as limit_shape
 from faregate.console.problems import ApiProblem
@@ -108,7 +108,7 @@ async def _facts(console: Console) -> dict[str, Any]:
     rows.sort(key=lambda row: -money.nanos(row["charge"], signed=True))
     total = money.dollars(sum(money.nanos(row["charge"], signed=True) for row in rows))
     limit_rows = await in_thread(lambda: console.books.listing("limit", limit=LIMITS_SHOWN))
-    standing = await standings(console, limit_rows)
+    standing = await limit_views(console, limit_rows)
     limits = [limit_shape(row, standing[row["id"]], 0) for row in limit_rows]
     for each in limits:
         # Subjects of an each-limit have a bar of their own, which one line cannot show.

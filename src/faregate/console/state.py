@@ -17,6 +17,7 @@ from faregate.console.audit import AuditTrail
 from faregate.console.running import Runs
 from faregate.console.sessions import Sessions
 from faregate.control import Allowances, Catalogue, Figures, Report, Reported, Resolve
+from faregate.core.alerts import AddressFault
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
 from faregate.ports import Books, Clock, JournalReader, Row, Tokenizer
 
@@ -97,13 +98,6 @@ class Gate(Protocol):
     async def drain(self) -> None:
         """Stop accepting."""
         ...
-
-
-class AddressFault(NamedTuple):
-    """Why alerts cannot be sent to an address: the public code, and a sentence that does not repeat the address."""
-
-    code: str
-    message: str
 
 
 #: Kind of channel and its address → what is wrong with it. It may look names up, so it runs in a thread.

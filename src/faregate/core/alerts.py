@@ -32,6 +32,19 @@ PAUSE_MAX_NANOS: Final = 3_600 * _SECOND
 GIVEN_UP_AFTER_NANOS: Final = 24 * 3_600 * _SECOND
 
 
+#: Of the secret by which a webhook is signed: shorter ones can be guessed, longer ones hold nothing more.
+CHANNEL_SECRET_CHARACTERS: Final = (24, 256)
+#: Of the address of a channel.
+CHANNEL_URL_CHARACTERS_MAX: Final = 2_000
+
+
+class AddressFault(NamedTuple):
+    """Why alerts cannot be sent to an address: the public code, and a sentence that does not repeat the address."""
+
+    code: str
+    message: str
+
+
 class Channel(NamedTuple):
     """Where alerts go. Address and secret are never shown, logged or sent anywhere else."""
 

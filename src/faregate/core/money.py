@@ -1,4 +1,4 @@
-"""Money as integers: nano-dollars for what is owed, pico-dollars for prices, and the two ways to round.
+"""Money as integers: nano-dollars for what is owed, pico-dollars for prices, and the ways to round.
 
 It owns the reading and the writing of amounts and refuses to know what they are for. Nothing here is ever a binary
 fraction: an amount is a whole number of its unit, and a fraction is a numerator with a denominator.
@@ -70,6 +70,15 @@ def dollars(nanos: int) -> str:
     if len(digits) < 10:
         digits = digits.zfill(10)
     return f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
+
+
+def about(nanos: int) -> str:
+    """Dollars to the cent for a sentence, half-even; exactly where a cent would be too coarse."""
+    cent = NANOS_PER_DOLLAR // 100
+    if abs(nanos) < cent:
+        return dollars(nanos)
+    whole, cents = divmod(half_even(nanos, cent), 100)
+    return f"{whole}.{cents:02d}"
 
 
 def dollars_of_picos(picos: int) -> str:

@@ -271,9 +271,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         anthropic_messages.prompt_tokens_overhead,
     ),
     gemini.OPERATION: _gemini(gemini.read, gemini_answers.report_of, gemini.CAP_FIELD),
-    gemini.STREAM_OPERATION: _gemini(
-        gemini.read_stream, gemini_answers.report_of, gemini.CAP_FIELD, endings.generated
-    ),
+    gemini.STREAM_OPERATION: _gemini(gemini.read_stream, gemini_answers.report_of, gemini.CAP_FIELD, endings.generated),
     gemini.EMBED_OPERATION: _gemini(gemini.read_embed, gemini_answers.report_of_embedding),
     gemini.BATCH_EMBED_OPERATION: _gemini(gemini.read_batch_embed, gemini_answers.report_of_embedding),
     gemini.COUNT_OPERATION: _gemini(gemini.read_count, gemini_answers.report_of_count),

@@ -242,7 +242,7 @@ def bad_item(raw: bytes, name: str, decode: Callable[[bytes], object], wanted: s
 def loose_members(body: bytes) -> dict[str, Any]:
     """The members of a body that was read before, all of them decoded; none where it is no JSON object."""
     try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
+        value = msgspec.json.decode(body.removeprefix(BOM))
     except DECODING_ERRORS:
         return {}
     return value if isinstance(value, dict) else {}

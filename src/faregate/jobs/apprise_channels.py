@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
-from faregate.core.alerts import Parcel
+from faregate.core.alerts import AddressFault, Parcel
 from faregate.dialects.urls import is_public_address
-from faregate.jobs.signed_webhook import Refused
 
 #: A thread is waited for so long; it may go on after that, and the alert is not sent again before it has ended.
 DEADLINE_SECONDS: Final = 30.0
@@ -52,14 +51,14 @@ class AppriseSender:
         except TimeoutError:
             return f"no answer within {DEADLINE_SECONDS:g} s"
 
-    def fault(self, url: str) -> Refused | None:
+    def fault(self, url: str) -> AddressFault | None:
         """What is wrong with an address of apprise; loads it, so it is for threads."""
         service = self._service(url)
         if service is None:
-            return Refused("field_range", "apprise knows no service for this address; see its documentation")
+            return AddressFault("field_range", "apprise knows no service for this address; see its documentation")
         if not self._allow_private and _reaches_inside(service):
             rule = "this address is private or on this machine; set alerts.allow_private: true to allow it"
-            return Refused("url_forbidden", rule)
+            return AddressFault("url_forbidden", rule)
         return None
 
     def _send(self, parcel: Parcel) -> str:
@@ -127,9 +126,18 @@ def _load() -> Any:
         # It looks for modules that Python is about to lose, and its services are found at the first look.
         warnings.simplefilter("ignore")
         import apprise
+        from apprise import manager_attachment
 
+        # An address may name a template, a key or another file, also by a URL, which would be read from here and sent.
+        files: Any = manager_attachment
+        known = files.AttachmentManager()
+        known.remove(*known.schemas())
         apprise.Apprise.instantiate("json://localhost")
     return apprise
+
+
+#: They ask the host of their address where to go, or speak to this machine: what a look at the address cannot judge.
+_LED_ELSEWHERE: Final = ("matrix", "bluesky", "syslog", "rsyslog", "dbus", "gnome", "macosx", "windows")
 
 
 def _reaches_inside(service: Any) -> bool:
@@ -137,6 +145,8 @@ def _reaches_inside(service: Any) -> bool:
 
     Looked at again before each alert, because a name may point elsewhere by then.
     """
+    if type(service).__name__.lower().removeprefix("notify") in _LED_ELSEWHERE:
+        return True
     if "host" not in getattr(service, "template_tokens", ()):
         # It has a place of its own; what it keeps as a host is a part of its credentials.
         return False

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from faregate.core.alerts import Parcel
+from faregate.core.alerts import AddressFault, Parcel
 from faregate.dialects.urls import is_public_address
 
 DEADLINE_SECONDS: Final = 5.0
@@ -33,13 +33,6 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 SIGNATURE_VERSION: Final = "v1"
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Refused(NamedTuple):
-    """Why nothing is sent to an address: a public code and a sentence that does not repeat the address."""
-
-    code: str
-    message: str
 
 
 class _Place(NamedTuple):
@@ -79,7 +72,7 @@ class WebhookSender:
                 place = _place(parcel.channel.url)
                 addresses = await _resolved(place)
                 refused = self._refused(addresses)
-                if isinstance(place, Refused) or refused is not None:
+                if isinstance(place, AddressFault) or refused is not None:
                     return "its address is private or cannot be used"
                 return await self._post(place, addresses[0], parcel)
         except TimeoutError:
@@ -89,22 +82,22 @@ class WebhookSender:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             return _trouble(error)
 
-    def fault(self, url: str) -> Refused | None:
+    def fault(self, url: str) -> AddressFault | None:
         """What is wrong with the address of a webhook; looks its name up, so it is for threads."""
         place = _place(url)
-        if isinstance(place, Refused):
+        if isinstance(place, AddressFault):
             return place
         try:
             found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            return Refused("field_range", "the name of this host does not resolve")
+            return AddressFault("field_range", "the name of this host does not resolve")
         return self._refused([str(each[4][0]) for each in found])
 
-    def _refused(self, addresses: list[str]) -> Refused | None:
+    def _refused(self, addresses: list[str]) -> AddressFault | None:
         if self._allow_private or all(is_public_address(each) for each in addresses):
             return None
         rule = "this address is private or on this machine; set alerts.allow_private: true to allow it"
-        return Refused("url_forbidden", rule)
+        return AddressFault("url_forbidden", rule)
 
     async def _post(self, place: _Place, address: str, parcel: Parcel) -> str:
         body = _encode(parcel.told)
@@ -155,17 +148,17 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
     return hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
-def _place(url: str) -> _Place | Refused:
+def _place(url: str) -> _Place | AddressFault:
     """The parts of an address."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        return Refused("field_range", "this is not an address such as https://example.com/alerts")
+        return AddressFault("field_range", "this is not an address such as https://example.com/alerts")
     if parts.scheme not in ("http", "https") or not host or port == 0 or "%" in host or not url.isascii():
-        return Refused("field_range", "expected an http or https address such as https://example.com/alerts")
+        return AddressFault("field_range", "expected an http or https address such as https://example.com/alerts")
     if "@" in parts.netloc:
-        return Refused("field_range", "the address must not hold a user or password; webhooks are signed instead")
+        return AddressFault("field_range", "the address must not hold a user or password; webhooks are signed instead")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Place(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), target, parts.netloc)
 
@@ -184,13 +177,13 @@ def _trouble(error: BaseException) -> str:
     return f"it could not be asked ({type(error).__name__})"
 
 
-async def _resolved(place: _Place | Refused) -> list[str]:
+async def _resolved(place: _Place | AddressFault) -> list[str]:
     """The addresses that a host has now.
 
     Raises:
         OSError: it has none.
     """
-    if isinstance(place, Refused):
+    if isinstance(place, AddressFault):
         return []
     try:
         found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)

@@ -12,10 +12,10 @@ from faregate.control import Brakes, Habits
 from faregate.core.limits.brake import Brake
 from faregate.core.limits.habits import BrakeRules, Trip, braked_because
 from faregate.core.limits.windows import MINUTE, SECOND
+from faregate.core.moments import rfc3339
 from faregate.core.money import dollars
 from faregate.errors import Problem
 from faregate.proxy.metrics import Metrics
-from faregate.proxy.refuse import rfc3339
 
 logger = logging.getLogger("faregate.gate")
 

@@ -1,6 +1,5 @@
 """Answers that the gate makes itself: refusals, failures, health and lists, as bytes ready to be written."""
 
-import datetime
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,6 +7,7 @@ from typing import Any, Final
 from faregate.core.attribution import Attribution
 from faregate.core.limits.denials import Denial
 from faregate.core.limits.refusal import Binding, LimitRefusal
+from faregate.core.moments import rfc3339
 from faregate.core.money import dollars
 from faregate.dialects.errors_shape import render
 from faregate.errors import CODES, Problem, status_of
@@ -189,8 +189,3 @@ def _instead(would_fit: Mapping[str, Any], more: str) -> str:
     if "model" in would_fit:
         ways.append(f"use model {would_fit['model']}" if ways else f"Use model {would_fit['model']}")
     return f"{', '.join(ways)}, or {more[:1].lower()}{more[1:]}" if ways else more
-
-
-def rfc3339(nanos: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 in UTC, to the second."""
-    return datetime.datetime.fromtimestamp(nanos // 1_000_000_000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -82,11 +82,18 @@ def _in_roll_ups(since: int, until: int, selector: Mapping[str, object]) -> list
 def _groups(asked: Sequence[BalanceQuery], values_max: int) -> Iterator[tuple[str, list[int]]]:
     """Places of the queries that one statement can answer, and the dimension that it is narrowed to their values of."""
     groups: dict[tuple[Any, ...], list[int]] = {}
+    # Of very many limits few differ in more than their values.
+    groups_of: dict[tuple[Any, ...], list[int]] = {}
     for place, one in enumerate(asked):
-        names = {*one.selector, *one.each}
-        # Records are many, so only what these limits name may keep them apart.
-        apart = () if source_of(names, one.since, one.until) is ROLLUPS else tuple(sorted(names))
-        groups.setdefault((_narrowest(one.selector), one.since, one.until, apart), []).append(place)
+        alike = (*one.selector, "", *one.each, one.since, one.until)
+        group = groups_of.get(alike)
+        if group is None:
+            names = {*one.selector, *one.each}
+            # Records are many, so only what these limits name may keep them apart.
+            apart = () if source_of(names, one.since, one.until) is ROLLUPS else tuple(sorted(names))
+            group = groups.setdefault((_narrowest(one.selector), one.since, one.until, apart), [])
+            groups_of[alike] = group
+        group.append(place)
     for (name, *_), places in groups.items():
         if not name:
             yield name, places
@@ -171,19 +178,17 @@ class _Receivers:
     def __init__(self, queries: Sequence[BalanceQuery], names: _Values, sums: _Values) -> None:
         position = {name: index for index, name in enumerate(names)}
         summed = {name: len(names) + index for index, name in enumerate(sums)}
+        sums_of = {unit: tuple(summed[name] for name in UNIT_SUMS.get(unit, ())) for unit in {q.unit for q in queries}}
+        subject_of = {each: _getter([position[name] for name in each]) for each in {q.each for q in queries} if each}
         self._receivers: list[_Receiver] = []
         #: For each kind of selector: its values in a row, and what receives by these values.
         kinds: dict[_Values, dict[Any, list[_Receiver]]] = {}
         for one in queries:
-            receiver = _Receiver(
-                _getter([position[name] for name in one.each]) if one.each else None,
-                len(one.each) == 1,
-                tuple(summed[name] for name in UNIT_SUMS.get(one.unit, ())),
-            )
+            receiver = _Receiver(subject_of.get(one.each), len(one.each) == 1, sums_of[one.unit])
             self._receivers.append(receiver)
             shape = tuple(sorted(one.selector))
-            values = tuple(one.selector[name] for name in shape)
-            kinds.setdefault(shape, {}).setdefault(values[0] if len(values) == 1 else values, []).append(receiver)
+            values = one.selector[shape[0]] if len(shape) == 1 else tuple(one.selector[name] for name in shape)
+            kinds.setdefault(shape, {}).setdefault(values, []).append(receiver)
         self._kinds = [(_getter([position[name] for name in shape]), by) for shape, by in kinds.items()]
 
     def give(self, row: Sequence[Any]) -> None:

@@ -6,11 +6,11 @@ UTC. Field order is the format of the control socket: add fields at the end, wit
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from faregate.core.limits.windows import HOUR, MINUTE, SECOND
-from faregate.core.money import NANOS_PER_DOLLAR, dollars
+from faregate.core.limits.windows import HOUR, MINUTE
+from faregate.core.moments import rfc3339
+from faregate.core.money import about
 
 QUARTER: Final = 15 * MINUTE
 DAY: Final = 24 * HOUR
@@ -28,7 +28,6 @@ BRAKED_MAX: Final = DAY
 #: Trips of a key that are remembered.
 TRIPS_MAX: Final = 64
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WINDOWS: Final = {60: "a minute", 600: "10 minutes", 3_600: "an hour"}
 
 
@@ -128,7 +127,7 @@ def braked_again(before: Sequence[Braked], at: int, duration: int) -> Braked:
 def reason_of(trip: Trip) -> str:
     """Why a key was braked, as a sentence that may be shown to its callers."""
     window = _WINDOWS.get(trip.window_s, f"{trip.window_s} s")
-    spent = dollars_shown(trip.spent)
+    spent = about(trip.spent)
     if trip.cause == "repetition":
         done = f"{trip.repeats} calls that are all the same cost ${spent} in {window}"
     else:
@@ -139,20 +138,10 @@ def reason_of(trip: Trip) -> str:
         past = "it has no past to compare with"
     else:
         usual_in = "an hour" if trip.window_s == 3_600 else "a quarter of an hour"
-        past = f"it never spent more than ${dollars_shown(trip.usual)} in {usual_in} before"
-    return f"{done}, more than ${dollars_shown(trip.allowed)}; {past}"
+        past = f"it never spent more than ${about(trip.usual)} in {usual_in} before"
+    return f"{done}, more than ${about(trip.allowed)}; {past}"
 
 
 def braked_because(trip: Trip) -> str:
     """Why a key was braked, and who can let it go, as its callers are told."""
-    at = (_EPOCH + timedelta(seconds=trip.at // SECOND)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"Braked at {at}: {reason_of(trip)}. An administrator can lift the brake."
-
-
-def dollars_shown(nanos: int) -> str:
-    """Dollars to the cent, and exactly where a cent would be too coarse."""
-    cent = NANOS_PER_DOLLAR // 100
-    if abs(nanos) < cent:
-        return dollars(nanos)
-    whole, cents = divmod((nanos + cent // 2) // cent, 100)
-    return f"{whole}.{cents:02d}"
+    return f"Braked at {rfc3339(trip.at)}: {reason_of(trip)}. An administrator can lift the brake."

@@ -107,8 +107,8 @@ class CompiledLimit:
 
     @property
     def bounds_money(self) -> bool:
-        """Whether it stops spending in dollars: hard, and with an amount."""
-        return self.unit_name == "usd" and self.hard and self.amount is not None
+        """Whether it stops spending in dollars: hard, with an amount, and with a hold for each call."""
+        return self.unit_name == "usd" and self.hard and self.amount is not None and self.terms.estimate
 
     def counts_as(self, other: "CompiledLimit") -> bool:
         """Whether both count the same thing, so that the counters of one go on under the other."""

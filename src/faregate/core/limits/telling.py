@@ -19,6 +19,8 @@ from faregate.core.limits.thresholds import (
     recovered,
     share,
 )
+from faregate.core.limits.windows import HOUR, SECOND
+from faregate.core.moments import rfc3339
 
 #: A key is revoked because calls of its limit are refused only from this percentage on. More than for telling: what is
 #: revoked stays so until somebody lifts it.
@@ -27,11 +29,9 @@ REVOKING_PERCENT_MIN = 75
 #: Shares of an amount from which on it is no mere information.
 _WARNING_PERCENT = 75
 
-_SECOND = 1_000_000_000
-_DAY = 24 * 3_600 * _SECOND
+_DAY = 24 * HOUR
 #: A balance that lasts longer than this at its pace is told without a day, which would mean nothing.
 _FORETOLD_MAX = 366 * _DAY
-_CENT = 10_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPED = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
 
@@ -264,7 +264,7 @@ def _actual_telling(
 def _forecast_telling(
     limit: Watched, moment: Moment, spent: Spent, amount: int, percent: int, here: list[Threshold], expected: Forecast
 ) -> Telling:
-    last = _day(moment.end - _SECOND, limit.zone)
+    last = _day(moment.end - SECOND, limit.zone)
     told = (
         f"{_who(limit, spent)} is expected to have spent {_rounded(limit.unit, expected.expected)} of "
         f"{_plain(limit.unit, amount)} {_words(limit.unit)} by {last}"
@@ -364,10 +364,7 @@ def _plain(unit: str, amount: int) -> str:
 
 def _rounded(unit: str, amount: int) -> str:
     """An expected amount: nobody knows it to a nano-dollar."""
-    if unit != "usd":
-        return str(amount)
-    cents = money.half_even(amount, _CENT)
-    return f"{cents // 100}.{cents % 100:02d}"
+    return money.about(amount) if unit == "usd" else str(amount)
 
 
 def _figure(unit: str, amount: int) -> str | int:
@@ -380,13 +377,11 @@ def _words(unit: str) -> str:
 
 def _time(nanos: int) -> str | None:
     """RFC 3339 UTC to the second; ``None`` for a moment that is not set."""
-    if not nanos:
-        return None
-    return (_EPOCH + timedelta(seconds=nanos // _SECOND)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(nanos) if nanos else None
 
 
 def _day(nanos: int, zone: tzinfo | None) -> str:
-    return (_EPOCH + timedelta(seconds=nanos // _SECOND)).astimezone(zone or UTC).date().isoformat()
+    return (_EPOCH + timedelta(seconds=nanos // SECOND)).astimezone(zone or UTC).date().isoformat()
 
 
 __all__ = [

@@ -1,9 +1,9 @@
 """What a limit may say beyond whom it covers, its unit, amount and window: the terms that it holds by.
 
 Plain values that travel from the books over the control socket into the gate; what they mean is decided in ``admit``
-(admission), ``windows`` (time) and ``actions`` (thresholds). Amounts are nano-dollars for ``usd`` and whole units
-otherwise, moments are nanoseconds since 1970 UTC and 0 means none. Field order is the format of the control socket: add
-fields at the end, with a default.
+(admission), ``closer`` (actions), ``windows`` and ``in_force`` (time) and ``thresholds`` (what people are told).
+Amounts are nano-dollars for ``usd`` and whole units otherwise, moments are nanoseconds since 1970 UTC and 0 means none.
+Field order is the format of the control socket: add fields at the end, with a default.
 """
 
 from typing import NamedTuple

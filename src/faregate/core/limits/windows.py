@@ -11,6 +11,7 @@ later*. That makes boundaries monotone whatever the zone does, so windows tile t
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
