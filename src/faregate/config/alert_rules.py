@@ -13,7 +13,8 @@ from faregate.config.schema import AlertChannel, Config
 from faregate.config.values import is_loopback, is_private
 from faregate.core.alerts import CHANNEL_SECRET_CHARACTERS, CHANNEL_URL_CHARACTERS_MAX
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://.+")
+#: As of channels that are made through the API: visible ASCII.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[\x21-\x7e]+")
 
 
 def check_channels(config: Config, folder: FilePath) -> Iterator[Ruled]:

@@ -1,4 +1,4 @@
-"""The installation's own secrets: the pepper under which keys are digested, and what sessions are signed with.
+"""The installation's own secrets: the pepper under which keys are digested, and what the console marks with.
 
 They are made at the first start, kept in the data folder for its owner only, and never leave this machine. Losing the
 pepper makes every key useless, so a backup of the books is only half of one without this file.
@@ -38,6 +38,7 @@ class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of them. The first pepper makes new digests, the others only recognise old ones."""
 
     peppers: tuple[Pepper, ...]
+    #: Marks cursors, and calls that were reported from outside: with another one these could be booked a second time.
     session: str
 
     def __repr__(self) -> str:
