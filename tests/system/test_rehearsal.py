@@ -24,7 +24,9 @@ def test_rehearsal_and_shadow_tell_what_the_limit_then_does(running: Installatio
     assert sorted(noted) == sorted(answer.id for answer in answers[ALLOWED:])
 
     policy = running.folder / "policy.yaml"
-    policy.write_text(f"limits:\n  - {{select: {{key: {key['id']}}}, unit: requests, amount: 2, window: lifetime}}\n")
+    policy.write_text(
+        f"limits:\n  - {{select: {{key: {key['id']}}}, unit: requests, amount: 2, window: lifetime, mode: hard}}\n"
+    )
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", began)
     told = running.cli("rehearse", "--from", since, "-f", str(policy), "--json")
     found = told["limits"][0]

@@ -78,6 +78,11 @@ def set_limit(
     )
     with connect(data, make=True) as client:
         row = client.call("POST", "/limits", body)
+    _told(row, json)
+
+
+def _told(row: dict[str, Any], json: bool) -> None:
+    """A limit that was set or raised, and what should be known about it."""
     if json:
         emit_json(_plain(row))
     else:
@@ -109,10 +114,7 @@ def raise_limit(
         body: dict[str, object] = {"amount": read_amount(row["unit"], amount), "until": moment(until, "--until")}
         body |= without_nothing({"from": moment(starts, "--from") if starts else None, "reason": reason})
         row = client.call("POST", f"/limits/{segment(row['id'])}/raises", body)
-    if json:
-        emit_json(_plain(row))
-    else:
-        _table([row])
+    _told(row, json)
 
 
 def read_action(text: str) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 Rules that one value decides stand here and in ``values``; rules between keys stand in ``rules``. Money is text in
 dollars, durations are milliseconds and sizes bytes once they are read.
+
+It is one file, and a long one, because it is a list: whoever looks for a key finds it beside its neighbours.
 """
 
 from datetime import UTC, datetime

@@ -44,12 +44,11 @@ def questions(limit: Limit, now: int) -> Iterator[tuple[int, BalanceQuery]]:
 
 def _buckets(limit: Limit, since: int, now: int) -> Iterator[tuple[int, BalanceQuery]]:
     """The stretch from ``since`` on, in as many buckets as a rolling window has, at most."""
-    length = -(-(now - since) // BUCKETS)
     if now - since <= HOUR:
         # Records say it exactly, and there are few of so short a time; all of it counts as spent just now.
         yield now, _query(limit, since)
         return
-    length = -(-length // _SLOT) * _SLOT
+    length = -(-(now - since) // (BUCKETS * _SLOT)) * _SLOT
     start = since - since % length
     while start < now:
         end = start + length

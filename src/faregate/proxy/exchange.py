@@ -6,7 +6,8 @@ Three promises are kept here. The exchange owns the provider's answer, the clien
 goes away ends the relay, never the settlement. No answer byte leaves without a hold and no hold is without an end. A
 second candidate is tried only before the first byte was sent.
 
-The answer's side (steps 8 and 9) is in ``answer``.
+The answer's side (steps 8 and 9) is in ``answer``. This side is one long file because every step may find what the one
+before it left, and start over with another deployment, model or snapshot: apart, that could not be read in order.
 """
 
 from typing import TYPE_CHECKING, Final

@@ -14,6 +14,10 @@ Three rules keep the figures true:
 
 Every request passes ``reserve`` and ``settle``, so both are written for speed: slots instead of dataclasses, one pass
 over allowances that a ``Standing`` remembers, and windows are computed only when one has ended.
+
+It is one long file because it has one owner: what reserves, settles, extends, replaces limits and opens balances must
+agree on every counter, and could not be checked against each other apart. What one counter is, and what it says of
+one call, is in ``counters``, ``moving`` and ``closer``.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,12 +42,13 @@ EACH_MAX = 1_000_000
 #: Counters of past windows dropped, and limits looked at for past windows, whenever a counter is made. Dropping more
 #: than one for each new one keeps up with any rate; a small number keeps the pause out of sight.
 _DROPPED_PER_NEW = 4
+_SWEPT_PER_NEW = 16
+
 #: A money limit with room for fewer calls like this one is tight. With more, the room is looked at again before a
 #: ten-thousandth of it can be used up.
 TIGHT_CALLS = 10_000
 #: At the latest after so many calls the room is looked at again.
 _LOOK_AFTER_MAX = 1_000
-_SWEPT_PER_NEW = 16
 
 
 class Standing:
@@ -494,6 +499,7 @@ class Allowances:
         meter.amount = None
         meter.until = meter.turns_at = NEVER
         meter.over = {}
+        self.shadow_refusals.pop(meter.limit.id, None)
         self._past += [each for each in (meter.subjects, meter.before) if each]
         meter.subjects, meter.before = {}, {}
 
