@@ -10,7 +10,7 @@ The answer's side (steps 8 and 9) is in ``answer``. This side is one long file b
 before it left, and start over with another deployment, model or snapshot: apart, that could not be read in order.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from faregate.control import Key
 from faregate.core.amounts import held_amounts
@@ -324,7 +324,8 @@ class Exchange:
         if call.job and self.operation is not None:
             tariff = target.tariff_of(TIERS.get(self.operation.name, ""), now) or tariff
         self.tariff = tariff
-        self.tier_tariff = None
+        # A bare None would be taken for all that it is in the rest of this function, which compiled code insists on.
+        self.tier_tariff = cast("Tariff | None", None)
         if call[_UNUSUAL:] != _USUAL:
             problem = self._bound_closer(target, tariff, now)
             if problem is not None:
