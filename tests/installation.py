@@ -33,8 +33,8 @@ CLI_SECONDS = 60.0
 #: How long a call's record may take into the books; promised are 5 s.
 VISIBLE_SECONDS = 15.0
 
-CONFIG = """\
-providers:
+#: The simulator as two more providers; what they offer is the test's to say.
+TWO_PROVIDERS = """\
   - name: sim
     kind: openai
     base_url: http://127.0.0.1:{simulator_port}/v1
@@ -45,6 +45,13 @@ providers:
     base_url: http://127.0.0.1:{simulator_port}
     api_key: {secret}
     api_version: "2024-10-21"
+"""
+
+OPENAI_AND_AZURE = f"providers:\n{TWO_PROVIDERS}"
+
+CONFIG = (
+    OPENAI_AND_AZURE
+    + """\
     lookup: {{path: "{lookup}"}}
 deployments:
   - {{name: azure-sim, provider: sim-azure, deployment: sim-1, model: sim-1}}
@@ -57,6 +64,7 @@ pricing:
   unknown: refuse
   overrides:
 {prices}"""
+)
 
 LOOKUP = "/simulator/truth/{id}"
 

@@ -18,7 +18,7 @@ from faregate.core.ledger.accounts import (
     unresolved_account,
 )
 from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
-from faregate.core.ledger.oracle import SLOT_NANOS, Oracle, Rollup
+from faregate.core.ledger.oracle import Oracle, Rollup
 from faregate.core.ledger.postings import (
     charge_postings,
     end_transactions,
@@ -27,6 +27,7 @@ from faregate.core.ledger.postings import (
     suspense_postings,
 )
 from faregate.core.ledger.reservations import State
+from faregate.core.slots import SLOT_NANOS
 from faregate.core.usage import Usage, added
 
 WHO = Attribution(organization="default", team="research", project="search", user="ann", key="key_1", provider="openai")

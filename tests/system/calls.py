@@ -47,22 +47,6 @@ class Answer(NamedTuple):
         return str(self.json["error"]["code"])
 
 
-#: The simulator as two providers, for ``Installation``; what they offer is the test's to say.
-OPENAI_AND_AZURE = """\
-providers:
-  - name: sim
-    kind: openai
-    base_url: http://127.0.0.1:{simulator_port}/v1
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-  - name: sim-azure
-    kind: azure_openai
-    base_url: http://127.0.0.1:{simulator_port}
-    api_key: {secret}
-    api_version: "2024-10-21"
-"""
-
-
 def body(
     text: str = "Say hello.", *, model: str = "sim-1", max_tokens: int = 20, stream: bool = False, **steer: Any
 ) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from installation import Installation, nanos
-from system.calls import OPENAI_AND_AZURE, ask, new_key, new_limit, record, records, until
+from installation import OPENAI_AND_AZURE, Installation, nanos
+from system.calls import ask, new_key, new_limit, record, records, until
 
 CONFIG = (
     OPENAI_AND_AZURE

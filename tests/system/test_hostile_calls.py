@@ -12,23 +12,14 @@ import pytest
 
 from dialects import recordings
 from dialects.exchanges import LINE, form
-from installation import Installation, nanos
+from installation import TWO_PROVIDERS, Installation, nanos
 from system import natives
 from system.calls import CALL_SECONDS, new_key, new_limit, record, record_count
 
 CONFIG = natives.CONFIG.replace(
     "models:\n",
-    """\
-  - name: sim
-    kind: openai
-    base_url: http://127.0.0.1:{simulator_port}/v1
-    api_key: {secret}
-    lookup: {{path: "{lookup}"}}
-  - name: sim-azure
-    kind: azure_openai
-    base_url: http://127.0.0.1:{simulator_port}
-    api_key: {secret}
-    api_version: "2024-10-21"
+    TWO_PROVIDERS
+    + """\
     lookup: {{path: "{lookup}"}}
 deployments:
   - {{name: azure-cheap, provider: sim-azure, deployment: sim-1, model: sim-1}}

@@ -14,8 +14,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from installation import Installation, nanos
-from system.calls import OPENAI_AND_AZURE, ask, new_key, new_limit, record, truth_of, until
+from installation import OPENAI_AND_AZURE, Installation, nanos
+from system.calls import ask, new_key, new_limit, record, truth_of, until
 
 CONFIG = (
     OPENAI_AND_AZURE

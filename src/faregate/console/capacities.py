@@ -27,12 +27,12 @@ from faregate.console.zones import zone_known
 from faregate.core import money
 from faregate.core.limits.windows import window_of
 from faregate.core.pricing.capacity import BASIS_POINTS, Plan, plan, split_month
+from faregate.core.slots import SLOT_NANOS
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
 router = APIRouter(prefix="/capacities", tags=["capacities"])
 
-_SLOT: Final = 900 * NANOS_PER_SECOND
 _MONTH: Final = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 _BY_DEFAULT: Final = ["team"]
 
@@ -251,7 +251,7 @@ def planned(console: Console, row: Row, month: str) -> dict[str, Any]:
         passed - start,
         _tokens(total) if total else 0,
         max(map(_tokens, slots), default=0),
-        _SLOT,
+        SLOT_NANOS,
         int(total["cost"]) if total else 0,
     )
     return {

@@ -9,14 +9,13 @@ from typing import Any, ClassVar, Literal
 from fastapi import APIRouter, Request, Response
 
 from faregate.console import limit_entries
-from faregate.console.limits import ID_CHARACTERS_MAX, LimitChange, amount_of, changed, named
+from faregate.console.limits import ID_CHARACTERS_MAX, LimitChange, amount_of, changed, named, within_largest
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.state import Console
 from faregate.console.texts import Body, Sentence, amount_text
 from faregate.console.writing import acted, console_of, locked
-from faregate.core.limits.kinds import KINDS
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -47,14 +46,7 @@ def _total(row: Row, wanted: NewEntry, amount: int | None) -> int | None:
         raise ApiProblem("conflict", rule, field="amount")
     if not amount:
         raise ApiProblem("field_range", f"a {wanted.operation} is more than 0", field="amount")
-    total: int = row["amount"] + amount
-    most = KINDS[row["unit"]].amount_max
-    if total > most:
-        most_told = amount_text(row["unit"], most)
-        raise ApiProblem(
-            "field_range", f"the limit would have more than {most_told}, the largest amount", field="amount"
-        )
-    return total
+    return within_largest(row["unit"], row["amount"] + amount)
 
 
 def _same(known: Row, wanted: NewEntry, amount: int | None) -> Row:

@@ -25,6 +25,7 @@ from faregate.core.limits.terms import Forced
 from faregate.core.limits.thresholds import period_of, thresholds_of
 from faregate.core.limits.windows import MINUTE, rolling_nanos, window_of
 from faregate.core.pricing.card import PROVISIONAL
+from faregate.core.slots import SLOT_NANOS
 from faregate.errors import Unavailable
 from faregate.ports import BalanceQuery, Row
 
@@ -37,8 +38,6 @@ _OWN_SOURCES: Final = frozenset({"stop", "brake"})
 REFUSALS_MAX: Final = 1_000
 PROVISIONALS_MAX: Final = 100
 
-#: Roll-ups are kept by slots of this length, so that sums from the start of one are cheap.
-_SLOT: Final = 15 * MINUTE
 
 #: What the window before spent is asked again when a two-hundredth of the window has passed, a minute at least.
 _HISTORY_PART: Final = 200
@@ -131,7 +130,7 @@ class WatchedInstallation:
         row = limit.row
         before, _ = window_of(row["window"], zone_of(row["timezone"]), moment.start - 1, terms_of(row).year_start)
         part = (moment.at - moment.start) * (moment.start - before) // (moment.end - moment.start)
-        middle = (before + part) // _SLOT * _SLOT
+        middle = (before + part) // SLOT_NANOS * SLOT_NANOS
         whole, rest = self._console.books.balances_of(
             [_query(limit, before, moment.start), _query(limit, max(middle, before), moment.start)]
         )
@@ -145,7 +144,7 @@ class WatchedInstallation:
 
     def spent_since(self, limit: Watched, subject: _Subject, since: int) -> int:
         """What a subject has spent since a moment."""
-        (found,) = self._console.books.balances_of([_query(limit, since // _SLOT * _SLOT)])
+        (found,) = self._console.books.balances_of([_query(limit, since // SLOT_NANOS * SLOT_NANOS)])
         return dict(found).get(subject, 0)
 
     def raised(self, name: str) -> bool:

@@ -30,7 +30,7 @@ from faregate.console.texts import Sentence, amount_text, or_none, time_text
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.zones import zone_known
 from faregate.core import keys, money
-from faregate.core.limits.kinds import KINDS, Fault, check_limit
+from faregate.core.limits.kinds import KINDS, Fault, check_limit, escaped
 from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -46,8 +46,6 @@ ID_CHARACTERS_MAX: Final = 64
 
 #: Dimensions whose values were written as names of their own, when a key was made.
 _PAYERS: Final = frozenset({"organization", "team", "project", "product"})
-
-_ESCAPED: Final = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
 
 _READ_ONLY: Final = frozenset(
     {"id", "created_at", "updated_at", "posted", "held", "remaining", "spent", "window_start", "resets_at", "source"}
@@ -102,10 +100,22 @@ _KEPT: Final = frozenset({"timezone", "mode", "clamp", "contact"})
 
 def canonical(select: dict[str, str], each: list[str], unit: str, window: str) -> str:
     """One text per kind of limit, by which it is found again."""
-    # A value that holds a separator must not read as two of them.
-    plain = {name: value.translate(_ESCAPED) for name, value in select.items()}
+    plain = {name: escaped(value) for name, value in select.items()}
     selected = ",".join(f"{name}={value}" for name, value in sorted(plain.items()))
     return f"{selected};{','.join(sorted(each))};{unit};{window}"
+
+
+def within_largest(unit: str, amount: int) -> int:
+    """``amount``, which a limit of this unit may have.
+
+    Raises:
+        ApiProblem: it is more than that.
+    """
+    most = KINDS[unit].amount_max
+    if amount > most:
+        rule = f"the limit would have more than {amount_text(unit, most)}, the largest amount"
+        raise ApiProblem("field_range", rule, field="amount")
+    return amount
 
 
 def amount_of(unit: str, amount: int | str | None, field: str = "amount") -> int | None:

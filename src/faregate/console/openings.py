@@ -7,16 +7,13 @@ after a restart nothing is forgotten early.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
 
 from faregate.console.zones import zone_of
 from faregate.control import Limit
 from faregate.core.limits.moving import BUCKETS
-from faregate.core.limits.windows import HOUR, MINUTE, PERIODS, rolling_nanos, window_of
+from faregate.core.limits.windows import HOUR, PERIODS, rolling_nanos, window_of
+from faregate.core.slots import SLOT_NANOS
 from faregate.ports import BalanceQuery
-
-#: Roll-ups are kept by slots of this length; shorter stretches are summed from the records.
-_SLOT: Final = 15 * MINUTE
 
 
 #: Fifty thousand limits are asked about at one moment, and have a handful of windows.
@@ -48,7 +45,7 @@ def _buckets(limit: Limit, since: int, now: int) -> Iterator[tuple[int, BalanceQ
         # Records say it exactly, and there are few of so short a time; all of it counts as spent just now.
         yield now, _query(limit, since)
         return
-    length = -(-(now - since) // (BUCKETS * _SLOT)) * _SLOT
+    length = -(-(now - since) // (BUCKETS * SLOT_NANOS)) * SLOT_NANOS
     start = since - since % length
     while start < now:
         end = start + length

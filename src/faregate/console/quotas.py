@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from faregate.console import limit_entries
 from faregate.console.allowances import LimitView, current_window
 from faregate.console.azure_budget import stop_id, stop_of
-from faregate.console.limits import LimitChange, canonical, changed
+from faregate.console.limits import LimitChange, canonical, changed, within_largest
 from faregate.console.payers import ensure
 from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
@@ -143,19 +143,6 @@ def _amount(unit: str, text: str) -> int:
     return int(text)
 
 
-def _total(unit: str, total: int) -> int:
-    """The amount that a quota will have.
-
-    Raises:
-        ApiProblem: it is more than a limit may have.
-    """
-    most = KINDS[unit].amount_max
-    if total > most:
-        rule = f"the quota would have more than {amount_text(unit, most)}, the largest amount"
-        raise ApiProblem("field_range", rule, field="amount")
-    return total
-
-
 def _repeated(console: Console, before: Row, wanted: Wanted, unit: str) -> bool:
     """Whether this very request was carried out before, on the quota or on one whose place it took.
 
@@ -194,7 +181,7 @@ def _deposit(console: Console, key: Row, before: Row, wanted: Wanted, amount: in
     if before["amount"] is None:
         raise Conflict("this quota was made unlimited; set an amount with PATCH /api/v1/limits first")
     if amount:
-        total = _total(before["unit"], before["amount"] + amount)
+        total = within_largest(before["unit"], before["amount"] + amount)
         after = changed(console, before, LimitChange(amount=amount_text(before["unit"], total)))
         told = {"balance": after["amount"] - _used(console, key["id"], before["unit"], before["window"])}
         entry = limit_entries.entry(
@@ -234,7 +221,7 @@ def _open(console: Console, key: Row, before: Row | None, wanted: Wanted, unit: 
     used = _used(console, key["id"], unit, window)
     begun = used if window == LIFETIME else 0
     blank["details"] |= {"used_before": begun}
-    row = changed(console, blank, LimitChange(amount=amount_text(unit, _total(unit, amount + begun))))
+    row = changed(console, blank, LimitChange(amount=amount_text(unit, within_largest(unit, amount + begun))))
     balance = amount + begun - used
     rows: list[tuple[str, Row]] = [*_key_rows(console, key), ("limit", row)]
     if before is not None:

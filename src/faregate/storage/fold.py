@@ -28,9 +28,9 @@ from faregate.core.ledger.events import (
 )
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import Action, State, Step, happening_of, step_of
+from faregate.core.slots import SLOT_NANOS
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Usage
 from faregate.ports import JournalRecord, Row
-from faregate.storage.schema import SLOT_NANOS
 
 DISPATCHED: Final = State.DISPATCHED.value
 UNKNOWN: Final = State.UNKNOWN.value

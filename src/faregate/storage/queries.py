@@ -26,13 +26,13 @@ from sqlalchemy import (
 )
 
 from faregate.core.attribution import TAG_PREFIX
+from faregate.core.slots import SLOT_NANOS
 from faregate.errors import UsageError
 from faregate.storage.schema import (
     LEAVES,
     RARE,
     REQUEST_DIMENSIONS,
     SET_DIMENSIONS,
-    SLOT_NANOS,
     SUMS,
     dimension_sets,
     requests,

@@ -27,9 +27,6 @@ from faregate.core.attribution import DIMENSIONS
 #: The newest migration; a file with a later one is refused.
 SCHEMA_VERSION: Final = "0006"
 
-#: Roll-ups are kept for slots of this length, so that windows in every time zone begin at the start of one.
-SLOT_NANOS: Final = 900 * 1_000_000_000
-
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
     "organization",

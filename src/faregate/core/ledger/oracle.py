@@ -14,10 +14,8 @@ from faregate.core.attribution import Attribution, dimension
 from faregate.core.ledger.events import NOT_AWAITED, Event, Intended, Lost, Progressed, Refused, Settled, Started
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import OPEN, Action, Happening, State, Step, happening_of, step_of
+from faregate.core.slots import SLOT_NANOS
 from faregate.core.usage import NO_USAGE, Usage, added
-
-#: Roll-ups are per quarter of an hour of admission.
-SLOT_NANOS = 900 * 1_000_000_000
 
 _NOBODY = Attribution()
 

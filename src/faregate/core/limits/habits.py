@@ -8,11 +8,12 @@ UTC. Field order is the format of the control socket: add fields at the end, wit
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from faregate.core.limits.windows import HOUR, MINUTE
+from faregate.core.limits.windows import HOUR
 from faregate.core.moments import rfc3339
 from faregate.core.money import about
+from faregate.core.slots import SLOT_NANOS
 
-QUARTER: Final = 15 * MINUTE
+QUARTER: Final = SLOT_NANOS
 DAY: Final = 24 * HOUR
 
 #: So much of the past is looked at: what comes once a month is in it, whatever the month's length.

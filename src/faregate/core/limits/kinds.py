@@ -68,6 +68,14 @@ KINDS: Mapping[str, Kind] = {
 _WINDOW_NAMES = f"one of {', '.join(WINDOWS)}, or rolling with a length such as rolling 24h, at most 366d"
 
 
+_ESCAPED = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
+
+
+def escaped(value: str) -> str:
+    """A value as it stands in a name that is joined by commas and semicolons, so that it never reads as two of them."""
+    return value.translate(_ESCAPED)
+
+
 class Fault(NamedTuple):
     """Something wrong with a limit: which field, the public error code, and the rule with its remedy."""
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from faregate.core import money
 from faregate.core.limits.forecast import Forecast, forecast, runs_out_at
+from faregate.core.limits.kinds import escaped
 from faregate.core.limits.terms import Action, Forced
 from faregate.core.limits.thresholds import (
     REFUSING_PERCENT_MIN,
@@ -33,7 +34,6 @@ _DAY = 24 * HOUR
 #: A balance that lasts longer than this at its pace is told without a day, which would mean nothing.
 _FORETOLD_MAX = 366 * _DAY
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ESCAPED = str.maketrans({"%": "%25", ",": "%2C", ";": "%3B"})
 
 
 class Watched(NamedTuple):
@@ -309,7 +309,7 @@ def _telling(
     # What never starts anew has no periods; another amount begins one.
     period = str(moment.period.start) if moment.period.end else f"of {amount}"
     series = f"threshold;{limit.id};{what};{period}"
-    subject = ",".join(value.translate(_ESCAPED) for value in spent.subject)
+    subject = ",".join(escaped(value) for value in spent.subject)
     key = key_of(limit, spent.subject)
     return Telling(f"{series};{subject}", kind, severity, message, details, series, key, revoke)
 
