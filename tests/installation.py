@@ -7,23 +7,32 @@ API on the data folder's socket (``admin``), which is what the command line itse
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from faregate.assembly.clock import SystemClock
+from faregate.config.folder import DataFolder
+from faregate.config.secrets import secrets_of
+from faregate.storage.sqlite.opening import open_books
 
 #: The credential that the gateway sends upstream. It must never be seen by a caller.
 UPSTREAM_SECRET = "sk-upstream-CANARY-7f3a9c51d2e84b60"
@@ -100,6 +109,15 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+
+
+@cache
+def _empty_books() -> Path:
+    """Books without a row: to make them takes a start longer than all the rest of it, so it is done once a process."""
+    path = Path(tempfile.mkdtemp(prefix="faregate-books-")) / "books.sqlite3"
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    open_books(path, SystemClock()).close()
+    return path
 
 
 class Refused(AssertionError):
@@ -204,6 +222,12 @@ class Installation:
                 prices=price_lines(self._prices),
             )
         )
+        if not self.data.exists():
+            # As an installation has them that was started before; the first start of all is tested by itself.
+            self.data.mkdir(mode=0o700)
+            secrets_of(DataFolder(self.data), os.urandom)
+            shutil.copyfile(_empty_books(), DataFolder(self.data).books)
+            DataFolder(self.data).books.chmod(0o600)
         command = [
             *_program(), "serve", "--config", str(config), "--data", str(self.data),
             "--gateway", f"127.0.0.1:{self.gateway_port}", "--console", f"127.0.0.1:{self.console_port}",
