@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builders import HeldClock, intended, settled
-from faregate.assembly.workshop import Projection
+from faregate.assembly.projection import Projection
 from faregate.journal.append import FileJournal
 from faregate.journal.projector import Projector
 from faregate.journal.read import FileJournalReader

@@ -80,10 +80,10 @@ def test_a_connection_begins_with_everything_and_opens_balances_at_the_gates_pos
         made.journal.add(opened(), *settled_call("req_1", cost=1_000), *settled_call("req_2", cost=20))
 
     async def work(both: Linked) -> None:
-        load, opening = both.gate.loads()[0], both.gate.openings()[0]
+        (load, rest), opening = both.gate.loads(), both.gate.openings()[0]
         assert load.full
         assert [key.name for key in load.keys] == ["ci"]
-        assert load.catalogue is not None
+        assert rest.catalogue is not None
         limit = load.limits[0].id
         assert opening == Opening(50, (limit,), (Balance(limit, (), 0, 1_020),), first=True)
 
@@ -200,8 +200,8 @@ def test_a_gate_that_comes_back_gets_everything_again(tmp_path: Path) -> None:
         both.gate.opened.clear()
         await both.gate.listen()
         assert await both.link.applied(3.0)
-        assert both.gate.loads()[-1].full
-        assert [key.name for key in both.gate.loads()[-1].keys] == ["meanwhile"]
+        again = [load for load in both.gate.loads() if load.full][-1]
+        assert [key.name for key in again.keys] == ["meanwhile"]
 
     with_link(tmp_path, work)
 
@@ -316,8 +316,9 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
             assert sorted(balance.subject for balance in opening.balances) == [(), ("ann",)]
             asked = books.asked[: books.asked.index("open_reservations")]
             assert (asked.count("balances_of"), asked.count("balances"), asked.count("get")) == (1, 0, 0)
-            # Each list is read to its end: a page, and one that says that there are no more.
-            assert asked.count("listing") + asked.count("columns") <= 8
+            # Each list is read to its end: a page, and one that says that there are no more. And each kind of payer is
+            # asked for those that are stopped or restrict their keys, of which there are none.
+            assert asked.count("listing") + asked.count("columns") <= 8 + 10
 
     run(all_of_it())
 
@@ -358,7 +359,7 @@ def test_a_gate_that_works_already_is_opened_only_what_it_lacks(tmp_path: Path) 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert both.gate.connections == running + 1
-        assert [load.full for load in both.gate.loads()] == [True, True]
+        assert [load.full for load in both.gate.loads()] == [True, False, True]
         assert both.gate.openings()[1] == Opening(0, (), (), first=True)
 
     with_link(tmp_path, work, before)

@@ -10,8 +10,8 @@ from alert_parts import DAY, DOLLAR, Watched
 from console_parts import HOUR, NOON, WHO, Api, Parts, parts
 from faregate.config.schema import Alerts
 from faregate.console.alerts import AlertChange, change
+from faregate.console.kept_terms import terms_of
 from faregate.console.keys import NewKey, create
-from faregate.console.limit_terms import terms_of
 from faregate.console.limits import LimitChange
 from faregate.console.limits import change as change_limit
 from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve

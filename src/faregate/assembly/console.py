@@ -12,24 +12,33 @@ import random
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from faregate.assembly.clock import SystemClock
+from faregate.assembly.following import Following
 from faregate.assembly.handover import ConsoleSettings, Listening, encode
 from faregate.assembly.loops import loop_factory, stop_with_parent
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder
+from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books
 
 if TYPE_CHECKING:
-    from faregate.assembly.workshop import Workshop
+    from fastapi import FastAPI
+
+    from faregate.assembly.workshop import Work
+    from faregate.console.state import CompileCatalogue
 
 logger = logging.getLogger("faregate.console")
 
 #: A start with a hundred thousand keys makes a million objects that stay. By its own thresholds the collector walks the
 #: young ones 28 times as often, which takes a third of that start.
 _GC_THRESHOLDS = (20_000, 20, 20)
+
+#: The link waits so long for the rest of the program to be there.
+COMPILER_SECONDS_MAX = 60.0
 
 #: Below ordinary processes, above those that only use idle time.
 _NICENESS = 10
@@ -46,34 +55,91 @@ def run_console(settings: ConsoleSettings, input_descriptor: int) -> int:
 
 async def _serve(settings: ConsoleSettings, input_descriptor: int) -> int:
     clock, folder = SystemClock(), DataFolder(Path(settings.data_dir))
-    # To look through large books takes as long as to load the rest of the program, and nearly none of it in Python:
-    # both are done at once.
-    opening = asyncio.get_running_loop().run_in_executor(None, open_books, folder.books, clock)
+    # To look through large books takes as long as to load the rest of the program, and nearly none of it in Python.
+    loading = asyncio.create_task(asyncio.to_thread(_load))
+    try:
+        books = await asyncio.to_thread(open_books, folder.books, clock)
+    finally:
+        await loading
+    try:
+        # To load the rest of the program takes as long as to read what the gate needs, which is mostly the database's
+        # work: both are done at once, and the link waits for the catalogue only.
+        compiler: Future[CompileCatalogue] = Future()
+        following = Following(
+            folder, books, clock, lambda prices, projects: compiler.result(COMPILER_SECONDS_MAX)(prices, projects)
+        )
+        linking = asyncio.create_task(following.link.run())
+        try:
+            started = _Started(clock, folder, books, following)
+            return await _with_link(settings, input_descriptor, started, compiler, linking)
+        finally:
+            compiler.cancel()
+            linking.cancel()
+            await asyncio.gather(linking, return_exceptions=True)
+            await asyncio.to_thread(following.close)
+    finally:
+        await asyncio.to_thread(books.close)
+
+
+class _Started(NamedTuple):
+    """What a console begins with."""
+
+    clock: SystemClock
+    folder: DataFolder
+    books: SqliteBooks
+    following: Following
+
+
+class _Built(NamedTuple):
+    """What the rest of the program is."""
+
+    app: "FastAPI"
+    work: "Sequence[Work]"
+    behind_proxy: bool
+
+
+def _load() -> None:
+    """Load the rest of the program."""
+    import faregate.assembly.compiler
+    import faregate.assembly.workshop
+    import faregate.console.app  # noqa: F401
+
+
+def _built(settings: ConsoleSettings, started: _Started, compiler: "Future[CompileCatalogue]") -> _Built:
+    """Load the rest of the program and put it together; ``compiler`` is told as soon as it is there.
+
+    Raises:
+        ConfigError: CFG-SECRET: the secrets are not those of the books.
+        Unavailable: these cannot be reached.
+    """
     from faregate.assembly.compiler import CatalogueCompiler
-    from faregate.assembly.workshop import Workshop, console_secrets
     from faregate.config.schema import Config
 
     config = Config.model_validate_json(bytes(settings.config))
-    compiler = CatalogueCompiler(config, Path(settings.folder), process_environment())
-    books = await opening
-    workshop = await asyncio.to_thread(
-        Workshop, config, folder, compiler, console_secrets(settings.secrets), clock, books
-    )
-    try:
-        return await _with_workshop(settings, input_descriptor, workshop, behind_proxy=config.console.behind_proxy)
-    finally:
-        await asyncio.to_thread(workshop.close)
-
-
-async def _with_workshop(
-    settings: ConsoleSettings, input_descriptor: int, workshop: "Workshop", *, behind_proxy: bool
-) -> int:
-    from faregate.assembly.listeners import Listener, listen_on_network, listen_on_socket, served
+    compile_catalogue = CatalogueCompiler(config, Path(settings.folder), process_environment())
+    compiler.set_result(compile_catalogue)
+    from faregate.assembly.workshop import Workshop, console_secrets
     from faregate.console.app import create_app
+
+    secrets = console_secrets(settings.secrets)
+    workshop = Workshop(config, started.folder, compile_catalogue, secrets, started.clock, started.books)
+    console, work = workshop.live(
+        started.following, settings.gateway_url, tls=settings.tls is not None, randomly=random.random
+    )
+    return _Built(create_app(console), work, config.console.behind_proxy)
+
+
+async def _with_link(
+    settings: ConsoleSettings,
+    input_descriptor: int,
+    started: _Started,
+    compiler: "Future[CompileCatalogue]",
+    linking: asyncio.Task[None],
+) -> int:
+    built = await asyncio.to_thread(_built, settings, started, compiler)
+    from faregate.assembly.listeners import Listener, listen_on_network, listen_on_socket, served
     from faregate.console.doors import trusted
 
-    console, work = workshop.live(settings.gateway_url, tls=settings.tls is not None, randomly=random.random)
-    app = create_app(console)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,12 +147,13 @@ async def _with_workshop(
     if settings.attached:
         stop_with_parent(loop, input_descriptor, stop.set)
     network = listen_on_network(settings)
+    local = listen_on_socket(started.folder.console_socket)
     servers = [
-        Listener(served(app, settings, behind_proxy=behind_proxy), network),
-        Listener(served(trusted(app), None, behind_proxy=False), listen_on_socket(workshop.folder.console_socket)),
+        Listener(served(built.app, settings, behind_proxy=built.behind_proxy), network),
+        Listener(served(trusted(built.app), None, behind_proxy=False), local),
     ]
     tasks = [asyncio.create_task(server.serve_its_socket()) for server in servers]
-    tasks += [asyncio.create_task(each()) for each in work]
+    tasks += [linking, *(asyncio.create_task(each()) for each in built.work)]
     try:
         await asyncio.gather(*(server.ready.wait() for server in servers))
         os.write(sys.stdout.fileno(), encode(Listening(network.getsockname()[1])) + b"\n")
@@ -100,7 +167,7 @@ async def _with_workshop(
         for task in tasks[len(servers) :]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        workshop.folder.console_socket.unlink(missing_ok=True)
+        started.folder.console_socket.unlink(missing_ok=True)
     if failed is not None:
         # The supervisor starts another one; the gate goes on without it meanwhile.
         logger.critical("console_part_failed", exc_info=failed)

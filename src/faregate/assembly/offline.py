@@ -46,9 +46,9 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         compiler = CatalogueCompiler(config, loaded.folder if loaded is not None else Path.cwd(), environment)
         secrets = console_secrets(secrets_of(folder, os.urandom).secrets)
         clock = SystemClock()
-        workshop = Workshop(config, folder, compiler, secrets, clock, open_books(folder.books, clock))
-        stack.callback(workshop.close)
-        app = create_app(workshop.still())
+        books = open_books(folder.books, clock)
+        stack.callback(books.close)
+        app = create_app(Workshop(config, folder, compiler, secrets, clock, books).still())
         return app, stack.pop_all().close
 
 

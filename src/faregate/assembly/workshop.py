@@ -1,20 +1,16 @@
-"""Everything the console works with, put together: for its own process with a gate to talk to, or for one command.
-
-A ``Workshop`` owns what must be closed: the books and, where it runs, the projector's thread.
-"""
+"""Everything the console works with, put together: for its own process with a gate to talk to, or for one command."""
 
 import asyncio
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
 import faregate
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
-from faregate.assembly.scheduling import use_idle_time
+from faregate.assembly.following import Following
+from faregate.assembly.projection import tell_nobody
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.folder import DataFolder
 from faregate.config.gate import brake_rules
@@ -31,7 +27,6 @@ from faregate.core.limits.denials import BUILT_IN
 from faregate.core.pricing.card import RateCard
 from faregate.core.ulid import UlidSource
 from faregate.dialects.pictures import size_of
-from faregate.errors import FaregateError
 from faregate.jobs.awaited_work import ProviderWork
 from faregate.jobs.keep_journal import keep_journal
 from faregate.jobs.lookups import ProviderLookups
@@ -58,13 +53,8 @@ BATCHES_INTERVAL_S, BATCHES_AT_ONCE, BATCHES_WITHIN_S = 5.0, 2, 900.0
 #: A provider that is not declared any more cannot be asked; its calls are over after the longest default.
 MAX_REQUEST_MS_UNKNOWN = 600_000
 
-#: At a stop, for ending the batch that runs and for the batches after it, each.
-LAST_BATCHES_S = 0.75
-
-#: When projection has been behind for so long, idle time is not enough; then an ordinary thread goes on for at least
-#: ``ORDINARY_S``, for a batch that waits for idle time keeps what it holds.
-BEHIND_S_MAX = 0.5
-ORDINARY_S = 60.0
+#: Jobs begin without the gate when it is away for so long.
+JOBS_WAIT_S = 10.0
 
 #: One of the things that run as long as the console does.
 Work = Callable[[], Coroutine[None, None, None]]
@@ -96,49 +86,40 @@ class Workshop:
         clock: Clock,
         books: SqliteBooks,
     ) -> None:
-        """The ``books`` are the workshop's from now on: it closes them, also where it cannot be made."""
         self.folder = folder
         self._config = config
         self._compile = compile_catalogue
         self._secrets = secrets
         self._clock = clock
         self.books = books
-        try:
-            alerts = config.alerts if config is not None else Alerts()
-            self._alerting = Alerting(alerts, compile_catalogue.folder, clock)
-            lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
-        except BaseException:  # Nobody closes a workshop that was not made.
-            self.books.close()
-            raise
+        alerts = config.alerts if config is not None else Alerts()
+        self._alerting = Alerting(alerts, compile_catalogue.folder, clock)
+        lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
         if lost:
             logger.warning("keys_without_pepper", extra={"keys": lost, "advice": "add the old pepper to secrets.json"})
-        self._projection: Projection | None = None
 
     def still(self) -> Console:
         """The console of an installation that does not run, for one command; everything journalled is booked first."""
-        projector = Projector(FileJournalReader(self.folder.journal), self.books, _tell_nobody)
+        projector = Projector(FileJournalReader(self.folder.journal), self.books, tell_nobody)
         while projector.step():
             pass
         return self._console(Facts(faregate.__version__, str(self.folder.root)))
 
-    def live(self, gateway_url: str, *, tls: bool, randomly: Callable[[], float]) -> tuple[Console, Sequence[Work]]:
-        """The console of a running installation, and what has to run beside it until it ends."""
-        projection = self._projection = Projection(
-            Projector(FileJournalReader(self.folder.journal), self.books, _tell_nobody, _log_trouble)
-        )
-        link = GateLink(
-            str(self.folder.gate_socket),
-            self.books,
-            FileJournalReader(self.folder.journal),
-            projection.projector,
-            self._compile,
-            self._clock,
-        )
+    def live(
+        self, following: Following, gateway_url: str, *, tls: bool, randomly: Callable[[], float]
+    ) -> tuple[Console, Sequence[Work]]:
+        """The console of a running installation, and what has to run beside it and the link until it ends."""
+        link = following.link
         behind_proxy = self._config is not None and self._config.console.behind_proxy
         facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
-        console = self._console(facts, link, projection.projector)
-        jobs = JobRunner(self._jobs(link, console), randomly)
-        return console, (link.run, jobs.run, lambda: self._alerting.deliver(console))
+        console = self._console(facts, link, following.projection.projector)
+
+        async def work_jobs() -> None:
+            # They work on what the gate did, and what they are made of takes time that a start has no need of.
+            await link.contact(JOBS_WAIT_S)
+            await JobRunner(await asyncio.to_thread(self._jobs, link, console), randomly).run()
+
+        return console, (work_jobs, lambda: self._alerting.deliver(console))
 
     def _console(self, facts: Facts, link: GateLink | None = None, projector: Projector | None = None) -> Console:
         if self._config is not None:
@@ -235,75 +216,3 @@ class Workshop:
     def _card(self, version: str) -> RateCard | None:
         row = self.books.rate_card(version)
         return card_of(row) if row is not None else None
-
-    # -- the end -------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Book what the gate wrote last, then give everything back."""
-        if self._projection is not None:
-            self._projection.close()
-        self.books.close()
-
-
-class Projection:
-    """The projector in threads of its own.
-
-    It works in idle time, so that no call waits for it: who computes beside the gate on a core may keep that until the
-    kernel's next tick, some milliseconds, however short the gate's slices are. Where idle time is not enough, a thread
-    of the ordinary kind goes on until everything is in the books.
-    """
-
-    def __init__(
-        self, projector: Projector, *, behind_s_max: float = BEHIND_S_MAX, ordinary_s: float = ORDINARY_S
-    ) -> None:
-        self.projector = projector
-        self._behind_s_max = behind_s_max
-        self._ordinary_s = ordinary_s
-        self._ordinary_until = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            idle = threading.Thread(target=self._run_in_idle_time, name="projector-idle", daemon=True)
-            try:
-                idle.start()
-            except RuntimeError:
-                # The system has no thread to give; this one does its work meanwhile.
-                logger.warning("projection_without_idle_time")
-            else:
-                idle.join()
-            self._ordinary_until = time.monotonic() + self._ordinary_s
-            self.projector.run(self._stop, self._may_rest)
-
-    def _may_rest(self, behind_s: float) -> bool:
-        return behind_s <= self._behind_s_max and time.monotonic() >= self._ordinary_until
-
-    def _run_in_idle_time(self) -> None:
-        use_idle_time()
-        self.projector.run(self._stop, lambda behind_s: behind_s > self._behind_s_max)
-
-    def close(self) -> None:
-        """End the thread, then book what is journalled and not yet in the books, as far as time allows."""
-        self._stop.set()
-        self.projector.nudge()
-        self._thread.join(LAST_BATCHES_S)
-        give_up_at = time.monotonic() + LAST_BATCHES_S
-        try:
-            while not self._thread.is_alive() and self.projector.step() and time.monotonic() < give_up_at:
-                pass
-        except FaregateError as error:
-            # Nothing is lost: the journal stays, and the next start books it.
-            _log_trouble(error.message)
-
-
-def _tell_nobody(position: int) -> None:
-    """The link to the gate looks at the books by itself."""
-
-
-def _log_trouble(trouble: str) -> None:
-    if trouble:
-        logger.error("projection_waits", extra={"why": trouble})
-    else:
-        logger.info("projection_goes_on")

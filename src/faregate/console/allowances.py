@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faregate.console.compile import limit_of
-from faregate.console.limit_terms import terms_of
+from faregate.console.kept_terms import terms_of
 from faregate.console.openings import questions
 from faregate.console.reading import in_thread
 from faregate.console.state import Console

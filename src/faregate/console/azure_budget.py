@@ -21,7 +21,7 @@ from faregate.config.schema import AzureBudget, AzureBudgetRule
 from faregate.console import limit_entries
 from faregate.console.alerts import raise_alert
 from faregate.console.hook_secrets import AZURE_BUDGET
-from faregate.console.limit_terms import stored_terms, terms_of
+from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Sentence, moment, time_text

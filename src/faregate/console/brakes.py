@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from faregate.console import limit_entries
 from faregate.console.alerts import raise_alert
 from faregate.console.audit import Author, author
-from faregate.console.limit_terms import stored_terms
+from faregate.console.kept_terms import stored_terms
 from faregate.console.outside_usage import SERVICE as REPORTED
 from faregate.console.reading import each_row, in_thread
 from faregate.console.state import Console

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from faregate.console.limit_terms import terms_in
+from faregate.console.kept_terms import terms_in
 from faregate.console.reading import each_part
 from faregate.control import Catalogue, Key, Limit
 from faregate.core.pricing.card import Rate, RateCard, Tier

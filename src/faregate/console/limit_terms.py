@@ -1,17 +1,15 @@
-"""The terms of a limit: as people write them, as the books keep them, and as they are shown.
+"""The terms of a limit as people write them, and as they are shown."""
 
-The books hold an object that names what is not as usual, and nothing else.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
 from faregate.console.texts import Body, Name, amount_text, moment, or_none, time_text
 from faregate.console.zones import zone_of
-from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Terms
+from faregate.core.limits.terms import Action, Past, Raise, Terms
 from faregate.core.limits.windows import window_of
 from faregate.ports import Row
 
@@ -60,38 +58,6 @@ class TermsAsked(Body):
     actions: list[ActionAsked] | None = Field(default=None, max_length=32)
     #: Name of the answer that a refused caller gets, of those in the configuration.
     denial: Name | None = None
-
-
-_LISTS: Final[Mapping[str, type[Any]]] = {"history": Past, "raises": Raise, "actions": Action, "forced": Forced}
-
-
-def terms_of(row: Row) -> Terms:
-    """The terms of a limit's row.
-
-    Raises:
-        TypeError: they name something that is no term; only another version can have written them.
-    """
-    return terms_in(row.get("terms"))
-
-
-def terms_in(stored: Mapping[str, Any] | None) -> Terms:
-    """The terms that a row's column of this value says; errors as ``terms_of``."""
-    if not stored:
-        return PLAIN
-    told: dict[str, Any] = {}
-    for name, value in stored.items():
-        made = _LISTS.get(name)
-        told[name] = value if made is None else tuple(made(**_tupled(each)) for each in value)
-    return Terms(**told)
-
-
-def stored_terms(terms: Terms) -> dict[str, Any] | None:
-    """``terms`` as a row holds them; ``None`` where they are as usual."""
-    told: dict[str, Any] = {}
-    for name, value in terms._asdict().items():
-        if value != getattr(PLAIN, name):
-            told[name] = [_listed(each._asdict()) for each in value] if name in _LISTS else value
-    return told or None
 
 
 def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -> Terms:
@@ -199,11 +165,3 @@ def _moment(text: str | None, field: str) -> int:
         return moment(text)
     except ValueError as problem:
         raise ApiProblem("field_type", str(problem), field=field) from problem
-
-
-def _tupled(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def _listed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

@@ -13,7 +13,7 @@ from faregate.console import keys
 from faregate.console.alerts import raise_alert
 from faregate.console.allowances import LimitView, by_books, limit_views
 from faregate.console.audit import Author, author
-from faregate.console.limit_terms import stored_terms, terms_of
+from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.reading import each_row
 from faregate.console.state import Console
 from faregate.console.writing import put

@@ -12,16 +12,8 @@ from pydantic import Field
 
 from faregate.console import limit_entries
 from faregate.console.allowances import LimitView, limit_views
-from faregate.console.limit_terms import (
-    RaiseAsked,
-    TermsAsked,
-    asked_terms,
-    raise_of,
-    raises_kept,
-    shown_terms,
-    stored_terms,
-    terms_of,
-)
+from faregate.console.kept_terms import stored_terms, terms_of
+from faregate.console.limit_terms import RaiseAsked, TermsAsked, asked_terms, raise_of, raises_kept, shown_terms
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread

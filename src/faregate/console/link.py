@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from faregate.console.compile import all_keys, all_limits, card_rows, key_of, limit_of
 from faregate.console.openings import questions
 from faregate.console.reading import every, in_thread
-from faregate.console.requests import usage_of
-from faregate.console.state import CompileCatalogue, Projector
+from faregate.console.records import usage_of
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
 from faregate.control import (
     Allowances,
@@ -45,6 +44,10 @@ from faregate.control import (
 )
 from faregate.errors import FaregateError, Unavailable
 from faregate.ports import Books, Clock, JournalReader, Row
+
+if TYPE_CHECKING:
+    # A start begins here, before the rest of the console is loaded.
+    from faregate.console.state import CompileCatalogue, Projector
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +77,8 @@ class GateLink:
         socket_path: str,
         books: Books,
         journal: JournalReader,
-        projector: Projector,
-        compile_catalogue: CompileCatalogue,
+        projector: "Projector",
+        compile_catalogue: "CompileCatalogue",
         clock: Clock,
     ) -> None:
         self._socket_path = socket_path
@@ -87,6 +90,7 @@ class GateLink:
         self._wire: GateWire | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = asyncio.Event()
+        self._first_contact = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._sequence = 0
         self._told_position = 0
@@ -102,6 +106,12 @@ class GateLink:
         """Look at the change feed now. May be called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._nudged.set)
+
+    async def contact(self, within_s: float) -> None:
+        """Wait until the gate has everything, at most ``within_s`` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._first_contact.wait()
 
     async def applied(self, within_s: float) -> bool:
         """Whether the gate works from every change made so far; waits at most ``within_s`` seconds for it."""
@@ -232,6 +242,7 @@ class GateLink:
         self._sequence = sequence
         self._told_position = 0
         self._wire = wire
+        self._first_contact.set()
         log.info("gate_link_open", extra={"sequence": sequence, "keys": len(load.keys), "limits": len(load.limits)})
 
     async def _begin_anew(self, wire: GateWire, position: int, sequence: int, limits: tuple[Limit, ...]) -> Load:
@@ -257,8 +268,12 @@ class GateLink:
         return load
 
     async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Load, Loaded]:
-        load = await in_thread(lambda: self._full_load(sequence, limits))
-        return load, _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+        """Send keys and limits, and what the catalogue is when it is known: the gate has work with the first ones."""
+        load = await in_thread(lambda: self._load_of(sequence, limits))
+        loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+        rest = Load(sequence, catalogue=await in_thread(self._catalogue))
+        _expected(await wire.ask(rest, LOAD_SECONDS_MAX), Loaded)
+        return load, loaded
 
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
@@ -356,7 +371,11 @@ class GateLink:
     # -- what is sent -------------------------------------------------------------------------------------------------
     def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
         """Everything, ``limits`` being all of these."""
-        return Load(sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits, catalogue=self._catalogue())
+        return msgspec.structs.replace(self._load_of(sequence, limits), catalogue=self._catalogue())
+
+    def _load_of(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
+        """Everything but the catalogue."""
+        return Load(sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits)
 
     def _next_load(self) -> Load | None:
         """What changed since the last load; ``None`` where nothing did."""
@@ -389,7 +408,7 @@ class GateLink:
 
 
 @contextlib.asynccontextmanager
-async def _resting(projector: Projector) -> AsyncIterator[None]:
+async def _resting(projector: "Projector") -> AsyncIterator[None]:
     """Hold projection. A cancellation while it is being taken still gives it back."""
     rest = contextlib.ExitStack()
     try:

@@ -15,14 +15,15 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from faregate.console.compile import card_of, limit_of
-from faregate.console.limit_terms import shown_terms, stored_terms, terms_of
+from faregate.console.kept_terms import stored_terms, terms_of
+from faregate.console.limit_terms import shown_terms
 from faregate.console.limits import NewLimit, proposed
 from faregate.console.openings import questions
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import each_row, in_thread
+from faregate.console.records import usage_of
 from faregate.console.repricing import Cards
-from faregate.console.requests import usage_of
 from faregate.console.running import Run
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, amount_text, moment, or_none, time_text

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from faregate.console.compile import card_of
-from faregate.console.requests import usage_of
+from faregate.console.records import usage_of
 from faregate.console.state import Console
 from faregate.console.texts import or_none, time_text
 from faregate.control import Catalogue

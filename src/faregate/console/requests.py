@@ -11,6 +11,7 @@ from faregate.console.compile import card_of
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
+from faregate.console.records import usage_of
 from faregate.console.state import Console
 from faregate.console.texts import or_none, time_text
 from faregate.console.writing import console_of
@@ -111,11 +112,6 @@ def _attempt(fields: Row) -> dict[str, Any]:
         "code": or_none(fields["code"]),
         "duration_ms": _milliseconds(fields["duration_us"]),
     }
-
-
-def usage_of(row: Row) -> Usage:
-    """The billed leaves of a record."""
-    return Usage(**{name: row[name] for name in Usage._fields if name != "other"}, other=row["other_units"])
 
 
 def exact(value: Fraction) -> str:
