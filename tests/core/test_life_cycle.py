@@ -208,7 +208,11 @@ class LifeCycle(RuleBasedStateMachine):
         """What counts for a caller: at least by the ledger; at most, where that differs, by all that ever held."""
         subject = limit.subject(caller)
         if limit.terms.algorithm:
-            takes = [(call.at, call.weight(limit)) for call in self.calls.values() if limit.matches(call.who)]
+            # When it was told what the books know, these were asked about one period, in which its amount drains.
+            told_at = self.told_at.get(limit.id, 0)
+            known = [call for call in self.calls.values() if not 0 < call.ended_at <= told_at]
+            known += [c for c in self.calls.values() if 0 < c.ended_at <= told_at and c.at >= told_at - limit.period]
+            takes = [(call.at, call.weight(limit)) for call in known if limit.matches(call.who)]
             drained = level(takes, self.rates[limit.id], limit.period, self.now)
             return Between(-(-drained // limit.period), FOREVER)
         posted, held = self.expected(limit)

@@ -334,3 +334,16 @@ def test_a_refund_makes_no_room_that_has_drained_already() -> None:
     assert isinstance(gate.ask(600, NOON + MINUTE), Reservation)
     gate.settle(gate.log[0], 0, NOON + MINUTE)
     assert isinstance(gate.ask(1, NOON + MINUTE), LimitRefusal)
+
+
+def test_a_refund_counts_what_drained_at_the_pace_before_a_cut() -> None:
+    """What drained while the amount was larger makes no room either, once the amount is cut."""
+    gate = Gate(EVEN[0])
+    assert isinstance(gate.ask(600, NOON), Reservation)
+    lower = CompiledLimit(id="lim_1", selector={}, unit="tokens", amount=60, window="minute", terms=SMOOTH)
+    index, later = LimitIndex([lower]), NOON + MINUTE
+    gate.allowances.replace_limits(index, later)
+    gate.standing = Standing(ANN, index.matching(ANN))
+    assert isinstance(gate.ask(60, later), Reservation)
+    gate.settle(gate.log[0], 0, later)
+    assert isinstance(gate.ask(1, later), LimitRefusal)

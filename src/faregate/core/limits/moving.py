@@ -28,6 +28,9 @@ MOMENTS_MAX = 1_000
 #: The end of time as the books and the control socket write it.
 _LAST = 1 << 63
 
+#: More than any call holds, in units x nanoseconds: what drains where nothing bounds it.
+_EVERYTHING = 1 << 127
+
 #: Counters that nobody uses are kept at least so long, so that they are not looked through all the time.
 _IDLE_MIN = 10 * SECOND
 
@@ -49,7 +52,7 @@ class Cell:
 class Hold:
     """What one call holds on a counter that does not follow the calendar; ended once, by the reservation it is of."""
 
-    __slots__ = ("amount", "at", "cell", "counter", "later")
+    __slots__ = ("amount", "at", "cell", "counter", "drained", "later")
 
     def __init__(self, counter: "Counter", amount: int, at: int, cell: Cell | None) -> None:
         self.counter = counter
@@ -59,6 +62,8 @@ class Hold:
         self.cell = cell
         #: What was held while the call ran, in the buckets of those moments.
         self.later: tuple[tuple[Cell, int], ...] = ()
+        #: Of a bucket that drains: how much could have drained of it until this was taken.
+        self.drained = 0
 
 
 class Moving(ABC):
@@ -262,13 +267,15 @@ class Rolling(Moving):
 class Smooth(Moving):
     """A bucket that calls fill and that drains at ``amount`` units per window."""
 
-    __slots__ = ("_at", "_level")
+    __slots__ = ("_at", "_drained", "_level")
 
     def __init__(self, meter: "Meter", subject: tuple[str, ...]) -> None:
         super().__init__(meter, subject)
         #: Units x nanoseconds of the window, as of ``_at``.
         self._level = 0
         self._at = 0
+        #: All that drained since the beginning, and what would have if there had been anything: as of ``_at``.
+        self._drained = 0
 
     @property
     def amount(self) -> int | None:
@@ -301,7 +308,9 @@ class Smooth(Moving):
         self._drain(now)
         self._level += amount * self.meter.limit.period
         self._look()
-        return Hold(self, amount, now, None)
+        hold = Hold(self, amount, now, None)
+        hold.drained = self._drained
+        return hold
 
     def put(self, amount: int, at: int, now: int) -> Hold:
         """Fill in what was admitted in the past, as if it were now: it is not known how much of it has drained."""
@@ -325,8 +334,7 @@ class Smooth(Moving):
             # Nothing was counted of it when it was taken.
             unused = min(unused, 0)
         elif unused > 0:
-            fastest = max(self.meter.amount or 0, self.meter.limit.amount or 0)
-            unused = max(0, unused - fastest * max(0, now - hold.at))
+            unused = max(0, unused - (self._drained - hold.drained))
         self._level = max(0, self._level - unused)
         self._look()
 
@@ -355,12 +363,16 @@ class Smooth(Moving):
         rate = meter.amount
         if rate is None:
             self._level = 0
-        elif self._level:
+            self._drained += _EVERYTHING
+        else:
+            drained = 0
             if at < meter.slowed_until:
                 slow = min(now, meter.slowed_until)
-                self._level -= min(meter.slowest, rate) * (slow - at)
+                drained = min(meter.slowest, rate) * (slow - at)
                 at = slow
-            self._level = max(0, self._level - rate * (now - at))
+            drained += rate * (now - at)
+            self._drained += drained
+            self._level = max(0, self._level - drained)
         self._at = now
 
 
