@@ -25,6 +25,8 @@ def test_verify_is_told_as_the_contract_shows_it(made: Parts) -> None:
     made.project()
     with served(trusted(made.app), socket_in=made.folder / "data"):
         told = command("verify", "--json", "--data", made.folder / "data").json
+    anchor = told.pop("anchor")
+    assert (anchor["number"], len(anchor["hash"]), anchor["at"]) == (2, 64, "2026-11-21T12:00:00Z")
     assert list(told.items()) == [
         ("ok", True), ("requests", 1), ("postings", 2), ("held", "0"), ("unknown", "0"), ("sum", "0"),
     ]  # fmt: skip

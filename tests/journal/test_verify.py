@@ -73,7 +73,7 @@ def test_true_books_pass(pair: Pair) -> None:
     checks = verify(*pair)
     assert wrong(checks) == []
     assert [check.name for check in checks] == [
-        "sums", "removed_segments", "journal", "records", "totals", "suspense", "accounts",
+        "sums", "removed_segments", "journal", "records", "totals", "reservations", "suspense", "accounts",
     ]  # fmt: skip
     pair[1].close()
 

@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from faregate.errors import StorageFull, Unavailable
-from faregate.ports import Row
+from faregate.ports import Books, Row, TrailMark
 
 FILE_NAME: Final = "audit.jsonl"
 FILE_MODE: Final = 0o600
@@ -23,6 +23,13 @@ FILE_MODE: Final = 0o600
 #: No change is longer: rows of the API are bounded.
 LINE_BYTES_MAX: Final = 1024 * 1024
 
+#: The kind of a line that says of others that their changes were not made.
+NOT_MADE: Final = "not_made"
+
+#: Lines that one question looks at, so that a rare filter does not hold up everybody.
+LOOKED_AT_MAX: Final = 20_000
+
+_MARKS: Final = 10_000
 _BLOCK_BYTES: Final = 64 * 1024
 #: Of keys; and of channels for alerts, whose addresses hold credentials.
 _HIDDEN: Final = frozenset({"digests", "secret", "url"})
@@ -34,6 +41,9 @@ class Author(NamedTuple):
     actor: str = "command"
     request_id: str = ""
 
+
+#: ``(kind, id, before, after)`` of a change.
+Told = tuple[str, str, Row | None, Row | None]
 
 #: Set by the doors for the request that runs; a thread that works for it sees it too.
 author: ContextVar[Author] = ContextVar("author")
@@ -59,16 +69,24 @@ class AuditTrail:
         self._lock = threading.Lock()
         self._last: tuple[int, str] | None = None
 
-    def append(self, at: str, kind: str, row_id: str, before: Row | None, after: Row | None) -> None:
-        """Write one change and bring it to stable storage.
+    def append(self, at: str, kind: str, row_id: str, before: Row | None, after: Row | None) -> TrailMark:
+        """Write one change and bring it to stable storage; what it returns is to be chained in the books with it.
 
         Raises:
             StorageFull: it could not be written; the change must not be made.
         """
-        self.append_all(at, [(kind, row_id, before, after)])
+        return self.append_all(at, [(kind, row_id, before, after)])
 
-    def append_all(self, at: str, changes: Sequence[tuple[str, str, Row | None, Row | None]]) -> None:
-        """Write changes ``(kind, id, before, after)`` that are made together, all of them or none.
+    def not_made(self, at: str, first: int, last: int) -> TrailMark:
+        """Say of some lines that what they tell of was not done.
+
+        Raises:
+            StorageFull: it could not be written.
+        """
+        return self.append(at, NOT_MADE, "", None, {"first": first, "last": last})
+
+    def append_all(self, at: str, changes: Sequence[Told]) -> TrailMark:
+        """Write changes that are made together, all of them or none.
 
         Raises:
             StorageFull: they could not be written; none of them must be made.
@@ -81,7 +99,7 @@ class AuditTrail:
                 raise Unavailable(f"the trail of changes cannot be written: {error.strerror}") from error
             try:
                 number, chain = self._last or self._find_last(handle)
-                lines = []
+                first, lines = number + 1, []
                 for kind, row_id, before, after in changes:
                     number += 1
                     facts = {
@@ -102,8 +120,34 @@ class AuditTrail:
                     os.ftruncate(handle, size)
                     raise StorageFull("the trail of changes cannot be written: the disk is full")
                 self._last = number, chain
+                return TrailMark(first, number, chain)
             finally:
                 os.close(handle)
+
+    def last(self) -> int:
+        """The number of the newest line, 0 where there is none."""
+        with self._lock:
+            if self._last is None:
+                try:
+                    handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    return 0
+                except OSError as error:
+                    raise Unavailable(f"the trail of changes cannot be read: {error.strerror}") from error
+                try:
+                    self._last = self._find_last(handle)
+                finally:
+                    os.close(handle)
+            return self._last[0]
+
+    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """The lines of these numbers, oldest first."""
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number > last:
+                    return
+                if number >= first and line.endswith(b"\n"):
+                    yield json.loads(line)
 
     def told_of(self, kind: str) -> dict[str, Row | None]:
         """Id → what the newest change of a kind left of it, as the trail tells."""
@@ -134,8 +178,14 @@ class AuditTrail:
         last = json.loads(tail[:whole].rsplit(b"\n", 2)[-2])
         return last["n"], last["chain"]
 
-    def newest(self, before: int | None, limit: int) -> tuple[list[dict[str, Any]], int]:
-        """Changes that end below byte ``before`` (``None``: all), newest first, and where the oldest of them begins."""
+    def newest(
+        self, before: int | None, limit: int, fits: Callable[[dict[str, Any]], bool] = lambda line: True
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Changes that end below byte ``before`` (``None``: all) and fit, newest first.
+
+        Also where to go on: where the oldest line that was looked at begins, 0 at the end. At most ``LOOKED_AT_MAX``
+        lines are looked at, so that there may be none and more to come.
+        """
         found: list[dict[str, Any]] = []
         end = before
         try:
@@ -144,37 +194,132 @@ class AuditTrail:
             return [], 0
         try:
             end = min(os.fstat(handle).st_size, os.fstat(handle).st_size if end is None else end)
+            looked = 0
             for start, line in _backwards(handle, end):
-                found.append(json.loads(line))
-                end = start
-                if len(found) == limit:
+                told = json.loads(line)
+                end, looked = start, looked + 1
+                if fits(told):
+                    found.append(told)
+                if len(found) == limit or looked == LOOKED_AT_MAX:
                     break
+            else:
+                end = 0
         finally:
             os.close(handle)
-        return found, end if found else 0
+        return found, end
 
-    def fault(self) -> str:
-        """What is wrong with the trail, as a sentence that names the first bad line; empty where nothing is."""
+    def fault(self, marks: Iterable[TrailMark] | None = None, until: int = 0) -> str:
+        """What is wrong with the trail, as a sentence that names the first bad line; empty where nothing is.
+
+        ``marks`` are what the books know of it, in the order of its lines: so a cut-off end is found, lines that tell
+        of changes which the books do not hold (up to line ``until``: later ones may be under way), and a trail that was
+        written anew. Without them only the trail itself is looked at.
+        """
+        known = iter(() if marks is None else marks)
+        waiting = next(known, None)
+        chain, number, covered = "", 0, 0
+        for number, chain, problem in self._followed():
+            if problem:
+                return problem
+            while waiting is not None and waiting.last <= number:
+                if waiting.first > covered + 1:
+                    return _unbooked(covered + 1, waiting.first - 1)
+                if waiting.last < number or waiting.hash != chain:
+                    return f"line {waiting.last} of the trail of changes is not the one that the books know"
+                covered = waiting.last
+                waiting = next(known, None)
+        if waiting is not None:
+            return (
+                f"the trail of changes was cut off: it ends with line {number}, the books know of line {waiting.last}"
+            )
+        if marks is not None and covered < min(until, number):
+            return _unbooked(covered + 1, min(until, number))
+        return ""
+
+    def _followed(self) -> Iterator[tuple[int, str, str]]:
+        """``(number, chain, fault)`` of each line, as the lines before it make its chain."""
         chain, number = "", 0
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            return ""
+            return
         with file:
-            for line in file:
+            while line := file.readline(LINE_BYTES_MAX + 1):
                 number += 1
                 if not line.endswith(b"\n"):
+                    if len(line) > LINE_BYTES_MAX:
+                        yield number, "", f"line {number} of the trail of changes cannot be read"
                     # Torn by a crash: whoever asked for that change was not told that it was made.
-                    return ""
+                    return
                 try:
                     facts = json.loads(line)
                     told = facts.pop("chain")
-                except (ValueError, KeyError, AttributeError):
-                    return f"line {number} of the trail of changes cannot be read"
+                except (ValueError, KeyError, AttributeError, TypeError):
+                    yield number, "", f"line {number} of the trail of changes cannot be read"
+                    return
                 chain = _chained(chain, facts)
-                if told != chain or facts.get("n") != number:
-                    return f"line {number} of the trail of changes was altered"
+                # As it was written, to the byte: two ways to write the same would be two trails.
+                same = json.dumps({**facts, "chain": told}, ensure_ascii=False).encode() + b"\n" == line
+                wrong = told != chain or facts.get("n") != number or not same
+                yield number, chain, f"line {number} of the trail of changes was altered" if wrong else ""
+
+
+def _unbooked(first: int, last: int) -> str:
+    which = (
+        f"line {first} of the trail of changes tells of a change"
+        if first == last
+        else (f"lines {first} to {last} of the trail of changes tell of changes")
+    )
+    return f"{which} that the books do not hold: an older file of the books was put in their place, or power failed"
+
+
+def settle(trail: AuditTrail, books: Books, at: str) -> str:
+    """Bring trail and books together at a start; what is wrong with them, empty where nothing is.
+
+    A crash between a line and its change leaves the line alone: it is said of it that the change was not made. That
+    happens to one change at a time. More of them are left for ``verify`` to tell: then the books are older than the
+    trail.
+
+    Raises:
+        StorageFull: the trail cannot be written.
+        Unavailable: the books do not answer.
+    """
+    number = trail.last()
+    if books.trail_lines() == number:
         return ""
+    gaps, found, action = list(_gaps(all_marks(books), number)), [], None
+    for first, last in gaps:
+        chain = ""
+        for line in trail.lines(first, last):
+            one = line["at"], line["actor"], line["request_id"]
+            if action not in (None, one):
+                return _unbooked(*gaps[0])
+            action, chain = one, line["chain"]
+        found.append(TrailMark(first, last, chain))
+    for told in found:
+        mark = trail.not_made(at, told.first, told.last)
+        books.keep_trail(told)
+        books.keep_trail(mark)
+    return ""
+
+
+def all_marks(books: Books) -> Iterator[TrailMark]:
+    """All that the books know of the trail, in the order of its lines."""
+    after = 0
+    while marks := books.trail_marks(after, _MARKS):
+        yield from marks
+        after = marks[-1].last
+
+
+def _gaps(marks: Iterable[TrailMark], number: int) -> Iterator[tuple[int, int]]:
+    """Lines up to ``number`` that no mark covers."""
+    covered = 0
+    for mark in marks:
+        if mark.first > covered + 1:
+            yield covered + 1, min(mark.first - 1, number)
+        covered = max(covered, mark.last)
+    if covered < number:
+        yield covered + 1, number
 
 
 def _backwards(handle: int, end: int) -> Iterator[tuple[int, bytes]]:

@@ -10,19 +10,27 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console import corrections
+from faregate.console.audit import all_marks
+from faregate.console.describing import answers, asks, text
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import care as shapes
 from faregate.console.state import Check, Console
-from faregate.console.texts import Body
-from faregate.console.writing import console_of
+from faregate.console.texts import Body, time_text
+from faregate.console.writing import console_of, tell
 from faregate.core import money
-from faregate.errors import Unavailable, Unsafe
+from faregate.errors import Conflict, Unavailable, Unsafe
+from faregate.ports import Proof
 
 router = APIRouter(tags=["care"])
 
 #: How long the projector is waited for before the books are looked at.
 CATCH_UP_SECONDS_MAX: Final = 10
+
+#: Of SHA-256.
+HASH_CHARACTERS: Final = 64
 
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -30,7 +38,7 @@ _CHUNK_BYTES: Final = 1024 * 1024
 class NewBackup(Body):
     """Where a backup goes: an absolute path on the console's machine."""
 
-    file: str = Field(min_length=1, max_length=4_096)
+    file: str = Field(min_length=1, max_length=4_096, json_schema_extra={"pattern": "^/"})
     #: Replace a file that exists.
     force: bool = False
 
@@ -74,19 +82,68 @@ def _sums(totals: dict[str, Any]) -> list[Check]:
     ]
 
 
+async def _chained(console: Console, anchor: str) -> tuple[list[Check], Proof]:
+    """Whether everything in the books is as it was booked, and the trail of changes is the one that they know."""
+    told = await in_thread(console.audit.last)
+    proof = await in_thread(lambda: console.books.prove(console.verifying.step, anchor))
+    fault = await in_thread(lambda: _trail_fault(console, told))
+    covered = f"{proof.rows} rows in {proof.entries} entries are as they were booked"
+    return [
+        Check("chain", not proof.faults, "; ".join(proof.faults) or covered),
+        Check("derived", not proof.derived, "; ".join(proof.derived) or "roll-ups and reservations equal the records"),
+        Check("audit", not fault, fault or "the trail of changes is whole, and the one that the books know"),
+    ], proof
+
+
+def _trail_fault(console: Console, told: int) -> str:
+    """What is wrong with the trail up to line ``told``; a change that is being made is waited for."""
+    fault = console.audit.fault(all_marks(console.books), told)
+    if fault and console.changing.acquire(timeout=CATCH_UP_SECONDS_MAX):
+        # Whoever was changing something has ended by now; what is wrong once more is wrong.
+        console.changing.release()
+        fault = console.audit.fault(all_marks(console.books), told)
+    return fault
+
+
+def _hash_of(anchor: str) -> str:
+    """The hash that an anchor names.
+
+    Raises:
+        ApiProblem: it is no hash.
+    """
+    text = anchor.strip().lower()
+    if text and (len(text) != HASH_CHARACTERS or not set(text) <= set("0123456789abcdef")):
+        rule = f"must be the {HASH_CHARACTERS} hexadecimal characters of `anchor.hash` as verify told them"
+        raise ApiProblem("filter_invalid", rule, field="anchor")
+    return text
+
+
 @router.get("/verify")
+@needs("installation.read")
+@asks(text("anchor", "`anchor.hash` of an earlier answer, kept elsewhere.", most=HASH_CHARACTERS))
+@answers(shapes.Verification, refusals=(409,))
 async def verify(request: Request) -> dict[str, Any]:
-    """Prove that postings balance, roll-ups equal records, and the books equal the journal."""
-    single_values(request, ())
+    """Prove that nothing booked was changed, that postings balance, and that the books equal the journal.
+
+    ``anchor`` in the answer is the head of the chain: kept elsewhere and sent back as the parameter ``anchor``, it
+    proves that the books of then are a part of those of now.
+    """
+    anchor = _hash_of(single_values(request).get("anchor", ""))
     console = console_of(request)
-    checks = [await _caught_up(console)]
-    totals = await in_thread(console.books.totals)
-    checks += _sums(totals)
-    checks.append(await in_thread(lambda: corrections.check(console)))
-    fault = await in_thread(console.audit.fault)
-    checks.append(Check("audit", not fault, fault or "the trail of changes is whole"))
-    if console.check_journal is not None:
-        checks += await in_thread(console.check_journal)
+    if not console.verifying.begin():
+        raise Conflict("the books are being verified already", hint="wait for that, or look at its progress")
+    try:
+        checks = [await _caught_up(console)]
+        totals = await in_thread(console.books.totals)
+        checks += _sums(totals)
+        checks.append(await in_thread(lambda: corrections.check(console)))
+        found, proof = await _chained(console, anchor)
+        checks += found
+        if console.check_journal is not None:
+            console.verifying.phase = "journal"
+            checks += await in_thread(console.check_journal)
+    finally:
+        console.verifying.end()
     return {
         "ok": all(check.ok for check in checks),
         "requests": totals["requests"],
@@ -94,8 +151,19 @@ async def verify(request: Request) -> dict[str, Any]:
         "held": money.dollars(totals["held"]),
         "unknown": money.dollars(totals["unknown"]),
         "sum": money.dollars(totals["sum"]),
+        "anchor": {"number": proof.head.number, "hash": proof.head.hash, "at": time_text(proof.head.at)},
         "checks": [check._asdict() for check in checks],
     }
+
+
+@router.get("/verify/progress")
+@needs("installation.read")
+@asks()
+@answers(shapes.VerificationProgress)
+async def verify_progress(request: Request) -> dict[str, Any]:
+    """How far the verification that runs now has come: rows looked at, and of how many."""
+    single_values(request)
+    return console_of(request).verifying.shape()
 
 
 def _target(console: Console, wanted: NewBackup) -> Path:
@@ -114,6 +182,8 @@ def _target(console: Console, wanted: NewBackup) -> Path:
 
 
 @router.post("/backup")
+@needs("installation.write")
+@answers(shapes.Backup)
 async def backup(request: Request, wanted: NewBackup) -> dict[str, Any]:
     """Write a consistent copy of books and trail while they are in use; nothing half-written is left behind."""
     console = console_of(request)
@@ -125,6 +195,9 @@ async def backup(request: Request, wanted: NewBackup) -> dict[str, Any]:
         with target.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-        return {"file": str(target), "bytes": os.path.getsize(target), "sha256": digest.hexdigest()}
+        made = {"file": str(target), "bytes": os.path.getsize(target), "sha256": digest.hexdigest()}
+        # Whoever takes a copy takes everything with it.
+        tell(console, "backup", target.name, None, made)
+        return made
 
     return await in_thread(copy)

@@ -61,6 +61,10 @@ class VerifiedBooks(Protocol):
         """Digests of the journal segments that were removed, oldest first."""
         ...
 
+    def open_reservations(self, state: str | None = None) -> list[Row]:
+        """Reservations that have not ended."""
+        ...
+
 
 def verify(reader: JournalReader, books: VerifiedBooks) -> tuple[Check, ...]:
     """Compare the books with the journal; the checks in the order they were made.
@@ -84,7 +88,9 @@ def verify(reader: JournalReader, books: VerifiedBooks) -> tuple[Check, ...]:
     checks.append(walk.records_check())
     if first == 0:
         checks.append(_totals_check(walk.oracle, totals))
+    reservations = books.open_reservations()
     if books.projected() == position:
+        checks.append(walk.reservations_check(reservations, int(totals["held"])))
         balances, corrected = books.account_balances(), books.adjusted_accounts()
         journalled = {account: amount - corrected.get(account, 0) for account, amount in balances.items()}
         checks += _balances(journalled, totals, walk.oracle if first == 0 else None)
@@ -120,6 +126,8 @@ class _Walk:
         self._compared = 0
         self._wrong: list[str] = []
         self._wanted: dict[str, dict[str, Any]] = {}
+        #: Id of what has not ended → the epoch in which it began.
+        self._epochs: dict[str, int] = {}
         #: Id of a lost exchange → what its caller was told, which its resolution leaves as it stands.
         self._told: dict[str, dict[str, Any]] = {}
 
@@ -135,10 +143,13 @@ class _Walk:
             self.oracle.apply(event)
         elif self._whole or isinstance(event, Started | Intended) or event.id in self.oracle.exchanges:
             self.oracle.apply(event)
+            if isinstance(event, Intended):
+                self._epochs.setdefault(event.id, self.oracle.epoch)
         if len(self._wanted) >= _IDS:
             self.flush()
 
     def _settled(self, event: Settled) -> None:
+        self._epochs.pop(event.id, None)
         exchange = self.oracle.exchanges.get(event.id)
         if exchange is None and not self._whole:
             # It began in a segment that is gone; ordinary ends can still be compared.
@@ -169,6 +180,35 @@ class _Walk:
             different = [name for name, value in facts.items() if row[name] != value]
             if different:
                 self._wrong.append(f"{id} differs in {', '.join(different)}")
+
+    def reservations_check(self, stored: Sequence[Row], held: int) -> Check:
+        """Whether what has not ended is reserved as it was journalled, and nothing else is."""
+        open_now = self.oracle.open()
+        wrong, known = [], set()
+        for row in stored:
+            id = row["id"]
+            known.add(id)
+            exchange = open_now.get(id)
+            if exchange is None:
+                if self._whole:
+                    wrong.append(f"{id} has ended, or never began")
+                continue
+            journalled = {
+                "intent": exchange.intended,
+                "state": exchange.state.value,
+                "output_tokens_seen": exchange.output_tokens_seen,
+                "awaited": exchange.awaited,
+                # Of what began before the first epoch that is kept nobody can tell.
+                "epoch": self._epochs.get(id) or row["epoch"],
+            }
+            different = [name for name, value in journalled.items() if row[name] != value]
+            if different:
+                wrong.append(f"{id} differs in {', '.join(different)}")
+        wrong += [f"{id} is missing" for id in open_now if id not in known]
+        if sum(row["held"] for row in stored) != held:
+            wrong.append(f"{held} nano-dollars are said to be held, which is not what the reservations hold")
+        detail = "; ".join(wrong[:_NAMED_MAX]) or f"{len(stored)} reservations equal the journal"
+        return Check("reservations", not wrong, detail)
 
     def records_check(self) -> Check:
         """Whether every exchange that ended in the journal has its record, with the same numbers."""

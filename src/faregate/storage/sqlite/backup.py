@@ -27,14 +27,14 @@ from faregate.storage.sqlite import connect
 _MANIFEST: Final = "manifest.json"
 _BOOKS: Final = "books.sqlite3"
 #: The console writes it beside the books; here it is lines of bytes, whose chain the console proves.
-_TRAIL: Final = "audit.jsonl"
+TRAIL: Final = "audit.jsonl"
 _CHUNK: Final = 1024 * 1024
 _WHOLE: Final = "backup.tar"
 
 #: Folders that exist only while a backup or a restore runs, and all that is ever in them.
 _BACKING_UP, _RESTORING = ".backup-", ".restore-"
 _RANDOM = "?" * 8
-_SCRATCH: Final = frozenset((_BOOKS, f"{_BOOKS}-journal", f"{_BOOKS}-wal", f"{_BOOKS}-shm", _TRAIL, _WHOLE))
+_SCRATCH: Final = frozenset((_BOOKS, f"{_BOOKS}-journal", f"{_BOOKS}-wal", f"{_BOOKS}-shm", TRAIL, _WHOLE))
 
 #: Beyond every journal position and number that a real installation reaches.
 _PLACE_MAX: Final = 2**62
@@ -79,8 +79,8 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
         raise Unsafe(f"{file} is the books themselves", hint="name another file")
     try:
         with tempfile.TemporaryDirectory(prefix=_BACKING_UP, dir=file.parent) as scratch:
-            copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL, Path(scratch) / _WHOLE
-            _copy(books, copy, lambda: _copy_lines(books.with_name(_TRAIL), trail))
+            copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / TRAIL, Path(scratch) / _WHOLE
+            _copy(books, copy, lambda: _copy_lines(books.with_name(TRAIL), trail))
             manifest = msgspec.structs.replace(
                 _describe(copy, now), trail_bytes=trail.stat().st_size, trail_sha256=_digest(trail)
             )
@@ -111,7 +111,7 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     remove_leftovers(data_dir)
     with tempfile.TemporaryDirectory(prefix=_RESTORING, dir=data_dir) as scratch:
-        copy, trail = Path(scratch) / _BOOKS, Path(scratch) / _TRAIL
+        copy, trail = Path(scratch) / _BOOKS, Path(scratch) / TRAIL
         with _unpacking(file), tarfile.open(file, "r:") as archive:
             manifest = _manifest_of(archive, file)
             _unpack(archive, copy, manifest.bytes, manifest.sha256, file)
@@ -121,7 +121,7 @@ def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Man
                 _expect_no_more(archive, file)
         _check_stored(copy, manifest, file)
         if manifest.trail_bytes:
-            _place_trail(trail, data_dir / _TRAIL)
+            _place_trail(trail, data_dir / TRAIL)
         # The journal comes first: books without their place in the journal would be worse than a place alone.
         start_journal(data_dir / "journal", manifest.position, manifest.sequence + 1, manifest.epoch)
         os.replace(copy, target)

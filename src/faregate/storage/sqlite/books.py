@@ -6,7 +6,7 @@ rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from faregate.errors import Unavailable
-from faregate.ports import BalanceQuery, Balances, Clock, JournalRecord, Row
+from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
 from faregate.storage import queries
 from faregate.storage.balances import balances
 from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
@@ -42,9 +42,11 @@ from faregate.storage.schema import (
     segments,
     transfers,
 )
+from faregate.storage.schema import chain as chained
 from faregate.storage.spending import spending
-from faregate.storage.sqlite import adjust, backup, connect, resources
+from faregate.storage.sqlite import adjust, backup, chain, connect, resources
 from faregate.storage.sqlite.project import Projection, stored_reservations
+from faregate.storage.sqlite.prove import prove
 
 #: How long a writer waits for its turn.
 _TURN_S: Final = 30.0
@@ -64,10 +66,13 @@ class SqliteBooks:
         self.path = path
         self._clock = clock
         self._turn = threading.Lock()
-        self._projection = Projection()
+        self._chain = chain.Chain()
+        self._projection = Projection(self._chain)
         self._writer = connect.writer_engine(path)
         #: The connection of the writer, as the driver has it.
         self._driver: sqlite3.Connection | None = None
+        #: Rows of tables without numbers that the transaction under way adds, as ``(table, key)``.
+        self._named: list[tuple[str, str | int]] = []
         self._readers = connect.reader_engine(path)
 
     # -- projection ---------------------------------------------------------------------------------------------------
@@ -115,28 +120,35 @@ class SqliteBooks:
                 assert self._driver is not None
             # What SQLAlchemy does for a transaction costs as much as ten calls.
             with connect.transaction(self._driver):
-                batch = self._projection.apply(self._driver, records, repeated=repeated)
+                batch = self._projection.apply(self._driver, records, self._clock.wall_nanos(), repeated=repeated)
         self._projection.committed(batch)
 
     # -- identity, limits, prices -------------------------------------------------------------------------------------
-    def put(self, kind: str, row: Row) -> int:
+    # ``told`` are the lines of the trail of changes that tell of a change; they are chained in the same transaction.
+    def put(self, kind: str, row: Row, *, told: TrailMark | None = None) -> int:
         """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
 
         Raises:
             UsageError: an unknown kind or column.
             Conflict: another row has its name.
         """
-        with self._writing() as connection:
+        with self._writing(told) as connection:
             return resources.put(connection, kind, row, self._clock.wall_nanos())
 
-    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+    def put_all(self, kind: str, rows: Sequence[Row], *, told: TrailMark | None = None) -> None:
         """Insert or replace rows of a kind, all of them or none."""
-        with self._writing() as connection:
+        with self._writing(told) as connection:
             resources.put_all(connection, kind, rows, self._clock.wall_nanos())
 
-    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+    def put_together(
+        self,
+        rows: Sequence[tuple[str, Row]],
+        removed: Sequence[tuple[str, str]] = (),
+        *,
+        told: TrailMark | None = None,
+    ) -> None:
         """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
-        with self._writing() as connection:
+        with self._writing(told) as connection:
             now = self._clock.wall_nanos()
             for kind, id in removed:
                 resources.remove(connection, kind, id, now)
@@ -153,9 +165,9 @@ class SqliteBooks:
         with self._reading() as connection:
             return resources.get_all(connection, kind, ids)
 
-    def remove(self, kind: str, id: str) -> bool:
+    def remove(self, kind: str, id: str, *, told: TrailMark | None = None) -> bool:
         """Remove one row; false where there was none."""
-        with self._writing() as connection:
+        with self._writing(told) as connection:
             return resources.remove(connection, kind, id, self._clock.wall_nanos())
 
     def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
@@ -210,10 +222,14 @@ class SqliteBooks:
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
         """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``.
 
-        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
+        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking. With
+        ``sort``, a column, in its order, the largest first by default; ``within_ms`` is how long it may take.
+
+        Raises:
+            Failed: ``search_too_long``.
         """
         whereabouts = queries.whereabouts(filters)
-        with self._reading() as connection:
+        with self._reading() as connection, connect.within(connection, int(str(filters.get("within_ms", 0)))):
             where = queries.Whereabouts(*connection.execute(whereabouts).one()) if whereabouts is not None else None
             statement = queries.request_list(after, limit, newest_first, filters, _tag_of, where)
             return [request_row(dict(row)) for row in connection.execute(statement).mappings()]
@@ -248,6 +264,7 @@ class SqliteBooks:
             fresh = {row["version"]: row for row in rows if row["version"] not in known}
             if fresh:
                 connection.execute(insert(rate_cards), list(fresh.values()))
+                self._named += [("rate_cards", version) for version in fresh]
 
     def rate_card_versions(self, containing: str) -> list[str]:
         """Versions of kept rate cards whose name contains a text."""
@@ -255,13 +272,26 @@ class SqliteBooks:
             return list(connection.execute(adjust.versions(containing)).scalars())
 
     # -- corrections --------------------------------------------------------------------------------------------------
-    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+    def adjust(
+        self,
+        run: Row,
+        lines: Sequence[Row],
+        moved: Sequence[tuple[str, str, int]],
+        *,
+        told: TrailMark | None = None,
+    ) -> bool:
         """Book a correcting run in one transaction; false where one of its id is booked already.
 
         ``lines`` say by how much each record is corrected, ``moved`` are ``(debited, credited, amount)``.
         """
-        with self._writing() as connection:
-            return adjust.book(connection, run, lines, moved)
+        try:
+            with self._writing(told) as connection:
+                if not adjust.book(connection, run, lines, moved):
+                    raise _BookedBefore
+                self._named.append(("adjustments", run["id"]))
+        except _BookedBefore:
+            return False
+        return True
 
     def adjustment(self, id: str) -> Row | None:
         """One correcting run."""
@@ -383,6 +413,7 @@ class SqliteBooks:
         with self._writing() as connection:
             if not connection.execute(select(segments.c.first).where(segments.c.first == row["first"])).first():
                 connection.execute(insert(segments), [row])
+                self._named.append(("segments", row["first"]))
 
     def removed_segments(self) -> list[Row]:
         """Digests of the journal segments that were removed, oldest first."""
@@ -393,6 +424,43 @@ class SqliteBooks:
         with self._reading() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()
             return [str(line) for line in found if line != "ok"]
+
+    def keep_trail(self, told: TrailMark) -> None:
+        """Chain lines of the trail of changes that no change of the books goes with."""
+        with self._writing(told):
+            pass
+
+    def trail_marks(self, after: int = 0, limit: int = 10_000) -> list[TrailMark]:
+        """What the chain knows of the trail of changes, in the order of its lines, beyond line ``after``."""
+        columns = chained.c.trail_first, chained.c.trail_last, chained.c.trail_hash
+        statement = select(*columns).where(chained.c.trail_last > max(after, 0)).order_by(chained.c.trail_last)
+        with self._reading() as connection:
+            return [TrailMark(*row) for row in connection.execute(statement.limit(limit))]
+
+    def trail_lines(self) -> int:
+        """How many lines of the trail of changes the chain covers."""
+        covered = func.sum(chained.c.trail_last - chained.c.trail_first + 1)
+        with self._reading() as connection:
+            return int(connection.execute(select(covered).where(chained.c.trail_last > 0)).scalar() or 0)
+
+    def chain_head(self) -> ChainHead:
+        """The newest entry of the chain."""
+        with self._reading() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            return chain.Chain().head(driver.cursor())
+
+    def prove(self, on_progress: Callable[[int, int], None], anchor: str = "") -> Proof:
+        """Follow the chain from its first entry to its newest, beside whoever writes; takes its time.
+
+        ``on_progress`` is told how many rows were looked at, and of how many. With an ``anchor``, the hash of an entry,
+        it is a fault if no entry has it.
+
+        Raises:
+            Unavailable: the file cannot be reached.
+        """
+        with connect.told_plainly():
+            return prove(self.path, on_progress, anchor)
 
     def backup(self, file: str) -> None:
         """Write a consistent copy while in use.
@@ -424,9 +492,36 @@ class SqliteBooks:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._turn_taken(), connect.told_plainly(), self._writer.begin() as connection:
-            yield connection
+    def _writing(self, told: TrailMark | None = None) -> Iterator[Connection]:
+        """A transaction whose changes are chained at its end, with the lines of the trail that tell of it."""
+        with self._turn_taken(), connect.told_plainly(), self._durably(told is not None):
+            self._named = []
+            try:
+                with self._writer.begin() as connection:
+                    driver = connection.connection.driver_connection
+                    assert driver is not None
+                    cursor = driver.cursor()
+                    before = chain.ends(cursor)
+                    yield connection
+                    self._chain.change(cursor, before, self._clock.wall_nanos(), told, self._named)
+            except BaseException:  # However it fails, what was chained was never committed.
+                self._chain.forget()
+                raise
+
+    @contextmanager
+    def _durably(self, wanted: bool) -> Iterator[None]:
+        """Commit to stable storage: the line that tells of a change is there, and the journal does not have it."""
+        if not wanted:
+            yield
+            return
+        with self._writer.connect() as connection:
+            driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA synchronous=FULL")
+        try:
+            yield
+        finally:
+            driver.execute("PRAGMA synchronous=NORMAL")
 
     @contextmanager
     def _turn_taken(self) -> Iterator[None]:
@@ -436,6 +531,10 @@ class SqliteBooks:
             yield
         finally:
             self._turn.release()
+
+
+class _BookedBefore(Exception):
+    """Nothing is to be written, not even that it was told."""
 
 
 def _sum(of: ColumnElement[int]) -> ColumnElement[int]:

@@ -1,6 +1,7 @@
 """Connections to the file: one writer, some readers, and what the driver's errors mean to others."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ READERS_MAX: Final = 8
 #: Pages the write-ahead log grows by before it is copied back: 4 MiB, which takes some 3 ms. More would save nothing,
 #: because hardly any page is written twice.
 _CHECKPOINT_PAGES: Final = 1_000
+
+#: Steps of a statement after which its deadline is looked at: some tens of microseconds.
+_STEPS_LOOKED_AFTER: Final = 5_000
 
 _WRITER_PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
@@ -92,6 +96,21 @@ def transaction(driver: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def within(connection: Connection, milliseconds: int) -> Iterator[None]:
+    """End statements of a connection that take longer, all together; 0 lets them take their time."""
+    driver = connection.connection.driver_connection
+    if not milliseconds or driver is None:
+        yield
+        return
+    until = time.monotonic_ns() + milliseconds * 1_000_000
+    driver.set_progress_handler(lambda: time.monotonic_ns() > until, _STEPS_LOOKED_AFTER)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+@contextmanager
 def told_plainly() -> Iterator[None]:
     """Turn the driver's errors into ours, in this one place.
 
@@ -117,6 +136,10 @@ def explain(problem: Exception) -> FaregateError:
         return Conflict(f"it exists already: {text.removeprefix('UNIQUE constraint failed: ')}")
     if "disk is full" in text:
         return StorageFull("the disk of the books is full", hint="free space in the data folder; it goes on by itself")
+    if text == "interrupted":
+        return Failed(
+            "this search takes too long", code="search_too_long", hint="ask for less of the time, or for whom"
+        )
     if isinstance(problem, sqlite3.OperationalError) and ("locked" in text or "unable to open" in text):
         return Unavailable(f"the books do not answer: {text}")
     if isinstance(problem, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):

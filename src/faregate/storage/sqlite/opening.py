@@ -2,16 +2,22 @@
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from faregate.errors import Failed, Unavailable, Unsafe
-from faregate.ports import Clock
+from faregate.ports import Clock, TrailMark
 from faregate.storage.schema import SCHEMA_VERSION
-from faregate.storage.sqlite import backup, connect
+from faregate.storage.sqlite import backup, chain, connect
 from faregate.storage.sqlite.books import SqliteBooks
 
 FILE_NAME: Final = "books.sqlite3"
+
+#: The first schema with a chain. Older books are sealed when all migrations have run, by the rules of today.
+_CHAINED: Final = "0008"
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
@@ -39,7 +45,7 @@ def open_books(path: Path, clock: Clock) -> SqliteBooks:
     if version != SCHEMA_VERSION:
         if version:
             backup.backup(path, path.with_name(f"{path.name}.before-{SCHEMA_VERSION}.tar"), clock.wall_nanos())
-        _migrate(path)
+        _migrate(path, version, clock.wall_nanos())
     books = SqliteBooks(path, clock)
     try:
         wrong = books.check()
@@ -79,7 +85,7 @@ def schema_version(path: Path) -> str:
     return version
 
 
-def _migrate(path: Path) -> None:
+def _migrate(path: Path, before: str, now: int) -> None:
     # Only a new or an older file pays for loading the migration machinery.
     from alembic import command
     from alembic.config import Config
@@ -93,5 +99,21 @@ def _migrate(path: Path) -> None:
         with connect.told_plainly(), engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, SCHEMA_VERSION)
+            if before < _CHAINED:
+                driver = connection.connection.driver_connection
+                assert driver is not None
+                chain.seal(driver.cursor(), now, _trail_of(path) if before else None)
     finally:
         engine.dispose()
+
+
+def _trail_of(path: Path) -> TrailMark | None:
+    """The lines of the trail of changes beside books of before the chain; ``None`` where there are none."""
+    last = b""
+    with suppress(FileNotFoundError), open(path.with_name(backup.TRAIL), "rb") as trail:
+        for line in trail:
+            last = line if line.endswith(b"\n") else last
+    if not last:
+        return None
+    facts = msgspec.json.decode(last)
+    return TrailMark(1, int(facts["n"]), str(facts["chain"]))

@@ -60,6 +60,7 @@ from faregate.storage.schema import (
     rollups,
     transfers,
 )
+from faregate.storage.sqlite.chain import Booked, Chain
 
 #: Accounts, sets and attributions whose numbers are remembered. End users and runs make their own, so this is a bound.
 REMEMBERED_MAX: Final = 20_000
@@ -74,6 +75,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 _id_of = itemgetter(1)
+_number_of = itemgetter(0)
 _encode = msgspec.json.Encoder().encode
 _decode_intent = msgspec.json.Decoder(Intended).decode
 _decode_awaited = msgspec.json.Decoder(Awaited).decode
@@ -151,6 +153,8 @@ _RESOLVE_REQUEST: Final = _sql(
 )
 _INSERT_TRANSFER: Final = _repeated(_insert(transfers, *_names(transfers, "sequence")))
 _INSERT_OUTBOX: Final = _insert(outbox, *_names(outbox))
+#: Asked just after transfers were added, whose numbers the file gives.
+_LAST_TRANSFER: Final = "SELECT last_insert_rowid()"
 _ADD_ROLLUP: Final = _add_rollups()
 _INSERT_RESERVATION: Final = _repeated(_insert(reservations, *_names(reservations)))
 _MARK_RESERVATION: Final = _sql(
@@ -231,20 +235,24 @@ class Memory:
         self.stamps: dict[Attribution, Stamp] = {}
         self._accounts: dict[str, int] = {}
         self._sets: dict[tuple[str, ...], int] = {}
+        #: Rows of accounts and of sets that this batch has added.
+        self.new_accounts: list[tuple[Any, ...]] = []
+        self.new_sets: list[tuple[Any, ...]] = []
 
     def stamp(self, who: Attribution) -> Stamp:
         """The stamp of ``who``."""
         names = (*who[:8], *who[9:13])
         number = self._sets.get(names)
         if number is None:
-            number = _remembered(self._sets, names, _number(self.cursor, _FIND_SET, _ADD_SET, names))
+            number = _remembered(self._sets, names, _number(self.cursor, _FIND_SET, _ADD_SET, names, self.new_sets))
         return _remembered(self.stamps, who, Stamp(who, number))
 
     def account(self, name: str) -> int:
         """The number of an account."""
         number = self._accounts.get(name)
         if number is None:
-            number = _remembered(self._accounts, name, _number(self.cursor, _FIND_ACCOUNT, _ADD_ACCOUNT, (name,)))
+            number = _number(self.cursor, _FIND_ACCOUNT, _ADD_ACCOUNT, (name,), self.new_accounts)
+            _remembered(self._accounts, name, number)
         return number
 
     def open_accounts(self, stamp: Stamp, who: Attribution) -> None:
@@ -256,7 +264,8 @@ class Memory:
 class Projection:
     """The writer's half of ``project``, on a connection inside its transaction."""
 
-    def __init__(self) -> None:
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
         self._memory: Memory | None = None
 
     @property
@@ -268,9 +277,12 @@ class Projection:
     def forget(self) -> None:
         """Drop what is remembered: a transaction failed."""
         self._memory = None
+        self._chain.forget()
 
-    def apply(self, connection: sqlite3.Connection, records: Sequence[JournalRecord], *, repeated: bool) -> Batch:
-        """Write what ``records`` add. With ``repeated`` the ids that have ended before are looked up first.
+    def apply(
+        self, connection: sqlite3.Connection, records: Sequence[JournalRecord], at: int, *, repeated: bool
+    ) -> Batch:
+        """Write what ``records`` add, ``at`` the present. With ``repeated`` it looks first which ids have ended before.
 
         Raises:
             RepeatedId: an id has a record already; roll back and try again with ``repeated``.
@@ -291,7 +303,8 @@ class Projection:
         cursor = memory.cursor
         ended = _ended(cursor, fresh) if repeated else None
         fold(fresh, Before(memory.open, memory, memory.evidence_only, ended), batch)
-        _write(cursor, batch, memory)
+        transfers_last = _write(cursor, batch, memory)
+        self._chain.book(cursor, _booked(batch, memory, transfers_last), at)
         return batch
 
     def committed(self, batch: Batch) -> None:
@@ -303,6 +316,8 @@ class Projection:
             # Evidence without an exchange leaves no record to be found by; read again what there is.
             self._memory = None
             return
+        memory.new_accounts.clear()
+        memory.new_sets.clear()
         fact = memory.mark.fact + len(batch.outbox)
         id = max(map(_id_of, batch.outbox), default="")
         memory.mark = Mark(batch.position, batch.sequence, batch.epoch, batch.number, fact, max(memory.mark.id, id))
@@ -313,7 +328,8 @@ class Projection:
                 memory.open[id] = reservation
 
 
-def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
+def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> int:
+    """Write a batch; returns the sequence of its last transfer, if it has some."""
     try:
         cursor.executemany(_INSERT_ORDINARY, batch.ordinary)
         if batch.charged:
@@ -324,6 +340,7 @@ def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
     if batch.replaced:
         cursor.executemany(_RESOLVE_REQUEST, [tuple(row[at] for at in _RESOLVED_AT) for row in batch.replaced])
     _INSERT_TRANSFER.run(cursor, batch.transfers)
+    (transfers_last,) = cursor.execute(_LAST_TRANSFER).fetchone()
     sums = [
         (slot, dimensions, *_sums(group), group.first or _NO_NUMBER, group.last)
         for slot, groups in batch.slots.items()
@@ -336,6 +353,19 @@ def _write(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
     if batch.changed:
         _write_reservations(cursor, batch, memory)
     cursor.execute(_WRITE_META, (batch.position, batch.sequence, batch.epoch))
+    return int(transfers_last)
+
+
+def _booked(batch: Batch, memory: Memory, transfers_last: int) -> Booked:
+    """What the chain covers of a batch."""
+    records: Sequence[tuple[Any, ...]] = batch.ordinary
+    if batch.charged or batch.requests:
+        records = sorted([*batch.ordinary, *batch.charged, *batch.requests], key=_number_of)
+    ended = [row[1] for row in batch.replaced]
+    return Booked(
+        records, not batch.requests, ended, batch.transfers, transfers_last, memory.new_sets, memory.new_accounts,
+        batch.position, batch.sequence, batch.epoch,
+    )  # fmt: skip
 
 
 def _sums(group: Group) -> Sequence[int]:
@@ -390,11 +420,12 @@ def _remembered(kept: dict[Key, Value], key: Key, value: Value) -> Value:
     return value
 
 
-def _number(cursor: sqlite3.Cursor, find: str, add: str, values: tuple[str, ...]) -> int:
+def _number(cursor: sqlite3.Cursor, find: str, add: str, values: tuple[str, ...], added: list[tuple[Any, ...]]) -> int:
     row = cursor.execute(find, values).fetchone()
     if row is None:
         number = cursor.execute(add, values).lastrowid
         assert number is not None
+        added.append((number, *values))
         return number
     return int(row[0])
 

@@ -12,6 +12,7 @@ from faregate.ports import Row
 from faregate.storage.queries import column_named
 from faregate.storage.rows import complete, table_of
 from faregate.storage.schema import Json, changes
+from faregate.storage.sqlite.chain import RESOURCE_FACTS
 
 _decode = msgspec.json.Decoder().decode
 
@@ -29,7 +30,9 @@ def put_all(connection: Connection, kind: str, rows: Sequence[Row], now: int) ->
     full = [complete(kind, row, existing.get(row.get("id", "")), now) for row in rows]
     if full:
         connection.execute(_upsert(kind), full)
-        connection.execute(_CHANGE, [{"k": kind, "i": row["id"], "a": now} for row in full])
+        ids = [row["id"] for row in full]
+        left = _digests(connection, kind, ids)
+        connection.execute(_CHANGE, [{"k": kind, "i": id, "a": now, "d": left[id]} for id in ids])
 
 
 @cache
@@ -122,7 +125,20 @@ def changes_after(connection: Connection, after: int, limit: int) -> list[tuple[
 #: SQLite takes 32,766 variables in a statement; far fewer make none slow.
 _IDS_MAX: Final = 500
 
-_CHANGE: Final = insert(changes).values(kind=bindparam("k"), id=bindparam("i"), at=bindparam("a"))
+_CHANGE: Final = insert(changes).values(
+    kind=bindparam("k"), id=bindparam("i"), at=bindparam("a"), digest=bindparam("d")
+)
+
+
+def _digests(connection: Connection, kind: str, ids: Sequence[str]) -> dict[str, str]:
+    """Id → the digest of the row as it stands in the file, for those that there are."""
+    facts = RESOURCE_FACTS[kind]
+    found: dict[str, str] = {}
+    for some in _chunks(ids):
+        statement = f"{facts.select} WHERE id IN ({', '.join('?' * len(some))})"
+        for row in values_of(connection.exec_driver_sql(statement, tuple(some))):
+            found[row[facts.key_at]] = facts.digest(row)
+    return found
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -130,7 +146,8 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _changed(connection: Connection, kind: str, id: str, now: int) -> int:
-    result = connection.execute(_CHANGE, {"k": kind, "i": id, "a": now})
+    left = _digests(connection, kind, [id]).get(id, "")
+    result = connection.execute(_CHANGE, {"k": kind, "i": id, "a": now, "d": left})
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
