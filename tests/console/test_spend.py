@@ -111,7 +111,7 @@ def test_a_wrong_key_is_told_in_one_way(made: Parts, key: str) -> None:
     """The page says nothing of what is wrong with it."""
     answer = Api(made.app).call("POST", "/login", data={"key": key})
     assert answer.status_code == 401
-    assert "not an admin key that works here" in answer.text
+    assert "not a key that works here" in answer.text
     assert "set-cookie" not in answer.headers
 
 

@@ -57,6 +57,24 @@ def test_columns_are_those_of_the_listing(books: BooksUnderTest) -> None:
         books.columns("key", ("colour",))
 
 
+def test_a_listing_filters_by_a_member_of_an_object(books: BooksUnderTest) -> None:
+    """Limits are found by what they select; a name is never taken for a path, and what is missing fits nothing."""
+    selectors: list[dict[str, str]] = [{"team": "a", "tag.b": "c"}, {"team": "b"}, {}, {"organization": "a"}]
+    books.put_all("limit", [{"id": f"lim_{at}", "name": "", "selector": each} for at, each in enumerate(selectors)])
+
+    def found(**equal: Any) -> list[str]:
+        return [row["id"] for row in books.listing("limit", **equal)]
+
+    assert found(**{"selector.team": "a"}) == ["lim_0"]
+    assert found(**{"selector.team": ["a", "b"]}) == ["lim_0", "lim_1"]
+    assert found(**{"selector.tag.b": "c", "selector.team": "a"}) == ["lim_0"]
+    of_b: dict[str, Any] = {"selector.team": "b"}
+    assert [row["id"] for row in books.newest("limit", **of_b)] == ["lim_1"]
+    assert found(**{"selector.user": "a"}) == found(**{"selector.team": ""}) == []
+    with pytest.raises(UsageError, match="colour"):
+        found(**{"colour.team": "a"})
+
+
 def test_rows_are_counted_by_the_values_of_their_columns(books: BooksUnderTest) -> None:
     """Each combination once, JSON included, with how many rows have it."""
     books.put_all("key", [key(n, state="revoked" if n > 3 else "active", details={"pepper": "p1"}) for n in range(6)])

@@ -1,7 +1,7 @@
-"""Who may use the console: from a credential to the admin key it opens.
+"""Who uses the console: from a credential to the key it is of, and so to a role and a scope.
 
-It keeps a digest → id table in memory and follows the change feed, so that a revoked admin key stops working with the
-next request. It knows no HTTP.
+It keeps a digest → id table in memory and follows the change feed; the key's row is read for every request, so that a
+key that was revoked, or got another role, is judged anew with the next one. It knows no HTTP.
 """
 
 import threading
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from faregate.console.reading import each_row
 from faregate.core import keys
+from faregate.core.access import CALLER, Principal, principal_of
 from faregate.errors import ConfigError
 from faregate.ports import Books, Row
 
@@ -26,14 +27,15 @@ class Refusal(NamedTuple):
     detail: str
 
 
-MISSING: Final = Refusal("auth_missing", "send Authorization: Bearer <admin key>")
+MISSING: Final = Refusal("auth_missing", "send Authorization: Bearer <key>, a key that opens the console")
 MALFORMED: Final = Refusal("auth_malformed", "the credential is not a key of this gateway; was it copied whole?")
 CONFLICT: Final = Refusal("auth_conflict", "two different credentials were sent; send one")
 INVALID: Final = Refusal("auth_invalid", "this key is not valid")
 EXPIRED: Final = Refusal("key_expired", "this key has expired")
 REVOKED: Final = Refusal("key_revoked", "this key was revoked")
 DISABLED: Final = Refusal("key_disabled", "this key is disabled")
-NOT_ADMIN: Final = Refusal("role_forbidden", "this is a caller's key; the console wants an admin key")
+PAYER_DISABLED: Final = Refusal("key_disabled", "whom this key belongs to is disabled")
+ONLY_CALLS: Final = Refusal("role_forbidden", "this is a caller's key; the console wants a key with another role")
 
 
 def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int:
@@ -71,12 +73,12 @@ class KeyRing:
         self._ids: dict[str, str] = {}
         self._digests: dict[str, tuple[str, ...]] = {}
 
-    def admin(self, secret: str, now: int) -> Row | Refusal:
-        """The row of the admin key that ``secret`` opens at ``now``, or why it does not."""
+    def opened(self, secret: str, now: int) -> Principal | Refusal:
+        """Who asks with ``secret`` at ``now``, or why it opens nothing."""
         if not keys.is_well_formed(secret):
             return MALFORMED
         found = self._found(secret)
-        return INVALID if found is None else self._standing(found[0], found[0]["digests"][found[1]], now)
+        return INVALID if found is None else self._judged(found[0], found[0]["digests"][found[1]], now)
 
     def holder(self, secret: str) -> Row | None:
         """The row of the key that a secret belongs to, whether or not it still opens anything."""
@@ -92,20 +94,33 @@ class KeyRing:
         row = self._books.get("key", found[0]) if found is not None else None
         return None if found is None or row is None or found[1] not in row["digests"] else (row, found[1])
 
-    @staticmethod
-    def _standing(row: Row, until: int, now: int) -> Row | Refusal:
+    def _judged(self, row: Row, until: int, now: int) -> Principal | Refusal:
         if row["state"] == "revoked" or (until and now >= until):
             return REVOKED
         if row["expires_at"] and now >= row["expires_at"]:
             return EXPIRED
         if row["state"] != "active":
             return DISABLED
-        return row if row["role"] == "admin" else NOT_ADMIN
+        if row["role"] == CALLER:
+            return ONLY_CALLS
+        principal = principal_of(row)
+        return PAYER_DISABLED if self._payer_disabled(principal) else principal
 
-    def stands(self, key_id: str, now: int) -> bool:
-        """Whether a key that began a session may still be used."""
+    def _payer_disabled(self, principal: Principal) -> bool:
+        """Whether one of those that the key is of was disabled, which stops their keys here as at the gate."""
+        organization = principal.scope.organization
+        for kind, name in principal.scope.named.items():
+            within = {} if kind == "organization" else {"organization": organization}
+            rows = self._books.listing(kind, name=name, limit=1, **within)
+            if rows and rows[0].get("state", "active") != "active":
+                return True
+        return False
+
+    def standing(self, key_id: str, now: int) -> Principal | None:
+        """Who asks with a session that a key began; ``None`` where it opens nothing any more."""
         row = self._books.get("key", key_id)
-        return row is not None and not isinstance(self._standing(row, 0, now), Refusal)
+        judged = None if row is None else self._judged(row, 0, now)
+        return None if isinstance(judged, Refusal) else judged
 
     def _refresh(self) -> None:
         """Take in what changed since the last look."""

@@ -1,7 +1,8 @@
 """The doors of the console, outermost first: name the request, read its body within a bound, ask who it is.
 
-Closed by default: a path below ``/api/`` that nobody thought of wants an admin credential before it is a 404. Trust in
-the Unix socket comes as a mark that our own listener sets in the ASGI scope; no header can set it.
+Closed by default: a path below ``/api/`` that nobody thought of wants a credential before it is a 404. What whoever has
+one may do is asked at the route (``rights``). Trust in the Unix socket comes as a mark that our own listener sets in
+the ASGI scope; no header can set it.
 """
 
 import ipaddress
@@ -18,13 +19,18 @@ from faregate.console.accounts import CONFLICT, MALFORMED, MISSING, Refusal
 from faregate.console.audit import Author, author
 from faregate.console.problems import failed_inside, respond
 from faregate.console.reading import in_thread
+from faregate.console.rights import PRINCIPAL
 from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
+from faregate.core.access import LOCAL, WEBHOOK, Principal
+from faregate.core.networks import client_address, holds
 
-#: Set in the scope by the listener on the Unix socket in the data folder: whoever can open it is admin.
+#: Set in the scope by the listener on the Unix socket in the data folder: whoever can open it is root.
 TRUSTED: Final = "faregate.trusted"
 REQUEST_ID: Final = "faregate.request_id"
 SESSION: Final = "faregate.session"
+#: Headers that a route wants its answer to have, by their names, unless the answer is a refusal.
+TOLD: Final = "faregate.told"
 ACTOR: Final = "faregate.actor"
 
 CSRF_HEADER: Final = b"x-csrf-token"
@@ -70,7 +76,7 @@ def cookie_name(*, https: bool) -> str:
 
 
 def trusted(app: ASGIApp) -> ASGIApp:
-    """``app`` for the listener on the Unix socket: every request through it is an admin's."""
+    """``app`` for the listener on the Unix socket: every request through it is root's."""
 
     async def marked(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, TRUSTED: True}, receive, send)
@@ -98,16 +104,18 @@ class NameDoor:
         extra.append((b"cache-control", b"max-age=3600" if cacheable else b"no-store"))
 
         started = False
+        told: dict[bytes, bytes] = {}
 
         async def sending(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+                more = extra if message["status"] >= 400 else [*extra, *told.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
         try:
-            await self._app({**scope, REQUEST_ID: request_id}, receive, sending)
+            await self._app({**scope, REQUEST_ID: request_id, TOLD: told}, receive, sending)
         # The outermost place of ours: whatever it is, the caller is told in one shape, unless the answer has begun.
         except Exception as error:
             if started:
@@ -115,8 +123,16 @@ class NameDoor:
             await failed_inside(request_id, error)(scope, receive, sending)
 
 
+#: The webhook's own secret, which opens its door alone.
+_HOOK: Final = Principal(hook_secrets.ACTOR, WEBHOOK)
+#: A scraper on this machine, which ``/metrics`` lets pass: the path takes no more than is read here.
+_SCRAPER: Final = Principal("local", "auditor")
+
+_OUTSIDE: Final = Refusal("ip_denied", "this key may not be used from the network that the request came from")
+
+
 class IdentityDoor:
-    """Lets only admins below ``/api/`` and to ``/metrics``; puts the session of a cookie into the scope."""
+    """Says who asks, below ``/api/`` and at ``/metrics``; puts the session of a cookie into the scope."""
 
     def __init__(self, app: ASGIApp, console: Console) -> None:
         self._app = app
@@ -129,7 +145,9 @@ class IdentityDoor:
             return
         session_id = _cookie(scope, cookie_name(https=by_https(scope, self._console)))
         session = await in_thread(lambda: self._session(session_id)) if session_id else None
-        scope = {**scope, SESSION: (session_id, session) if session is not None else None, ACTOR: ""}
+        scope = {**scope, SESSION: None, ACTOR: "", PRINCIPAL: None}
+        if session is not None and self._is_near(session[1], scope):
+            scope[SESSION], scope[PRINCIPAL] = (session_id, session[0]), session[1]
         if hook_secrets.is_hook(scope["path"]):
             refusal = hook_secrets.refusal(self._console, scope)
             scope[ACTOR] = hook_secrets.ACTOR
@@ -142,17 +160,16 @@ class IdentityDoor:
         headers = {"www-authenticate": 'Bearer realm="faregate"'} if refusal.code.startswith("auth_") else {}
         await respond(scope[REQUEST_ID], refusal.code, refusal.detail, headers=headers)(scope, receive, send)
 
-    def _session(self, session_id: str) -> Session | None:
+    def _session(self, session_id: str) -> tuple[Session, Principal] | None:
         clock = self._console.clock
         session = self._console.sessions.find(session_id, clock.monotonic_nanos())
-        if session is None or not self._console.ring.stands(session.key, clock.wall_nanos()):
-            return None
-        return session
+        principal = None if session is None else self._console.ring.standing(session.key, clock.wall_nanos())
+        return None if session is None or principal is None else (session, principal)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why the request may not pass, ``None`` where it may."""
         if scope.get(TRUSTED) is True:
-            scope[ACTOR] = "local"
+            scope[ACTOR], scope[PRINCIPAL] = LOCAL.id, LOCAL
             return None
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
         secrets = _function_keys(scope) if _is_quota(scope["path"]) else []
@@ -166,16 +183,28 @@ class IdentityDoor:
         if len(set(secrets)) > 1:
             return CONFLICT
         if hook_secrets.opens_budget(self._console, scope["path"], secrets[0]):
-            scope[ACTOR] = hook_secrets.ACTOR
+            scope[ACTOR], scope[PRINCIPAL] = hook_secrets.ACTOR, _HOOK
             return None
-        found = self._console.ring.admin(secrets[0], self._console.clock.wall_nanos())
+        found = self._console.ring.opened(secrets[0], self._console.clock.wall_nanos())
         if isinstance(found, Refusal):
             return found
-        scope[ACTOR] = found["id"]
+        if not self._is_near(found, scope):
+            return _OUTSIDE
+        scope[ACTOR], scope[PRINCIPAL] = found.id, found
         return None
+
+    def _is_near(self, principal: Principal, scope: Scope) -> bool:
+        """Whether a request comes from where the key of whoever asks may be used; proxies that are trusted say so."""
+        if principal.networks is None:
+            return True
+        peer = scope["client"][0] if scope.get("client") else ""
+        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        address = client_address(peer, forwarded.decode("latin-1"), self._console.facts.trusted_proxies)
+        return holds(principal.networks, address)
 
     def _without_credential(self, scope: Scope) -> Refusal | None:
         if scope["path"] == "/metrics" and not self._console.facts.behind_proxy and _is_local(scope):
+            scope[PRINCIPAL] = _SCRAPER
             return None
         if scope[SESSION] is None:
             return MISSING

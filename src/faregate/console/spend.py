@@ -1,7 +1,7 @@
 """``/``: one read-only page of this month's spend, and the door to it. Server-rendered; works without scripts.
 
-The admin key is exchanged for an opaque session id in a cookie. The page changes nothing, so its only forms are the
-ones that sign in and out.
+A key is exchanged for an opaque session id in a cookie; the page shows what its holder may see. It changes nothing, so
+its only forms are the ones that sign in and out.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from faregate.console.limits import shape as limit_shape
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.requests import shape as request_shape
+from faregate.console.rights import open_to_all
 from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
 from faregate.console.texts import second_text, time_text
@@ -116,42 +117,47 @@ async def _facts(console: Console) -> dict[str, Any]:
     records = await in_thread(lambda: console.books.requests(limit=REQUESTS_SHOWN))
     return {
         "now": second_text(now),
+        "version": console.facts.version,
         "since": time_text(since),
         "total": total,
         "rows": rows[:SPEND_ROWS_SHOWN],
         "rows_hidden": max(0, len(rows) - SPEND_ROWS_SHOWN),
         "limits": limits,
         "records": [_line(row) for row in records],
-        "health": await health.detail(console),
+        "health": await health.detail(console) if console.principal.may("installation.read") else None,
     }
 
 
 @router.get("/")
+@open_to_all("without a session it is the form to sign in")
 async def view(request: Request) -> Response:
     """The spend of this month, or the form that asks for the key."""
     console = console_of(request)
     session = _session(request)
     if session is None and request.scope.get(TRUSTED) is not True:
         return _page("login.html", fault="")
+    if not console.principal.may("usage.read"):
+        raise ApiProblem("role_forbidden", f"the role {console.principal.role} sees no usage")
     csrf = session[1].csrf if session is not None else ""
     return _page("spend.html", csrf=csrf, **await _facts(console))
 
 
 @router.post("/login")
+@open_to_all("the key in the form is what is asked for")
 async def login(request: Request) -> Response:
-    """Exchange the admin key for a session; every sign-in gets a new id."""
+    """Exchange a key that opens the console for a session; every sign-in gets a new id."""
     console = console_of(request)
     if not _same_origin(request):
         raise ApiProblem("csrf_failed", "this form was sent by another site")
     secret = (await _form(request)).get("key", "").strip()
-    found = await in_thread(lambda: console.ring.admin(secret, console.clock.wall_nanos()))
+    found = await in_thread(lambda: console.ring.opened(secret, console.clock.wall_nanos()))
     if isinstance(found, Refusal):
         # One text for every reason: this page tells a stranger nothing about keys.
-        return _page("login.html", 401, fault="This is not an admin key that works here.")
+        return _page("login.html", 401, fault="This is not a key that works here.")
     before = _session(request)
     if before is not None:
         console.sessions.end(before[0])
-    session_id, _ = console.sessions.begin(found["id"], console.clock.monotonic_nanos())
+    session_id, _ = console.sessions.begin(found.id, console.clock.monotonic_nanos())
     answer = RedirectResponse("/", 303)
     https = by_https(request.scope, console)
     answer.set_cookie(cookie_name(https=https), session_id, httponly=True, samesite="lax", secure=https, path="/")
@@ -159,6 +165,7 @@ async def login(request: Request) -> Response:
 
 
 @router.post("/logout")
+@open_to_all("it ends the session that it comes with")
 async def logout(request: Request) -> Response:
     """End the session."""
     console = console_of(request)
@@ -175,6 +182,7 @@ async def logout(request: Request) -> Response:
 
 
 @router.get("/static/spend.css")
+@open_to_all("the style of the page")
 async def style() -> Response:
     """The page's own style."""
     return Response((_HERE / "static" / "spend.css").read_bytes(), media_type="text/css")
