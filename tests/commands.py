@@ -31,11 +31,15 @@ class Told(NamedTuple):
         return json.loads(self.out)
 
 
-def command(*words: object) -> Told:
-    """Run one command in this process."""
+def command(*words: object, typed: str = "") -> Told:
+    """Run one command in this process; ``typed`` is what it finds on standard input."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run([str(word) for word in words])
+    before, sys.stdin = sys.stdin, io.StringIO(typed)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run([str(word) for word in words])
+    finally:
+        sys.stdin = before
     return Told(code, out.getvalue(), err.getvalue())
 
 

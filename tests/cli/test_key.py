@@ -132,6 +132,14 @@ def test_a_secret_goes_into_a_new_file_of_its_owner(running: Parts, tmp_path: Pa
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert "secret" not in told.json
     assert command("key", "create", "--name", "b", "--out", out, "--data", data).code == 4
+    # A key that cannot be made leaves no file, and one that may be replaced is.
+    assert command("key", "create", "--name", "ci", "--out", tmp_path / "none", "--data", data).code == 1
+    assert not (tmp_path / "none").exists()
+    before = out.read_text()
+    assert command("key", "create", "--name", "b", "--out", out, "--force", "--data", data).code == 0
+    assert out.read_text() != before
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    command("key", "revoke", "b", "--yes", "--data", data)
     assert command("key", "list", "--json", "--data", data).json[0]["name"] == "ci"
 
 
@@ -165,3 +173,32 @@ def test_a_console_elsewhere_is_spoken_to_with_its_admin_key(tmp_path: Path) -> 
     assert (missing.code, "FAREGATE_ADMIN_KEY" in missing.err) == (2, True)
     assert (away.code, "nobody answers" in away.err) == (3, True)
     assert secret not in refused.err + missing.err + away.err
+
+
+def test_a_key_is_renamed_restricted_disabled_and_enabled(running: Parts) -> None:
+    """What is not given stays; an empty text lifts a restriction."""
+    data = running.folder / "data"
+    key_id = created(command("key", "create", "--name", "ci", "--networks", "10.0.0.0/8", "--json", "--data", data))
+    assert command("key", "rename", "ci", "nightly", "--json", "--data", data).json["name"] == "nightly"
+    words = ("--paths", "/v1/chat", "--models", "a,b", "--expires", "2030-01-01")
+    told = command("key", "set", "nightly", *words, "--json", "--data", data).json
+    assert (told["id"], told["models"], told["networks"]) == (key_id, ["a", "b"], ["10.0.0.0/8"])
+    told = command("key", "set", "nightly", "--models", "", "--expires", "", "--json", "--data", data).json
+    assert (told["models"], told["expires_at"], told["paths"]) == (None, None, ["/v1/chat"])
+    assert command("key", "disable", "nightly", "--data", data).out == f"disabled {key_id} (nightly)\n"
+    assert command("key", "enable", "nightly", "--json", "--data", data).json["state"] == "active"
+    assert command("key", "set", "nightly", "--data", data).code == 2
+
+
+def test_a_secret_that_was_found_is_checked_without_standing_on_the_command_line(
+    running: Parts, tmp_path: Path
+) -> None:
+    """It is read from a file or from standard input, and not repeated."""
+    data = running.folder / "data"
+    secret = command("key", "create", "--name", "ci", "--json", "--data", data).json["secret"]
+    told = command("key", "check", "--data", data, typed=f"{secret}\n")
+    assert ("ci" in told.out, secret[8:] in told.out) == (True, False)
+    (tmp_path / "found").write_text("sk-proj-of-somebody-else\n")
+    assert "no key of this installation" in command("key", "check", tmp_path / "found", "--data", data).out
+    (tmp_path / "found").write_text("\n")
+    assert command("key", "check", tmp_path / "found", "--data", data).code == 2

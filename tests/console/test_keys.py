@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from console_parts import DAY, HOUR, Api, Parts
+from console_parts import DAY, HOUR, WHO, Api, Parts, opened, settled_call
 from faregate.console.accounts import keys_without_pepper
 from faregate.core import keys
 from faregate.errors import ConfigError
@@ -151,7 +151,7 @@ def test_patch_changes_what_was_sent_and_nothing_else(api: Api) -> None:
     changed = api.send("PATCH", path, {"models": None, "name": "ci2"})
     assert (changed["models"], changed["name"], changed["state"]) == (None, "ci2", "disabled")
     assert api.send("PATCH", path, {"name": None}, status=422)["code"] == "field_range"
-    assert api.send("PATCH", path, {"role": "admin"}, status=422)["code"] == "field_unknown"
+    assert api.send("PATCH", path, {"organization": "other"}, status=422)["code"] == "field_forbidden"
 
 
 def test_expiry_is_in_force_on_the_console(made: Parts, api: Api) -> None:
@@ -213,3 +213,89 @@ def test_a_rotated_key_needs_the_newest_pepper(made: Parts, api: Api) -> None:
     made.books.put("key", {**row, "details": {"pepper": "lost"}})
     api.post(f"/api/v1/keys/{key['id']}/rotate", {"grace_seconds": 0}, status=200)
     assert keys_without_pepper(made.books, (PEPPER,), made.clock.now) == 0
+
+
+# -- what a key is restricted to, and what is found of it --------------------------------------------------------------
+
+
+def test_a_key_keeps_its_networks_and_paths_in_one_form(api: Api) -> None:
+    """A single address is a network, twins are one, a slash at the end means nothing; null lifts."""
+    body = {"name": "ci", "networks": ["10.0.0.0/8", "192.0.2.1", "10.0.0.0/8"], "paths": ["/v1/chat/", "/v1/chat"]}
+    key = api.post("/api/v1/keys", body)
+    assert key["networks"] == ["10.0.0.0/8", "192.0.2.1/32"]
+    assert key["paths"] == ["/v1/chat"]
+    changed = api.send("PATCH", f"/api/v1/keys/{key['id']}", {"networks": None})
+    assert (changed["networks"], changed["paths"]) == (None, ["/v1/chat"])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        ({"networks": []}, "field_range", "networks"),
+        ({"networks": ["10.0.0.1/33"]}, "field_type", "networks.0"),
+        ({"networks": ["::/129"]}, "field_type", "networks.0"),
+        ({"networks": ["example.org"]}, "field_type", "networks.0"),
+        ({"networks": "10.0.0.0/8"}, "field_type", "networks"),
+        ({"paths": ["/v1/*"]}, "field_range", "paths.0"),
+        ({"paths": []}, "field_range", "paths"),
+        ({"made_by": "key_1"}, "field_forbidden", "made_by"),
+    ],
+)
+def test_a_restriction_that_cannot_be_is_refused_and_the_field_named(
+    api: Api, body: Any, code: str, field: str
+) -> None:
+    """When a key is made, and when it is changed."""
+    problem = api.post("/api/v1/keys", {"name": "ci", **body}, 422)
+    assert (problem["code"], problem["errors"][0]["field"]) == (code, field)
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    problem = api.send("PATCH", f"/api/v1/keys/{key['id']}", body, 422)
+    assert (problem["code"], problem["errors"][0]["field"]) == (code, field)
+
+
+@pytest.mark.parametrize("name", ["organization", "team", "project", "user", "product", "stage", "subscription"])
+def test_the_payers_of_a_key_stay(api: Api, name: str) -> None:
+    """Its records name them."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    problem = api.send("PATCH", f"/api/v1/keys/{key['id']}", {name: "x"}, 422)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("field_forbidden", name)
+
+
+def test_a_deleted_key_is_gone_and_history_names_it(made: Parts, api: Api) -> None:
+    """It is as one that never was, but for sums by key; its name is free."""
+    key = api.post("/api/v1/keys", {"name": "ci"})
+    made.journal.add(opened(), *settled_call("req_1", who=WHO._replace(key=key["id"])))
+    made.project()
+    assert api.send("DELETE", f"/api/v1/keys/{key['id']}")["state"] == "revoked"
+    assert api.get(f"/api/v1/keys/{key['id']}", 404)["detail"] == "there is no such key"
+    assert api.send("PATCH", f"/api/v1/keys/{key['id']}", {"name": "x"}, 404)["code"] == "not_found"
+    assert "ci" not in [row["name"] for row in api.get("/api/v1/keys")["data"]]
+    assert [row["key_name"] for row in api.get("/api/v1/usage?by=key")["data"]] == ["ci"]
+    api.post("/api/v1/keys", {"name": "ci"})
+
+
+def test_a_secret_that_was_found_is_told_to_be_ours_and_whose(made: Parts, api: Api) -> None:
+    """Revoked and expired ones too, and the old one of a rotation; nothing of it is repeated."""
+    key = api.post("/api/v1/keys", {"name": "ci", "team": "research", "expires_at": "2026-12-01"})
+    path, secret = f"/api/v1/keys/{key['id']}", key["secret"]
+
+    def check(text: str) -> dict[str, Any]:
+        answer = api.call("POST", "/api/v1/keys/check", json={"secret": text})
+        assert answer.status_code == 200
+        assert text.strip()[8:] not in answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    told = check(f" {secret}\n")
+    assert (told["found"], told["id"], told["name"], told["team"], told["opens"]) == (
+        True, key["id"], "ci", "research", True,
+    )  # fmt: skip
+    api.post(f"{path}/rotate", {"grace_seconds": 60}, 200)
+    assert check(secret)["opens"] is True
+    made.clock.now += HOUR
+    assert (check(secret)["found"], check(secret)["opens"]) == (True, False)
+    api.post(f"{path}/revoke", {}, 200)
+    assert (check(secret)["state"], check(secret)["opens"]) == ("revoked", False)
+    stranger = keys.make(b"x" * keys.SECRET_BYTES)
+    assert check(stranger) == {"found": False, "well_formed": True}
+    assert check(stranger[:-1] + "!") == {"found": False, "well_formed": False}
+    assert api.post("/api/v1/keys/check", {"secret": "x" * 513}, 422)["code"] == "field_range"

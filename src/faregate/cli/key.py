@@ -1,50 +1,82 @@
-"""``faregate key``: create, list, show, rotate and revoke keys."""
+"""``faregate key``: create, list, show, rename, rotate, disable, enable and revoke keys."""
 
+import csv
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from faregate.cli.client import AdminClient, Where, connect, segment
+from faregate.cli.many import items_of
+from faregate.cli.named import agreed, cell, one_named
 from faregate.cli.output import Json, emit, emit_json, say, table
-from faregate.cli.words import listed, without_nothing
-from faregate.errors import Conflict, NotFound, Unsafe
+from faregate.cli.words import file_text, listed, without_nothing
+from faregate.core.access import CALLER, ROLES
+from faregate.errors import Unsafe, UsageError
 
 app = typer.Typer(
-    no_args_is_help=False, add_completion=False, rich_markup_mode=None, help="Keys of callers and admins."
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Keys that call the gateway, and keys that open the console.",
 )
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key (or its beginning, or its name).")]
 Name = Annotated[str | None, typer.Option()]
 
+#: No secret is longer, whatever was found where one might be.
+FOUND_CHARACTERS_MAX = 512
+
+#: Fields of a file of keys that hold several values.
+_LISTS = ("models", "operations", "paths", "networks", "may_set")
+
 #: Fields of a created key that are always printed, in this order; the others only where they were set.
 _CREATED = ("id", "name", "secret", "organization", "team", "project", "stage")
-_CREATED_IF_SET = ("user", "product", "models", "operations", "expires_at")
+_CREATED_IF_SET = ("user", "product", "subscription", "models", "operations", "paths", "networks", "expires_at")
+
+Models = Annotated[str | None, typer.Option(help="Allowed models, joined by commas; all without it.")]
+Operations = Annotated[str | None, typer.Option(help="Allowed operations and services, joined by commas.")]
+Paths = Annotated[str | None, typer.Option(help="Beginnings of allowed paths, such as /v1/chat; all without it.")]
+Networks = Annotated[str | None, typer.Option(help="Networks that it may be used from, such as 10.0.0.0/8.")]
+MaySet = Annotated[str | None, typer.Option(help="What requests may say: user,tags,run,project,stage.")]
+Content = Annotated[str | None, typer.Option(help="What is kept of its calls' contents: off, metadata or full.")]
+Expires = Annotated[str | None, typer.Option(help="Last moment, such as 2027-01-01T00:00:00Z.")]
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
+    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
     organization: Name = None,
     team: Name = None,
     project: Name = None,
     user: Name = None,
     product: Name = None,
     stage: Name = None,
-    role: Annotated[str, typer.Option(help="caller or admin.")] = "caller",
-    models: Annotated[str | None, typer.Option(help="Allowed models, joined by commas; all without it.")] = None,
-    operations: Annotated[str | None, typer.Option(help="Allowed operations, joined by commas.")] = None,
-    may_set: Annotated[str | None, typer.Option(help="What requests may say: user,tags,run,project,stage.")] = None,
-    expires: Annotated[str | None, typer.Option(help="Last moment, such as 2027-01-01T00:00:00Z.")] = None,
+    subscription: Annotated[
+        str | None, typer.Option(help="Its subscription, whose product, team or user it has.")
+    ] = None,
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "caller",
+    models: Models = None,
+    operations: Operations = None,
+    paths: Paths = None,
+    networks: Networks = None,
+    may_set: MaySet = None,
+    content: Content = None,
+    expires: Expires = None,
+    from_file: Annotated[
+        Path | None, typer.Option(help="Create all keys of this .csv or .json file, or none; up to a thousand.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the secret to this new file instead of the screen.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --out.")] = False,
     data: Where = None,
     json: Json = False,
 ) -> None:
-    """Create a key; its secret is shown this once. Teams, projects, users and stages are made on first use."""
-    _refuse_existing(out, force)
+    """Create a key, or those of a file; a secret is shown this once. Teams, projects, users come with them."""
     body = without_nothing(
         {
             "name": name,
@@ -54,30 +86,93 @@ def create(
             "user": user,
             "product": product,
             "stage": stage,
+            "subscription": subscription,
             "role": role,
             "models": listed(models),
             "operations": listed(operations),
+            "paths": listed(paths),
+            "networks": listed(networks),
             "may_set": listed(may_set),
+            "content": content,
             "expires_at": expires,
         }
     )
-    with connect(data, make=True) as client:
+    if from_file is not None:
+        if body.keys() - {"role"} or role != CALLER:
+            raise UsageError("--from-file says all of the keys; leave the other options out", code="value")
+        _create_many(from_file, out, force, data, as_json=json)
+        return
+    if name is None:
+        raise UsageError("name the key with --name, or many of them with --from-file", code="value")
+    with connect(data, make=True) as client, _secret_file(out, force) as file:
         made = client.call("POST", "/keys", body)
+        _keep_secret(made, file)
     _show_secret(made, out, as_json=json)
 
 
-def _refuse_existing(out: Path | None, force: bool) -> None:
-    if out is not None and out.exists() and not force:
-        raise Unsafe(f"{out} exists", hint="name another file, or add --force")
+def _create_many(source: Path, out: Path | None, force: bool, data: Path | None, *, as_json: bool) -> None:
+    """Create the keys of a file; their secrets go to the screen, or to ``out`` as CSV."""
+    items = items_of(source, _LISTS)
+    with connect(data, make=True) as client, _secret_file(out, force) as file:
+        made = client.call("POST", "/keys/bulk", {"items": items})
+        if file is not None:
+            lines = ["id,name,secret", *(_quoted(each, "id", "name", "secret") for each in made["data"])]
+            with open(file, "wb", closefd=False) as opened:
+                opened.write("".join(f"{line}\n" for line in lines).encode())
+            os.fsync(file)
+    columns = ("id", "name", "team", "project") if out is not None else ("id", "name", "team", "project", "secret")
+    if as_json:
+        emit_json([{name: each[name] for name in columns} for each in made["data"]])
+    else:
+        table(columns, [[each[name] for name in columns] for each in made["data"]])
+        if out is None:
+            say("The secrets are shown only now; keep them where secrets are kept.")
+    if made.get("applied") is False:
+        say("The gateway has not taken them up yet; it will as soon as it answers.")
+
+
+def _quoted(row: dict[str, Any], *names: str) -> str:
+    """Values as a line of CSV."""
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow([row[name] for name in names])
+    return line.getvalue()
+
+
+@contextmanager
+def _secret_file(out: Path | None, force: bool) -> Iterator[int | None]:
+    """A file for a secret, open before the secret is made, so that none is made which cannot be kept.
+
+    Raises:
+        Unsafe: it exists, and nobody said that it may be replaced.
+    """
+    if out is None:
+        yield None
+        return
+    draft = out.with_name(f".{out.name}.{os.getpid()}") if force else out
+    try:
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise Unsafe(f"{draft} exists", hint="name another file, or add --force") from None
+    try:
+        os.fchmod(descriptor, 0o600)
+        yield descriptor
+        if draft != out:
+            draft.replace(out)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _keep_secret(made: dict[str, Any], file: int | None) -> None:
+    if file is not None:
+        os.write(file, f"{made['secret']}\n".encode())
+        os.fsync(file)
 
 
 def _show_secret(made: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
-    """Print a key that was just made, its secret on the screen or in a file of its own."""
-    secret = made["secret"]
-    if out is not None:
-        with os.fdopen(os.open(out, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(secret + "\n")
+    """Print a key that was just made, its secret where no file has it."""
     shown = {name: made[name] for name in _CREATED if not (name == "secret" and out is not None)}
     shown |= {name: made[name] for name in _CREATED_IF_SET if made[name] is not None}
     if made["role"] != "caller":
@@ -85,7 +180,7 @@ def _show_secret(made: dict[str, Any], out: Path | None, *, as_json: bool) -> No
     if as_json:
         emit_json(shown)
         return
-    table(("field", "value"), [(name, _text(value)) for name, value in shown.items()])
+    table(("field", "value"), [(name, cell(value)) for name, value in shown.items()])
     if out is None:
         say("The secret is shown only now; keep it where secrets are kept.")
         if not sys.stdout.isatty():
@@ -94,29 +189,32 @@ def _show_secret(made: dict[str, Any], out: Path | None, *, as_json: bool) -> No
         say("The gateway has not taken it up yet; it will as soon as it answers.")
 
 
-def _text(value: object) -> object:
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
 @app.command("list")
 def list_keys(
+    organization: Name = None,
     team: Name = None,
     project: Name = None,
     user: Name = None,
+    product: Name = None,
     stage: Name = None,
+    subscription: Annotated[str | None, typer.Option(help="Only those of this subscription, by its id.")] = None,
     role: Name = None,
     state: Name = None,
     data: Where = None,
     json: Json = False,
 ) -> None:
     """List keys; of their secrets only the first characters."""
-    query = {"team": team, "project": project, "user": user, "stage": stage, "role": role, "state": state}
+    query = {"organization": organization, "team": team, "project": project, "user": user, "product": product}
+    query |= {"stage": stage, "subscription": subscription, "role": role, "state": state}
     with connect(data) as client:
         rows = list(client.pages("/keys", query))
     if json:
         emit_json(rows)
         return
-    columns = ("id", "name", "key", "team", "project", "user", "stage", "role", "state", "expires_at", "revoked_reason")
+    payers = ("organization", "team", "project", "user", "stage")
+    # What only some keys have takes room only where one has it.
+    some = [name for name in ("product", "stopped_by") if any(row[name] for row in rows)]
+    columns = ("id", "name", "key", *payers, *some, "role", "state", "expires_at", "revoked_reason")
     table(columns, [[row[name] for name in columns] for row in rows])
 
 
@@ -135,28 +233,107 @@ def show(
     if json:
         emit_json(row)
     else:
-        table(("field", "value"), [(name, _text(value)) for name, value in row.items()])
+        table(("field", "value"), [(name, cell(value)) for name, value in row.items()])
 
 
 def _find(client: AdminClient, wanted: str) -> dict[str, Any]:
-    """The key of this id, or the only one whose id begins so, or whose name it is.
+    """The key that is meant; of several, one that was not revoked."""
+    return one_named(client, "/keys", "key", wanted, lambda row: bool(row["state"] != "revoked"))
+
+
+def _change(data: Path | None, key: str, body: dict[str, object], done: str, *, as_json: bool) -> None:
+    with connect(data) as client:
+        row = client.call("PATCH", f"/keys/{segment(_find(client, key)['id'])}", body)
+    if as_json:
+        emit_json(row)
+    else:
+        emit(f"{done} {row['id']} ({row['name']})")
+
+
+@app.command("rename")
+def rename(
+    key: KeyId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it shall be called.")],
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Give a key another name; its id, limits and history stay."""
+    _change(data, key, {"name": name}, "renamed", as_json=json)
+
+
+@app.command("set")
+def set_key(
+    key: KeyId,
+    models: Annotated[str | None, typer.Option(help="Allowed models; an empty text lifts it.")] = None,
+    operations: Annotated[str | None, typer.Option(help="Allowed operations; an empty text lifts it.")] = None,
+    paths: Annotated[str | None, typer.Option(help="Beginnings of allowed paths; an empty text lifts it.")] = None,
+    networks: Annotated[str | None, typer.Option(help="Networks; an empty text lifts it.")] = None,
+    may_set: MaySet = None,
+    content: Annotated[str | None, typer.Option(help="off, metadata or full; an empty text lifts it.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Last moment; an empty text lifts it.")] = None,
+    role: Annotated[str | None, typer.Option(help=f"One of {', '.join(ROLES)}.")] = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Change what a key is restricted to, or its role; what is not given stays."""
+    lists = {"models": models, "operations": operations, "paths": paths, "networks": networks}
+    body: dict[str, object] = {name: listed(text) or None for name, text in lists.items() if text is not None}
+    if may_set is not None:
+        body["may_set"] = listed(may_set)
+    if content is not None:
+        body["content"] = content or None
+    if expires is not None:
+        body["expires_at"] = expires or None
+    if role is not None:
+        body["role"] = role
+    if not body:
+        raise UsageError("nothing was given to change; try `faregate key set --help`")
+    _change(data, key, body, "changed", as_json=json)
+
+
+@app.command("disable")
+def disable(key: KeyId, data: Where = None, json: Json = False) -> None:
+    """Stop a key until it is enabled again; whatever runs may end."""
+    _change(data, key, {"state": "disabled"}, "disabled", as_json=json)
+
+
+@app.command("enable")
+def enable(key: KeyId, data: Where = None, json: Json = False) -> None:
+    """Let a disabled key be used again, or one that a limit revoked."""
+    _change(data, key, {"state": "active"}, "enabled", as_json=json)
+
+
+@app.command("check")
+def check(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File that holds what was found; - reads standard input.")
+    ] = "-",
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Tell whether a secret that was found somewhere is a key of this installation, and which."""
+    secret = _found_secret(file)
+    with connect(data) as client:
+        told = client.call("POST", "/keys/check", {"secret": secret})
+    if json:
+        emit_json(told)
+    elif told["found"]:
+        table(("field", "value"), [(name, cell(value)) for name, value in told.items()])
+    else:
+        emit("no key of this installation" + ("" if told["well_formed"] else ", and not in the form of one"))
+
+
+def _found_secret(file: str) -> str:
+    """The first line of a file or of standard input: a secret must not stand on a command line.
 
     Raises:
-        NotFound: none.
-        Conflict: several.
+        UsageError: it holds none.
     """
-    try:
-        row: dict[str, Any] = client.call("GET", f"/keys/{segment(wanted)}")
-    except NotFound:
-        rows = [row for row in client.pages("/keys") if row["id"].startswith(wanted) or row["name"] == wanted]
-        live = [row for row in rows if row["state"] != "revoked"] or rows
-        if len(live) == 1:
-            return live[0]
-        if not live:
-            raise NotFound("there is no such key") from None
-        ids = ", ".join(row["id"] for row in live[:10])
-        raise Conflict(f"{wanted[:64]!r} could be any of {ids}", hint="write the whole id") from None
-    return row
+    text = sys.stdin.readline(FOUND_CHARACTERS_MAX) if file == "-" else file_text(Path(file))[:FOUND_CHARACTERS_MAX]
+    line = text.strip().split("\n")[0].strip()
+    if not line:
+        raise UsageError("there is nothing to check; put what was found into a file or on standard input")
+    return line
 
 
 @app.command("rotate")
@@ -169,11 +346,11 @@ def rotate(
     json: Json = False,
 ) -> None:
     """Give a key a new secret; limits and history stay."""
-    _refuse_existing(out, force)
-    with connect(data) as client:
+    with connect(data) as client, _secret_file(out, force) as file:
         row = _find(client, key)
         body = without_nothing({"grace_seconds": grace})
         made = client.call("POST", f"/keys/{segment(row['id'])}/rotate", body)
+        _keep_secret(made, file)
     _show_secret(made, out, as_json=json)
 
 
@@ -188,10 +365,8 @@ def revoke(
     """End a key for good, at once."""
     with connect(data) as client:
         row = _find(client, key)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise Unsafe("revoking cannot be undone", hint="add --yes")
-            typer.confirm(f"Revoke {row['id']} ({row['name']})? This cannot be undone.", abort=True, err=True)
+        question = f"Revoke {row['id']} ({row['name']})? This cannot be undone."
+        agreed(question, "revoking cannot be undone", yes)
         body = without_nothing({"reason": reason})
         row = client.call("POST", f"/keys/{segment(row['id'])}/revoke", body)
     if json:

@@ -29,6 +29,8 @@ def command(
     names = [*([interval] if interval else []), *(listed(by) or ())]
     if "key" in names:
         names.insert(names.index("key") + 1, "key_name")
+    if "subscription" in names:
+        names.insert(names.index("subscription") + 1, "subscription_name")
     columns = [*names, *(name for name in _SUMS if name not in _RARE or any(row[name] for row in rows))]
     if json:
         emit_json([{name: row[name] for name in columns} for row in rows])

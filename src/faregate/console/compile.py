@@ -27,6 +27,8 @@ _OF_KEY: Final[Mapping[str, Callable[[Any], Any]]] = {
     "digests": _dict,
     "models": _tuple_or_none,
     "operations": _tuple_or_none,
+    "networks": _tuple_or_none,
+    "paths": _tuple_or_none,
     "may_set": _tuple,
 }
 _OF_LIMIT: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -10,80 +10,96 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console.accounts import PEPPER_NOTE
+from faregate.console.content_modes import Mode, check_mode
+from faregate.console.describing import answers, choice, lists, text
+from faregate.console.grants import GRANTED, check_change, check_ending, check_handing_out, check_new, completed
 from faregate.console.paging import page_of, read_page
-from faregate.console.payers import ensure
-from faregate.console.prices import compiled
+from faregate.console.payer_rules import Stopped, stopped_by, stopped_payers
+from faregate.console.payers import ensure, placed
+from faregate.console.peppers import PEPPER_BEFORE
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
-from faregate.console.state import Console
-from faregate.console.texts import (
-    EXPIRY_YEARS_MAX,
-    NANOS_PER_SECOND,
-    Body,
-    Name,
-    Sentence,
-    moment,
-    or_none,
-    time_text,
+from faregate.console.restriction_fields import (
+    RESTRICTIONS,
+    Models,
+    Networks,
+    Operations,
+    Paths,
+    check_operations,
+    expiry_of,
 )
+from faregate.console.rights import needs
+from faregate.console.shapes import payers as shapes
+from faregate.console.state import Console
+from faregate.console.subscriptions import subscribed
+from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, Name, Sentence, or_left_out, or_none, time_text
+from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.core import keys
-from faregate.dialects.operations import BY_NAME
+from faregate.core.access import CALLER, ROLES
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
-DEFAULT_ORGANIZATION: Final = "default"
 RIGHTS: Final = ("user", "tags", "run")
 
-#: Longer lists of allowed models are a sign that a rule by another dimension is wanted.
-ALLOWED_MAX: Final = 200
 GRACE_SECONDS_DEFAULT: Final = 24 * 3600
 GRACE_SECONDS_MAX: Final = 90 * 24 * 3600
 
-#: The list of models, which is looked at and not metered.
-_LISTING: Final = "models"
+#: No secret is longer, whatever was found where one might be.
+FOUND_CHARACTERS_MAX: Final = 512
 
-_YEAR_NANOS: Final = 366 * 86_400 * NANOS_PER_SECOND
+_READ_ONLY: Final = frozenset(
+    {"id", "created_at", "updated_at", "secret", "key", "hash", "digests", "spent", "first8", "made_by"}
+)
 _PAYERS: Final = ("organization", "team", "project", "user", "product", "stage")
 
 Right = Literal["user", "tags", "run", "project", "stage"]
+
+Role = Literal["caller", "root", "admin", "manager", "finance", "user", "auditor"]
 
 
 class KeyChange(Body):
     """What may be changed of a key."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {"id", "created_at", "updated_at", "secret", "key", "hash", "digests", "spent", "first8"}
-    )
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {*_PAYERS, "subscription"}
 
-    name: Name | None = None
-    state: Literal["active", "disabled"] | None = None
-    models: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
-    operations: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
-    may_set: list[Right] | None = None
-    expires_at: str | None = Field(default=None, max_length=40)
+    name: Name | None = or_left_out()
+    role: Role | None = or_left_out()
+    state: Literal["active", "disabled"] | None = or_left_out()
+    models: Models = None
+    operations: Operations = None
+    paths: Paths = None
+    networks: Networks = None
+    may_set: list[Right] | None = or_left_out()
+    content: Mode | None = None
+    expires_at: Moment | None = None
 
 
 class NewKey(Body):
     """A key to be made."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = KeyChange.READ_ONLY | {"state"}
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"state"}
 
     name: Name
-    organization: Name = DEFAULT_ORGANIZATION
+    organization: Name | None = None
     team: Name | None = None
     project: Name | None = None
     user: Name | None = None
     product: Name | None = None
     stage: Name | None = None
-    role: Literal["caller", "admin"] = "caller"
-    models: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
-    operations: list[Name] | None = Field(default=None, max_length=ALLOWED_MAX)
+    #: Id or name of the subscription that it belongs to: its product, team and user are the key's.
+    subscription: Name | None = None
+    role: Role = CALLER
+    models: Models = None
+    operations: Operations = None
+    paths: Paths = None
+    networks: Networks = None
     may_set: list[Right] | None = None
-    expires_at: str | None = Field(default=None, max_length=40)
+    content: Mode | None = None
+    expires_at: Moment | None = None
 
 
 class Rotation(Body):
@@ -98,20 +114,30 @@ class Revocation(Body):
     reason: Sentence | None = None
 
 
-def shape(row: Row) -> dict[str, Any]:
-    """A key as the API shows it."""
+class FoundSecret(Body):
+    """What looks like a key and was found where none should be."""
+
+    secret: str = Field(min_length=1, max_length=FOUND_CHARACTERS_MAX)
+
+
+def shape(row: Row, stopped: Stopped = frozenset()) -> dict[str, Any]:
+    """A key as the API shows it; ``stopped`` are the payers that are disabled."""
     details = row["details"] or {}
     return {
         "id": row["id"],
         "name": row["name"],
         "key": row["first8"] + keys.MASK,
         "last4": row["last4"],
-        **{name: or_none(row[name]) for name in _PAYERS},
+        **{name: or_none(row[name]) for name in (*_PAYERS, "subscription")},
         "role": row["role"],
         "state": row["state"],
+        "stopped_by": stopped_by(row, stopped) or None,
         "models": row["models"],
         "operations": row["operations"],
+        "paths": row["paths"],
+        "networks": row["networks"],
         "may_set": row["may_set"],
+        "content": or_none(row["content"]),
         "expires_at": time_text(row["expires_at"]),
         "created_at": time_text(row["created_at"]),
         "updated_at": time_text(row["updated_at"]),
@@ -122,40 +148,15 @@ def shape(row: Row) -> dict[str, Any]:
     }
 
 
-def _expiry(text: str | None, now: int) -> int:
-    if text is None:
-        return 0
-    try:
-        at = moment(text)
-    except ValueError as problem:
-        raise ApiProblem("field_type", str(problem), field="expires_at") from problem
-    if not now < at <= now + EXPIRY_YEARS_MAX * _YEAR_NANOS:
-        rule = f"must lie in the future, at most {EXPIRY_YEARS_MAX} years ahead"
-        raise ApiProblem("field_range", rule, field="expires_at")
-    return at
-
-
-def _check_operations(console: Console, wanted: list[str] | None) -> None:
-    """Refuse names of operations that nothing has: neither what the gateway declares nor a service behind it."""
-    unknown = [name for name in wanted or () if name not in BY_NAME and name != _LISTING]
-    if not unknown:
-        return
-    services = {each.name for each in compiled(console).deployments if each.service is not None}
-    for name in unknown:
-        if name not in services:
-            known = ", ".join(sorted((*BY_NAME, _LISTING, *services)))
-            raise ApiProblem("field_enum", f"no such operation or service; expected any of {known}", field="operations")
-
-
 def _named(console: Console, key_id: str) -> Row:
     row = console.books.get("key", key_id) if len(key_id) <= 64 else None
-    if row is None:
+    if row is None or row["deleted_at"]:
         raise NotFound("there is no such key")
     return row
 
 
 def _refuse_twin(console: Console, organization: str, name: str) -> None:
-    twins = console.books.listing("key", name=name, organization=organization, limit=100)
+    twins = console.all_books.listing("key", name=name, organization=organization, limit=100)
     if any(twin["state"] != "revoked" for twin in twins):
         raise ApiProblem("conflict", "a key of this name exists; choose another name or rotate that one", field="name")
 
@@ -167,16 +168,24 @@ def _new_secret(console: Console) -> tuple[str, str, dict[str, str]]:
 
 
 def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
-    """Make a key: its row and, this once, its secret.
+    """Make a key: its row and, this once, its secret. What was left out it has of its maker.
 
     Raises:
-        ApiProblem: the name is taken or the expiry cannot be.
+        ApiProblem: the name is taken, the expiry cannot be, or it would be more than its maker may give.
     """
     now = console.clock.wall_nanos()
-    expires_at = _expiry(wanted.expires_at, now)
-    _refuse_twin(console, wanted.organization, wanted.name)
-    _check_operations(console, wanted.operations)
-    payers = {name: getattr(wanted, name) or "" for name in _PAYERS}
+    check_operations(console, wanted.operations)
+    check_mode(console, wanted.content)
+    given = {name: getattr(wanted, name) for name in (*GRANTED, *_PAYERS)}
+    given["expires_at"] = expiry_of(wanted.expires_at, now)
+    given = completed(console, given, wanted.model_fields_set)
+    check_new(console, given)
+    _refuse_twin(console, given["organization"], wanted.name)
+    payers = {name: given[name] or "" for name in _PAYERS}
+    subscription = ""
+    if wanted.subscription is not None:
+        subscription, payers = subscribed(console, wanted.subscription, payers)
+    payers = placed(console, payers)
     ensure(console, payers)
     secret, digest, pepper = _new_secret(console)
     row: Row = {
@@ -184,17 +193,20 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
         "name": wanted.name,
         "digests": {digest: 0},
         **payers,
+        "subscription": subscription,
         "role": wanted.role,
         "state": "active",
-        "expires_at": expires_at,
-        "models": wanted.models,
-        "operations": wanted.operations,
-        "may_set": list(RIGHTS) if wanted.may_set is None else list(wanted.may_set),
+        "expires_at": given["expires_at"],
+        **{name: given[name] for name in RESTRICTIONS},
+        "may_set": list(RIGHTS if given["may_set"] is None else given["may_set"]),
+        "content": wanted.content or "",
         "first8": secret[: keys.SHOWN_CHARACTERS],
         "last4": keys.last4(secret),
         "revoked_at": 0,
         "rotated_at": 0,
         "details": pepper,
+        "made_by": console.principal.id,
+        "deleted_at": 0,
         "created_at": now,
         "updated_at": now,
     }
@@ -214,15 +226,19 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     if row["state"] == "revoked":
         row = _lifted(console, row, wanted)
     sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
-    for name in ("name", "state", "may_set"):
+    for name in ("name", "role", "state", "may_set"):
         if name in sent and sent[name] is None:
             raise ApiProblem("field_range", "must not be null", field=name)
     if "name" in sent and sent["name"] != row["name"]:
         _refuse_twin(console, row["organization"], sent["name"])
     if "operations" in sent:
-        _check_operations(console, sent["operations"])
+        check_operations(console, sent["operations"])
     if "expires_at" in sent:
-        sent["expires_at"] = _expiry(sent["expires_at"], now)
+        sent["expires_at"] = expiry_of(sent["expires_at"], now)
+    if "content" in sent:
+        check_mode(console, sent["content"], changes=True)
+        sent["content"] = sent["content"] or ""
+    check_change(console, row, sent)
     row = {**row, **sent, "updated_at": now}
     put_row(console, "key", row)
     return row
@@ -255,6 +271,7 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
         Conflict: it was revoked, or an earlier rotation's grace still runs and this one has a grace too.
     """
     row, now = _named(console, key_id), console.clock.wall_nanos()
+    check_handing_out(console, row)
     if row["state"] == "revoked":
         raise Conflict("a revoked key stays revoked; create a new one")
     current = next(digest for digest, until in row["digests"].items() if until == 0)
@@ -263,20 +280,52 @@ def rotate(console: Console, key_id: str, grace_seconds: int) -> tuple[Row, str]
         until_text = time_text(max(waiting))
         raise Conflict(f"the secret before is still good until {until_text}; rotate with grace_seconds 0 to end it now")
     secret, digest, pepper = _new_secret(console)
-    digests = {digest: 0}
+    digests, details = {digest: 0}, dict(row["details"] or {})
+    details.pop(PEPPER_BEFORE, None)
     if grace_seconds:
         digests[current] = now + grace_seconds * NANOS_PER_SECOND
+        details[PEPPER_BEFORE] = [details.get(PEPPER_NOTE, ""), digests[current]]
     row = {
         **row,
         "digests": digests,
         "first8": secret[: keys.SHOWN_CHARACTERS],
         "last4": keys.last4(secret),
         "rotated_at": now,
-        "details": {**(row["details"] or {}), **pepper},
+        "details": {**details, **pepper},
         "updated_at": now,
     }
     put_row(console, "key", row)
     return row, secret
+
+
+def delete(console: Console, key_id: str) -> Row:
+    """Revoke a key and take it out of every list; history goes on naming it.
+
+    Raises:
+        NotFound: no such key.
+    """
+    row = revoke(console, key_id, "")
+    row = {**row, "deleted_at": console.clock.wall_nanos()}
+    put_row(console, "key", row)
+    return row
+
+
+def check(console: Console, secret: str) -> dict[str, Any]:
+    """Whether a secret that was found somewhere is a key of ours, and of which one; nothing of it is repeated or kept.
+
+    ``opens`` is whether it could be used now, as far as its key alone says.
+    """
+    now, secret = console.clock.wall_nanos(), secret.strip()
+    row = console.ring.holder(secret)
+    if row is None:
+        return {"found": False, "well_formed": keys.is_well_formed(secret)}
+    digests = (keys.digest(pepper, secret) for pepper in console.secrets.pepper_keys)
+    until = next(row["digests"][digest] for digest in digests if digest in row["digests"])
+    ends = [each for each in (until, row["expires_at"]) if each]
+    opens = row["state"] == "active" and (not ends or now < min(ends))
+    names = ("id", "name", "role", "state", "organization", "team", "project", "user", "product")
+    shown = {name: or_none(row[name]) for name in names}
+    return {"found": True, "well_formed": True, **shown, "opens": opens, "expires_at": time_text(min(ends, default=0))}
 
 
 def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") -> Row:
@@ -286,6 +335,7 @@ def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") ->
         NotFound: no such key.
     """
     row, now = _named(console, key_id), console.clock.wall_nanos()
+    check_ending(console, row)
     known = row["details"] or {}
     if row["state"] == "revoked":
         if known.get("revoked_by") and not by_limit:
@@ -302,6 +352,8 @@ def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") ->
 
 
 @router.post("", status_code=201)
+@needs("keys.write")
+@answers(shapes.MadeKey)
 async def create_key(request: Request, wanted: NewKey) -> dict[str, Any]:
     """Make a key. The answer holds its secret; no later one does."""
     console = console_of(request)
@@ -310,30 +362,65 @@ async def create_key(request: Request, wanted: NewKey) -> dict[str, Any]:
 
 
 @router.get("")
+@needs("keys.read")
+@lists(
+    *(text(name, f"Name of its {name}.") for name in _PAYERS),
+    text("subscription", "Id of its subscription."),
+    text("name", "Its name."),
+    choice("role", tuple(ROLES), "What it may do."),
+    choice("state", ("active", "disabled", "revoked"), "Whether it can be used."),
+)
+@answers(shapes.Keys)
 async def list_keys(request: Request) -> dict[str, Any]:
-    """Keys, oldest first; filters: any payer, ``name``, ``role``, ``state``."""
+    """Keys, oldest first; filters: any payer, ``subscription`` (id), ``name``, ``role``, ``state``."""
     console = console_of(request)
-    page = read_page(request, (*_PAYERS, "name", "role", "state"))
-    rows = await in_thread(lambda: console.books.listing("key", after=page.after, limit=page.limit + 1, **page.filters))
-    return page_of(request, page, rows, shape)
+    page = read_page(request)
+
+    def look() -> tuple[list[Row], Stopped]:
+        # Deleted ones are named by history alone.
+        rows = console.books.listing("key", after=page.after, limit=page.limit + 1, deleted_at=0, **page.filters)
+        return rows, stopped_payers(console.all_books)
+
+    rows, stopped = await in_thread(look)
+    return page_of(request, page, rows, lambda row: shape(row, stopped))
+
+
+@router.post("/check")
+@needs("keys.check")
+@answers(shapes.CheckedSecret)
+async def check_key(request: Request, wanted: FoundSecret) -> dict[str, Any]:
+    """Whether a secret that was found somewhere is a key of this installation, and which; it is not repeated."""
+    console = console_of(request)
+    return await in_thread(lambda: check(console, wanted.secret))
 
 
 @router.get("/{key_id}")
+@needs("keys.read")
+@answers(shapes.Key, versioned=True)
 async def read_key(request: Request, key_id: str) -> dict[str, Any]:
     """One key."""
     console = console_of(request)
-    return shape(await in_thread(lambda: _named(console, key_id)))
+
+    def look() -> dict[str, Any]:
+        return shape(versioned(request, _named(console, key_id)), stopped_payers(console.all_books))
+
+    return await in_thread(look)
 
 
 @router.patch("/{key_id}")
+@needs("keys.write")
+@answers(shapes.ChangedKey, versioned=True)
 async def change_key(request: Request, key_id: str, wanted: KeyChange) -> dict[str, Any]:
     """Rename, disable, enable or restrict a key, or lift a revocation by a limit (`state: active`)."""
     console = console_of(request)
-    row = await locked(console, lambda: change(console, key_id, wanted))
+    unchanged = only_if_unchanged(request, lambda: _named(console, key_id))
+    row = versioned(request, await locked(console, lambda: change(console, key_id, wanted), unchanged))
     return await acted(console, shape(row))
 
 
 @router.post("/{key_id}/rotate")
+@needs("keys.write")
+@answers(shapes.MadeKey)
 async def rotate_key(request: Request, key_id: str, wanted: Rotation | None = None) -> dict[str, Any]:
     """Give a key a new secret; limits and history stay."""
     console = console_of(request)
@@ -343,6 +430,8 @@ async def rotate_key(request: Request, key_id: str, wanted: Rotation | None = No
 
 
 @router.post("/{key_id}/revoke")
+@needs("keys.write")
+@answers(shapes.ChangedKey)
 async def revoke_key(request: Request, key_id: str, wanted: Revocation | None = None) -> dict[str, Any]:
     """End a key for good, at once."""
     console = console_of(request)
@@ -352,6 +441,9 @@ async def revoke_key(request: Request, key_id: str, wanted: Revocation | None = 
 
 
 @router.delete("/{key_id}")
+@needs("keys.write")
+@answers(shapes.ChangedKey, refusals=(422,))
 async def delete_key(request: Request, key_id: str) -> dict[str, Any]:
-    """The same as revoke: history keeps naming the key."""
-    return await revoke_key(request, key_id)
+    """Revoke a key and take it out of every list: history keeps naming it."""
+    console = console_of(request)
+    return await acted(console, shape(await locked(console, lambda: delete(console, key_id))))
