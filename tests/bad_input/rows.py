@@ -340,13 +340,17 @@ def _credential_rows() -> list[Row]:
         Row("P95a", good(headers=[("Idempotency-Key", "k" * 300)]), 400, ("idem_invalid",)),
         Row("P95b", good(headers=[("Idempotency-Key", "a\rb")]), 400, ("bad_framing",)),
     ]  # fmt: skip
-    # No issuer is configured here, so a token is a credential in a form that nothing accepts, whatever is in it.
+    # No issuer is configured here: told is what is wrong with a token itself, else that nobody is known.
     tokens: tuple[dict[str, Any], ...] = (
         {"alg": "none"}, {"alg": "HS256"}, {"alg": "RS256", "crit": ["x"]}, {"alg": "RS256", "kid": "unknown"},
         {"alg": "RS256", "jku": "http://evil"},
     )  # fmt: skip
-    rows += [Row(f"P88{'abcde'[n]}", own(f"Bearer {_jwt(token)}"), 401, malformed) for n, token in enumerate(tokens)]
-    rows.append(Row("P88f", own(f"Bearer {_jwt({'alg': 'RS256'}, pad=9_000)}"), 401, malformed))
+    words = ("alg", "alg", "crit", "iss", "iss", "size")
+    sent = (*(_jwt(token) for token in tokens), _jwt({"alg": "RS256"}, pad=9_000))
+    rows += [
+        Row(f"P88{letter}", own(f"Bearer {token}"), 401, ("jwt_invalid",), has=f"Token refused: {word}.")
+        for letter, token, word in zip("abcdef", sent, words, strict=True)
+    ]
     return rows
 
 

@@ -57,6 +57,10 @@ def _shape(operation: Declared) -> str:
 
 _MODELS: Final = Operation("models", metered=False)
 
+#: What another reverse proxy asks, at its own path and, with the path of the request that it asks about, below that.
+VERIFY: Final = "auth.verify"
+_VERIFY: Final = Operation(VERIFY, metered=False)
+
 #: (method, path) → operation, for the paths that nearly every call has.
 _EXACT: Final = {
     (declared.method.encode(), prefix + declared.path.encode()): Operation(declared.name, _shape(declared))
@@ -70,6 +74,8 @@ _EXACT: Final = {
     (b"GET", b"/api/tokenize"): Operation("tokenize", metered=False),
     (b"POST", b"/api/tokenize"): Operation("tokenize", metered=False),
     (b"GET", b"/api/encodings"): Operation("encodings", metered=False),
+    (b"GET", b"/auth/verify"): _VERIFY,
+    (b"POST", b"/auth/verify"): _VERIFY,
     (b"GET", b"/health/live"): Operation("health.live", metered=False),
     (b"GET", b"/health/ready"): Operation("health.ready", metered=False),
 }
@@ -130,6 +136,9 @@ def route(method: bytes, target: bytes) -> Operation | Problem:
         return operation
     if path.startswith(b"/services/"):
         return _service(path, target)
+    if path == b"/auth/verify" or path.startswith(b"/auth/verify/"):
+        # Some proxies ask with the method, and below it with the path, of the request that they ask about.
+        return _VERIFY
     azure = _AZURE.fullmatch(path)
     if azure is not None:
         if method != b"POST":

@@ -12,16 +12,22 @@ from faregate.control import Key
 from faregate.dialects import DIALECTS, Dialect
 from faregate.dialects.errors_shape import models_answer
 from faregate.dialects.operations import ABOUT_OBJECTS
-from faregate.dialects.paths import Operation, route, unmetered
+from faregate.dialects.paths import VERIFY, Operation, route, unmetered
 from faregate.errors import Problem
+from faregate.proxy import verify_caller
+from faregate.proxy.described import describe
 from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
 from faregate.proxy.http1 import Request
-from faregate.proxy.identify import describe, identify
+from faregate.proxy.identify import identify
 from faregate.proxy.refuse import plain_answer
 from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.standing import outside, peer_of
 from faregate.proxy.tokenize import TOKENIZER_OPERATIONS
+from faregate.proxy.tokens import TokenKey
 
 if TYPE_CHECKING:
+    import asyncio
+
     from faregate.proxy.exchange import Exchange
     from faregate.proxy.gate import Gate
 
@@ -45,7 +51,7 @@ class Entered(NamedTuple):
     plans: dict[str, Plan]
 
 
-def admissible(gate: "Gate", request: Request) -> Key | Problem:
+def admissible(gate: "Gate", request: Request, transport: "asyncio.Transport") -> Key | Problem:
     """Whose the body that belongs to this head is, if it is worth being received: a known path, and a known key."""
     operation = _routed(request)
     if isinstance(operation, Problem):
@@ -54,8 +60,15 @@ def admissible(gate: "Gate", request: Request) -> Key | Problem:
     closed = gate.closed_for if operation.metered else _starting(gate)
     if closed is not None:
         return closed
-    found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos())
-    if isinstance(found, Problem) or operation.below is None:
+    found = identify(request, gate.snapshot, gate.peppers, gate.wall_nanos(), gate.issuers)
+    if isinstance(found, Problem):
+        # Where the keys of its token's issuer are just being looked at, the body may come in meanwhile.
+        return (gate.issuers.stand_in(found) if gate.issuers is not None else None) or found
+    if found.networks is not None or found.paths is not None:
+        problem = outside(gate, found, request, peer_of(transport))
+        if problem is not None:
+            return problem
+    if operation.below is None:
         return found
     return not_offered(request, gate.snapshot, operation, 0) or found
 
@@ -100,7 +113,8 @@ def enter(exchange: "Exchange") -> Problem | None:
         return request.problem
     if isinstance(operation, Problem):
         # Nothing is served here; a known caller's attempt is a record all the same.
-        found = identify(request, exchange.snapshot, exchange.gate.peppers, exchange.gate.wall_nanos())
+        gate = exchange.gate
+        found = identify(request, exchange.snapshot, gate.peppers, gate.wall_nanos(), gate.issuers)
         exchange.key = None if isinstance(found, Problem) else found
         return operation
     if operation.below is not None:
@@ -114,6 +128,8 @@ def enter(exchange: "Exchange") -> Problem | None:
     if operation.name.startswith("health."):
         _answer_health(exchange, operation.name == "health.ready")
         return None
+    if operation.name == VERIFY:
+        return _starting(exchange.gate) or verify_caller.answer(exchange)
     problem = _starting(exchange.gate) or identified(exchange)
     if problem is not None:
         return problem
@@ -125,12 +141,18 @@ def enter(exchange: "Exchange") -> Problem | None:
 def identified(exchange: "Exchange") -> Problem | None:
     """Step 2: who asks."""
     gate, request = exchange.gate, exchange.request
-    found = identify(request, exchange.snapshot, gate.peppers, gate.wall_nanos())
+    snapshot = exchange.snapshot
+    found = identify(request, snapshot, gate.peppers, gate.wall_nanos(), gate.issuers)
     if isinstance(found, Problem):
         return found
     exchange.key = found
-    if request.describes:
-        described = describe(request, found, exchange.snapshot)
+    if found.networks is not None or found.paths is not None:
+        client = exchange.client
+        problem = outside(gate, found, request, peer_of(client.transport) if client is not None else "")
+        if problem is not None:
+            return problem
+    if request.describes or snapshot.describes or type(found) is TokenKey:
+        described = describe(request, found, snapshot, gate.issuers, gate.wall_nanos())
         if isinstance(described, Problem):
             return described
         exchange.described = described
@@ -164,7 +186,8 @@ def _remember(exchange: "Exchange") -> None:
         # Each has a boundary of its own; and large ones are not read on the loop.
         return
     timeless = not key.expires_at and not any(key.digests.values())
-    if timeless and not request.describes and b"idempotency-key" not in request.headers:
+    describes = request.describes or exchange.snapshot.describes
+    if timeless and not describes and b"idempotency-key" not in request.headers:
         request.found = Entered(exchange.snapshot, operation, exchange.dialect, key, exchange.forwarded, {})
 
 
@@ -184,6 +207,9 @@ def recall(exchange: "Exchange") -> Problem | None:
     method = b"" if request.method == b"POST" else request.method + b" "
     told = hashlib.sha256(method + request.target + b"\n")
     told.update(exchange.body)
+    if type(exchange.key) is TokenKey:
+        # One key for all people of an application: what one of them was answered is nothing that another may have.
+        told.update(f"\n{exchange.key.tenant}\n{exchange.key.end_user}".encode())
     digest = told.digest()
     answers = exchange.gate.answers
     known = answers.find(key, text)
