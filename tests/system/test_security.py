@@ -18,6 +18,11 @@ from system.calls import Answer, ask, body, new_key, record_count, records, trut
 
 PROMPT = "PROMPT-CANARY-5d0c7be1"
 HEADER = "HEADER-CANARY-91ab4e77"
+ANSWER = "ANSWER-CANARY-c2604bd9"
+
+#: A token of an end user, which is looked into and kept nowhere; its last part is a signature in name only.
+SIGNATURE = "VE9LRU4tQ0FOQVJZLTdhMTljM2Zl"
+TOKEN = f"eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiJqYW5lIn0.{SIGNATURE}"
 
 #: Each makes the gateway, the provider or both say something unpleasant.
 FAULTS = (
@@ -49,7 +54,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         key = new_key(running, "canary", may_set=["user", "tags", "run"])
         admin = new_key(running, "admin", role="admin")
         secret = key["secret"]
-        answers = [ask(running, secret, body(PROMPT)), ask(running, secret, body(PROMPT, stream=True))]
+        context = {"x-apim-end-user-jwt": TOKEN}
+        said: dict[str, Any] = {"content": f"{ANSWER} and no more", "output_tokens": 4}
+        answers = [
+            ask(running, secret, body(PROMPT, stream=stream, **said), headers=context) for stream in (False, True)
+        ]
         for steer in FAULTS:
             answers += [ask(running, secret, body(PROMPT, stream=stream, **steer)) for stream in (False, True)]
         broken = [
@@ -69,7 +78,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 
 def _secrets(told: Told) -> tuple[str, ...]:
-    return (UPSTREAM_SECRET, told.key["secret"], told.admin["secret"])
+    return (UPSTREAM_SECRET, told.key["secret"], told.admin["secret"], SIGNATURE)
+
+
+#: What was said, by whoever.
+TEXTS = (PROMPT, ANSWER)
 
 
 def _get(told: Told, path: str, secret: str | None = None) -> httpx2.Response:
@@ -89,7 +102,7 @@ def test_no_log_holds_a_secret_or_a_prompt(told: Told) -> None:
     """What ``serve`` and its processes log holds no key and no text of a caller."""
     log = told.running.log()
     assert "process_listens" in log
-    assert [word for word in (*_secrets(told), PROMPT, "Traceback") if word in log] == []
+    assert [word for word in (*_secrets(told), *TEXTS, "Traceback") if word in log] == []
 
 
 def test_no_admin_answer_holds_a_secret_or_a_prompt(told: Told) -> None:
@@ -101,14 +114,14 @@ def test_no_admin_answer_holds_a_secret_or_a_prompt(told: Told) -> None:
     texts |= {row["id"]: _get(told, f"/api/v1/requests/{row['id']}", told.admin["secret"]) for row in rows[:5]}
 
     assert {path: got.status_code for path, got in texts.items() if got.status_code != 200} == {}
-    assert [path for path, got in texts.items() for word in (*_secrets(told), PROMPT) if word in got.text] == []
+    assert [path for path, got in texts.items() for word in (*_secrets(told), *TEXTS) if word in got.text] == []
 
 
 def test_no_file_of_the_data_folder_holds_a_secret_or_a_prompt(told: Told) -> None:
     """Journal, books and all else on disk hold digests of keys, no keys, and no prompt."""
     files = [path for path in told.running.data.rglob("*") if path.is_file()]
     found = [
-        path.name for path in files for word in (*_secrets(told), PROMPT) if word.encode() in path.read_bytes()
+        path.name for path in files for word in (*_secrets(told), *TEXTS) if word.encode() in path.read_bytes()
     ]  # fmt: skip
     assert any(path.name == "books.sqlite3" for path in files)
     assert found == []
@@ -205,7 +218,7 @@ def test_the_spend_page_asks_for_a_key_and_opens_with_it(told: Told) -> None:
     assert wrong.status_code == 401
     assert opened.status_code == 200
     assert "canary" in opened.text or "sim-1" in opened.text
-    assert [word for word in (*_secrets(told), PROMPT) if word in opened.text] == []
+    assert [word for word in (*_secrets(told), *TEXTS) if word in opened.text] == []
 
 
 def _session_cookie(url: str, secret: str, proto: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from faregate.cli.client import PAGE, AdminClient, Where, connect, segment
+from faregate.cli.content import searched
 from faregate.cli.output import Json, emit, emit_json, flush, table
 from faregate.cli.words import pairs
 from faregate.errors import UsageError
@@ -24,6 +25,11 @@ def command(
     select: Annotated[str | None, typer.Option(help="Only these: status=refused,team=research.")] = None,
     since: Annotated[str | None, typer.Option(help="Start, such as 2026-11-01.")] = None,
     until: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Only those whose prompt or answer holds this, as far as contents are kept.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="By date, cost or charge; the largest first.")] = None,
+    order: Annotated[str | None, typer.Option(help="desc, or asc for the oldest or cheapest first.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many (1 to 1000).")] = 50,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with new ones until interrupted.")] = False,
     data: Where = None,
@@ -32,14 +38,16 @@ def command(
     """Look at requests: one, the newest, or new ones as they come."""
     if request is not None and follow:
         raise UsageError("an ID and --follow do not go together")
-    query = {**pairs(select), "since": since, "until": until}
+    if follow and (text or sort or order):
+        raise UsageError("--follow shows what comes in as it comes: neither --text, --sort nor --order goes with it")
+    query = {**pairs(select), "since": since, "until": until, "text": text, "sort": sort, "order": order}
     with connect(data) as client:
         if request is not None:
             _show(client.call("GET", f"/requests/{segment(request)}"), as_json=json)
             return
         if follow:
             _follow(client, query, limit, as_json=json)
-        rows = client.call("GET", "/requests", query={**query, "limit": str(limit)})["data"]
+        rows = searched(client, "/requests", query, limit)
         if json:
             emit_json(rows)
         else:

@@ -1,27 +1,33 @@
 """``/api/v1/requests``: one record per call, and how its cost follows from the prices it was booked with."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
 from faregate.console.compile import card_of
-from faregate.console.paging import page_of, read_page
+from faregate.console.content_search import SORTED_MAX, TEXT_CHARACTERS_MAX, check_text, found_by_text
+from faregate.console.describing import answers, choice, lists, text
+from faregate.console.paging import Page, page_of, read_page, sealed_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.records import usage_of
+from faregate.console.rights import needs
+from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
 from faregate.console.texts import or_none, time_text
 from faregate.console.writing import console_of
 from faregate.core import money
-from faregate.core.ledger.events import STATUSES
+from faregate.core.attribution import EVENT_ID, METADATA_PREFIX, TAG_PREFIX
+from faregate.core.ledger.events import STATUSES, USAGE_SOURCES
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeLine, charge, charge_lines, rule_of
 from faregate.core.pricing.cost import cost_lines, tier_reached
+from faregate.core.tokens import UNKNOWN
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Measure, Usage
-from faregate.errors import NotFound
+from faregate.errors import Failed, NotFound
 from faregate.ports import Row
 
 router = APIRouter(prefix="/requests", tags=["requests"])
@@ -37,9 +43,32 @@ FILTERS: Final = {
     "price_version": "price_version",
 }
 
+_CHOICES: Final = {"status": STATUSES, "usage_source": USAGE_SOURCES}
+
+#: How records may be put in order → the column of the books; by their date is by their ids.
+SORTS: Final = {"date": "", "cost": "cost", "charge": "charge"}
+ORDERS: Final = ("desc", "asc")
+
+#: Putting records in the order of what they cost takes so long at most.
+SORT_MS_MAX: Final = 2_000
+
+#: Parameters that say nothing of single records.
+_NO_FILTERS: Final = ("text", "sort", "order")
+
 #: Asks for what came into the books after a record. A long call is booked long after later, shorter ones, so whoever
 #: follows what happens must not go by ids or times.
 BOOKED_AFTER: Final = "booked_after"
+
+
+#: What a single record can be asked for by.
+RECORD_FILTERS: Final = (
+    *(text(name, f"The {name.replace('_', ' ')} of the call.") for name in FILTERS if name not in _CHOICES),
+    *(choice(name, values, f"The {name.replace('_', ' ')} of the call.") for name, values in _CHOICES.items()),
+    text(EVENT_ID, "What the caller calls the event."),
+)
+TEXT_ASKED: Final = text(
+    "text", "A part of the prompt or the answer; takes content.read.", most=TEXT_CHARACTERS_MAX, any_text=True
+)
 
 
 def shape(row: Row) -> dict[str, Any]:
@@ -50,7 +79,7 @@ def shape(row: Row) -> dict[str, Any]:
         "created_at": time_text(row["created_at"]),
         "ended_at": time_text(row["ended_at"]),
         **{name: or_none(row[name]) for name in IDENTITIES if name != "run"},
-        "identity_source": or_none(row["identity_source"]),
+        "identity_source": row["identity_source"] or UNKNOWN,
         **{name: or_none(row[name]) for name in PLACES},
         "operation": or_none(row["service"]),
         "stream": bool(row["stream"]),
@@ -84,8 +113,21 @@ def shape(row: Row) -> dict[str, Any]:
         "answered_model": or_none(row["answered_model"]),
         "provider_request_id": or_none(row["provider_request_id"]),
         "idempotency_key": or_none(row["idempotency_key"]),
-        "tags": row["tags"],
+        "event_id": row["tags"].get(EVENT_ID),
+        "metadata": _metadata(row["tags"]),
+        "tags": {name: value for name, value in row["tags"].items() if not _has_a_place(name)},
     }
+
+
+def _has_a_place(tag: str) -> bool:
+    """Whether it is one of the tags that are shown by themselves."""
+    return tag == EVENT_ID or tag.startswith(METADATA_PREFIX)
+
+
+def _metadata(tags: Mapping[str, str]) -> dict[str, str]:
+    """What the caller told of the call beside its tags."""
+    length = len(METADATA_PREFIX)
+    return {name[length:]: value for name, value in tags.items() if name.startswith(METADATA_PREFIX)}
 
 
 def _others(found: Iterable[Measure]) -> dict[str, Any]:
@@ -196,18 +238,90 @@ def _charge_lines(row: Row, used: bool) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("")
-async def list_requests(request: Request) -> dict[str, Any]:
-    """Records, newest first; filters: every identity, ``model``, ``status``, ``code``, ``tag.NAME``, ``since`` …"""
-    console = console_of(request)
-    page = read_page(request, [*FILTERS, BOOKED_AFTER], tags=True, times=True)
-    filters = {FILTERS.get(name, name): value for name, value in page.filters.items()}
+def filters_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the books filter records by, of what was asked for; what is no filter is left out.
+
+    Raises:
+        ApiProblem: ``filter_invalid``.
+    """
+    filters: dict[str, Any] = {}
+    for name, value in asked.items():
+        if name.startswith(METADATA_PREFIX) or name == EVENT_ID:
+            filters[TAG_PREFIX + name] = value
+        elif name not in _NO_FILTERS:
+            filters[FILTERS.get(name, name)] = value
+    if filters.get("identity_source") == UNKNOWN:
+        # The books say nothing where nothing is known.
+        filters["identity_source"] = ""
     if filters.get("status", "ok") not in STATUSES:
         raise ApiProblem("filter_invalid", f"expected one of {', '.join(STATUSES)}", field="status")
+    return filters
+
+
+def _choice(page: Page, name: str, known: Collection[str], default: str) -> str:
+    value = str(page.filters.get(name, default))
+    if value not in known:
+        raise ApiProblem("filter_invalid", f"expected one of {', '.join(known)}", field=name)
+    return value
+
+
+@router.get("")
+@needs("requests.read")
+@lists(
+    *RECORD_FILTERS,
+    text(BOOKED_AFTER, "Id of a record: only what came into the books after it, in the order of booking."),
+    choice("sort", tuple(SORTS), "By what they are put in order; by their date where it is not said."),
+    choice("order", ORDERS, "The largest or the newest first, or last."),
+    TEXT_ASKED,
+    tags=True,
+    times=True,
+)
+@answers(shapes.Records)
+async def list_requests(request: Request) -> dict[str, Any]:
+    """Records, newest first or by ``sort``; filters: every identity, ``status``, ``tag.NAME``, ``text``, ``since`` …"""
+    console = console_of(request)
+    page = read_page(request)
+    sort, descending = SORTS[_choice(page, "sort", SORTS, "date")], _choice(page, "order", ORDERS, "desc") == "desc"
+    filters, text = filters_of(page.filters), page.filters.get("text")
     if BOOKED_AFTER in filters:
+        if {"text", "sort", "order"} & page.filters.keys():
+            raise ApiProblem("filter_invalid", "goes with neither text nor sort", field=BOOKED_AFTER)
         return await in_thread(lambda: _booked(console, page.limit, filters))
-    rows = await in_thread(lambda: console.books.requests(after=page.after, limit=page.limit + 1, **filters))
+    if text is not None:
+        check_text(console, text)
+        if sort or not descending:
+            return await in_thread(lambda: _matches_in_order(console, page, text, filters, sort, descending))
+        found = await in_thread(lambda: found_by_text(console, text, page.limit, page.after, filters))
+        return sealed_page(request, page, [shape(row) for row in found.rows], found.last)
+    rows = await in_thread(
+        lambda: _listed(console, filters, sort, after=page.after, limit=page.limit + 1, descending=descending)
+    )
     return page_of(request, page, rows, shape)
+
+
+def _listed(
+    console: Console, filters: dict[str, Any], sort: str, *, after: str = "", limit: int, descending: bool
+) -> list[Row]:
+    """Records in an order, which is found in bounded time or not at all."""
+    if sort:
+        filters = {**filters, "sort": sort, "within_ms": SORT_MS_MAX}
+    try:
+        return console.books.requests(after=after, limit=limit, newest_first=descending, **filters)
+    except Failed as problem:
+        if problem.code != "search_too_long":
+            raise
+        rule = "there are too many records to be put in this order in time; narrow it by since and until, or by whom"
+        raise ApiProblem("filter_invalid", rule, field="sort") from problem
+
+
+def _matches_in_order(
+    console: Console, page: Page, text: str, filters: dict[str, Any], sort: str, descending: bool
+) -> dict[str, Any]:
+    """The newest matches of a text in another order, on one page; ``complete`` says whether these are all."""
+    found = found_by_text(console, text, SORTED_MAX, "", filters)
+    ids = [row["id"] for row in found.rows]
+    rows = _listed(console, {"id": ids}, sort, limit=page.limit, descending=descending) if ids else []
+    return {"data": [shape(row) for row in rows], "next_cursor": None, "complete": not found.last}
 
 
 def _booked(console: Console, limit: int, filters: dict[str, Any]) -> dict[str, Any]:
@@ -244,6 +358,8 @@ def adjustments_of(console: Console, request_id: str) -> list[dict[str, Any]]:
 
 
 @router.get("/{request_id}")
+@needs("requests.read")
+@answers(shapes.RecordDetail)
 async def read_request(request: Request, request_id: str) -> dict[str, Any]:
     """One record with the derivation of its cost."""
     console = console_of(request)
