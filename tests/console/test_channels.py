@@ -8,6 +8,7 @@ import pytest
 
 from console_parts import Api, Parts, parts
 from faregate.config.schema import AlertChannel, Alerts, Config
+from faregate.console.sealing import channel_opened
 
 SECRET = "a-secret-of-thirty-two-characters"
 URL = "https://192.0.2.7/hooks/T0KEN?key=PARAMETER"
@@ -142,7 +143,9 @@ def test_a_channel_is_changed_in_what_was_sent(made: Parts, api: Api) -> None:
     changed = api.send("PATCH", path, {"name": "oncall", "alerts": None, "state": "disabled", "new_secret": True})
     assert (changed["name"], changed["alerts"], changed["state"]) == ("oncall", None, "disabled")
     assert changed["secret"] != channel["secret"]
-    assert (made.books.get("channel", channel["id"]) or {})["secret"] == changed["secret"]
+    stored = made.books.get("channel", channel["id"]) or {}
+    assert changed["secret"] not in str(stored)
+    assert channel_opened(made.console.box, stored)["secret"] == changed["secret"]
     assert "secret" not in api.send("PATCH", path, {"state": "active"})
     for body in ({"secret": SECRET, "new_secret": True}, {"url": None}, {"kind": "apprise"}):
         api.send("PATCH", path, body, status=422)

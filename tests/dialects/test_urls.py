@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.dialects.urls import data_url_problem, is_public_https
+from faregate.dialects.urls import REACHES, data_url_problem, is_public_https, may_reach
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,40 @@ def test_good_data_url(data: bytes) -> None:
 def test_bad_data_url(data: str) -> None:
     """Characters outside the alphabet and wrong padding are problems."""
     assert data_url_problem("data:image/png;base64," + data)
+
+
+@pytest.mark.parametrize(
+    ("address", "reaches"),
+    [
+        ("8.8.8.8", {"public", "private"}),
+        ("2001:4860:4860::8888", {"public", "private"}),
+        ("127.0.0.1", {"loopback", "private"}),
+        ("127.8.8.8", {"loopback", "private"}),
+        ("::1", {"loopback", "private"}),
+        ("::ffff:127.0.0.1", {"loopback", "private"}),
+        ("10.1.2.3", {"private"}),
+        ("100.64.0.1", {"private"}),
+        ("192.168.0.1", {"private"}),
+        ("fd12::1", {"private"}),
+        ("::ffff:10.0.0.1", {"private"}),
+        ("64:ff9b::a00:1", {"private"}),
+        ("169.254.169.254", set()),
+        ("::ffff:169.254.169.254", set()),
+        ("64:ff9b::a9fe:a9fe", set()),
+        ("fe80::1", set()),
+        ("fe80::1%eth0", set()),
+        ("fd00:ec2::254", set()),
+        ("168.63.129.16", set()),
+        ("100.100.100.200", set()),
+        ("0.0.0.0", set()),
+        ("::", set()),
+        ("224.0.0.1", set()),
+        ("ff02::1", set()),
+        ("255.255.255.255", set()),
+        ("not an address", set()),
+        ("", set()),
+    ],
+)
+def test_a_connection_goes_as_far_as_it_may(address: str, reaches: set[str]) -> None:
+    """Metadata and link-local addresses are out of every reach, and what an address carries inside counts."""
+    assert {reach for reach in REACHES if may_reach(address, reach)} == reaches

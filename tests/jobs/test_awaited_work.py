@@ -145,7 +145,7 @@ async def word_at(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     base = f"http://127.0.0.1:{port}" + ("/v1" if kind == "openai" else "")
-    work = ProviderWork({"sim": Provider("sim", kind, base, {"authorization": "Bearer sk-provider"})})
+    work = ProviderWork(lambda: {"sim": Provider("sim", kind, base, {"authorization": "Bearer sk-provider"})})
     try:
         return await work.ask(wanted), asked
     finally:
@@ -256,12 +256,12 @@ def test_nobody_there_is_no_word() -> None:
 
     async def run() -> list[Word]:
         gone = Provider("sim", "openai", "http://127.0.0.1:9", {})
-        work = ProviderWork({"sim": gone})
+        work = ProviderWork(lambda: {"sim": gone})
         try:
             return [
                 await work.ask(unknown()),
                 await work.ask(unknown("embeddings")),
-                await ProviderWork({}).ask(unknown()),
+                await ProviderWork(dict).ask(unknown()),
             ]
         finally:
             await work.close()

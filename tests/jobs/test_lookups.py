@@ -105,7 +105,7 @@ def ask(door: Door, **more: Any) -> Any:
         provider = Provider(
             "openai", "openai", f"http://127.0.0.1:{door.port}/v1", {"authorization": "Bearer up"}, lookup="/truth/{id}"
         )
-        lookups = ProviderLookups({"openai": msgspec.structs.replace(provider, **more)})
+        lookups = ProviderLookups(lambda: {"openai": msgspec.structs.replace(provider, **more)})
         try:
             return await lookups.ask(UNKNOWN)
         finally:
@@ -166,7 +166,7 @@ def test_a_provider_whose_client_cannot_be_made_gives_no_word(caplog: pytest.Log
         server = await asyncio.start_server(door.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         good = Provider("openai", "openai", f"http://127.0.0.1:{port}/v1", {}, lookup="/truth/{id}")
-        lookups = ProviderLookups({each.name: each for each in (broken, proxied, good)})
+        lookups = ProviderLookups(lambda: {each.name: each for each in (broken, proxied, good)})
         try:
             others = (WHO._replace(provider=name) for name in ("broken", "broken", "proxied"))
             asked = [msgspec.structs.replace(UNKNOWN, who=who) for who in others]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faregate.assembly.declare import declared
+from faregate.assembly.made import OpenSecret
 from faregate.assembly.pricing import ConfiguredPrices
 from faregate.catalogue.compile import CatalogueProblem, compile_catalogue
 from faregate.config.schema import Config
 from faregate.config.tree import Environment
 from faregate.control import Catalogue
-from faregate.ports import Row
+from faregate.ports import NO_PLACES, MadePlaces, Row
 
 logger = logging.getLogger("faregate.catalogue")
 
@@ -19,13 +20,17 @@ logger = logging.getLogger("faregate.catalogue")
 class CatalogueCompiler:
     """Implements ``CompileCatalogue``. May be called from several threads."""
 
-    def __init__(self, config: Config, folder: Path, environment: Environment) -> None:
+    def __init__(
+        self, config: Config, folder: Path, environment: Environment, open_secret: OpenSecret | None = None
+    ) -> None:
+        """``open_secret`` opens the secrets of providers that were made by the API; ``None`` where nobody can."""
         self._config = config
         #: Where relative file names of the configuration start.
         self.folder = folder
         self._environment = environment
         #: What else is known of prices by the same configuration.
         self.prices = ConfiguredPrices(config, folder, environment)
+        self._given = {"open_secret": open_secret} if open_secret is not None else {}
         self._turn = threading.Lock()
         self._last: tuple[tuple[object, ...], Catalogue] | None = None
         self._told: frozenset[CatalogueProblem] = frozenset()
@@ -33,13 +38,14 @@ class CatalogueCompiler:
         self._declared = {f"deployments.{each.name}" for each in config.deployments}
         self._declared |= {f"models.{each.name}" for each in config.models}
 
-    def __call__(self, price_rows: Sequence[Row], projects: Sequence[str]) -> Catalogue:
+    def __call__(self, price_rows: Sequence[Row], projects: Sequence[str], made: MadePlaces = NO_PLACES) -> Catalogue:
         """The catalogue by these prices and projects; what cannot work as declared is logged once."""
-        key = (tuple(tuple(row.items()) for row in _comparable(price_rows)), tuple(projects))
+        key = (tuple(tuple(row.items()) for row in _comparable(price_rows)), tuple(projects), _place_key(made))
         with self._turn:
             if self._last is not None and self._last[0] == key:
                 return self._last[1]
-            compiled = compile_catalogue(declared(self._config, self.folder, self._environment, price_rows, projects))
+            told = declared(self._config, self.folder, self._environment, price_rows, projects, made, **self._given)
+            compiled = compile_catalogue(told)
             problems = frozenset(
                 problem for problem in compiled.problems if problem.serious and problem.where in self._declared
             )
@@ -53,3 +59,8 @@ class CatalogueCompiler:
 def _comparable(price_rows: Sequence[Row]) -> list[Row]:
     """Rows as what can be compared: the details of a price, such as its variant, are a mapping."""
     return [{**row, "details": repr(sorted((row["details"] or {}).items()))} for row in price_rows]
+
+
+def _place_key(made: MadePlaces) -> str:
+    """What was made as what can be compared, however its rows came: what is tried before it is written is the same."""
+    return repr([[sorted(row.items()) for row in rows] for rows in made])

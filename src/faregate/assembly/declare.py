@@ -4,9 +4,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from faregate.assembly.made import (
+    MASKED_CHARACTERS_MIN,
+    OpenSecret,
+    in_use,
+    key_header,
+    made_deployment,
+    made_model,
+    made_provider,
+)
 from faregate.assembly.services import declared_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
+from faregate.config.identity_rules import identity_of
 from faregate.config.schema import ChargeRule as ConfiguredCharge
 from faregate.config.schema import Config, Model
 from faregate.config.schema import Provider as ConfiguredProvider
@@ -14,39 +24,55 @@ from faregate.config.tree import Environment
 from faregate.control import Provider
 from faregate.core import money
 from faregate.core.pricing.charging import ChargeRule, ppm
-from faregate.ports import Row
+from faregate.errors import Failed
+from faregate.ports import NO_PLACES, MadePlaces, Row
 
-#: Kind → the header that carries its credential, and what stands before it; all others take a bearer token.
-_CREDENTIALS = {
-    "azure_openai": ("api-key", ""),
-    "anthropic": ("x-api-key", ""),
-    "gemini": ("x-goog-api-key", ""),
-}
 
-#: Shorter texts would also mask what is no credential.
-_MASKED_CHARACTERS_MIN = 8
+def _sealed(row: Row) -> str:
+    """Nobody can open it here."""
+    raise Failed(f"the secret of {row['name']} cannot be opened here", code="secret_sealed")
 
 
 def declared(
-    config: Config, folder: Path, environment: Environment, price_rows: Sequence[Row] = (), projects: Sequence[str] = ()
+    config: Config,
+    folder: Path,
+    environment: Environment,
+    price_rows: Sequence[Row] = (),
+    projects: Sequence[str] = (),
+    made: MadePlaces = NO_PLACES,
+    open_secret: OpenSecret = _sealed,
 ) -> Declared:
-    """Everything declared. ``price_rows`` are the books' own prices: they come later and so win over the file's."""
+    """Everything declared, and what was ``made`` by the API behind it.
+
+    ``price_rows`` are the books' own prices: they come later and so win over the file's.
+    """
+    made = in_use(made, config)
+
+    def proxy(url: str) -> str:
+        return proxy_for(url, environment)
+
     return Declared(
-        providers=tuple(_provider(provider, folder, environment) for provider in config.providers),
-        deployments=tuple(
-            DeclaredDeployment(
-                each.name,
-                each.provider,
-                each.deployment or each.model,
-                each.model,
-                each.max_output_tokens or 0,
-                each.region,
-            )
-            for each in config.deployments
+        providers=(
+            *(_provider(provider, folder, environment) for provider in config.providers),
+            *(made_provider(row, open_secret, proxy) for row in made.providers),
         ),
-        models=tuple(_models(config)),
+        deployments=(
+            *(
+                DeclaredDeployment(
+                    each.name,
+                    each.provider,
+                    each.deployment or each.model,
+                    each.model,
+                    each.max_output_tokens or 0,
+                    each.region,
+                )
+                for each in config.deployments
+            ),
+            *map(made_deployment, made.deployments),
+        ),
+        models=tuple(_models(config, made)),
         overrides=(*_overrides(config), *(_own_price(row) for row in price_rows)),
-        stages=tuple((name, stage.providers or _everybody(config)) for name, stage in config.stages.items()),
+        stages=tuple((name, stage.providers or _everybody(config, made)) for name, stage in config.stages.items()),
         projects=tuple(projects),
         require_limit=config.limits.require,
         require_limit_stages=tuple(name for name, stage in config.stages.items() if stage.require_limit),
@@ -56,20 +82,25 @@ def declared(
             for each in config.pricing.ceiling
         ),
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
-        services=declared_services(config, folder, lambda url: proxy_for(url, environment)),
+        services=declared_services(config, folder, proxy),
+        identity=identity_of(config.identity, folder, proxy),
     )
 
 
-def _everybody(config: Config) -> tuple[str, ...]:
+def _everybody(config: Config, made: MadePlaces) -> tuple[str, ...]:
     """What a stage may use that names no providers; a service is its own provider."""
-    return (*(provider.name for provider in config.providers), *(service.name for service in config.services))
+    return (
+        *(provider.name for provider in config.providers),
+        *(service.name for service in config.services),
+        *(row["name"] for row in made.providers),
+    )
 
 
 def _provider(provider: ConfiguredProvider, folder: Path, environment: Environment) -> Provider:
     secret = provider.api_key.get_secret_value() if provider.api_key is not None else ""
     credential: dict[str, str] = {}
     if secret:
-        header, scheme = _CREDENTIALS.get(provider.kind, ("authorization", "Bearer "))
+        header, scheme = key_header(provider.kind)
         credential = {header: scheme + secret}
     proxy = provider.proxy if provider.proxy is not None else proxy_for(provider.base_url, environment)
     return Provider(
@@ -88,31 +119,39 @@ def _provider(provider: ConfiguredProvider, folder: Path, environment: Environme
         ca_file=str(folder / provider.ca_file) if provider.ca_file else "",
         proxy=proxy,
         connections_max=provider.connections_max,
-        masked=(secret,) if len(secret) >= _MASKED_CHARACTERS_MIN else (),
+        masked=(secret,) if len(secret) >= MASKED_CHARACTERS_MIN else (),
+        renewed=provider.credential is not None,
     )
 
 
-def _models(config: Config) -> list[DeclaredModel]:
+def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
     """The models, with those that go to other models led on to where these go."""
-    deployments = {deployment.name for deployment in config.deployments}
-    by_name = {model.name: model for model in config.models}
+    deployments = {deployment.name for deployment in config.deployments} | {row["name"] for row in made.deployments}
+    models = [*config.models, *map(made_model, made.models)]
+    by_name = {model.name: model for model in models}
     return [
         DeclaredModel(
             model.name,
-            tuple(dict.fromkeys(_targets(model, by_name, deployments))),
+            tuple(dict.fromkeys(_targets(model, by_name, deployments, frozenset()))),
             model.max_output_tokens or 0,
             model.max_context_tokens or 0,
         )
-        for model in config.models
+        for model in models
     ]
 
 
-def _targets(model: Model, by_name: dict[str, Model], deployments: set[str]) -> list[str]:
+def _targets(model: Model, by_name: dict[str, Model], deployments: set[str], above: frozenset[str]) -> list[str]:
+    """Where a model goes; ``above`` are the names of those that led here.
+
+    The configuration and the API each check for loops, but a file that changes can close one through what was made.
+    """
     targets: list[str] = []
+    above = above | {model.name}
     for name in model.to:
-        # The configuration was checked for loops; a deployment goes before a model of the same name.
+        # A deployment goes before a model of the same name.
         if name in by_name and name not in deployments:
-            targets.extend(_targets(by_name[name], by_name, deployments))
+            if name not in above:
+                targets.extend(_targets(by_name[name], by_name, deployments, above))
         else:
             targets.append(name)
     return targets

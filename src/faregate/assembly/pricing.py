@@ -14,7 +14,12 @@ from faregate.config.schema import Config
 from faregate.config.tree import Environment
 from faregate.core import money
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
-from faregate.ports import Row
+from faregate.ports import NO_PLACES, MadePlaces, Row
+
+
+def _unopened(row: Row) -> str:
+    """What a model costs has nothing to do with secrets."""
+    return ""
 
 
 class ConfiguredPrices:
@@ -34,10 +39,16 @@ class ConfiguredPrices:
         return read_prices(text, name, format)
 
     def explain(
-        self, prices: Sequence[Row], projects: Sequence[str], provider: str, model: str, at: int
+        self,
+        prices: Sequence[Row],
+        projects: Sequence[str],
+        provider: str,
+        model: str,
+        at: int,
+        made: MadePlaces = NO_PLACES,
     ) -> Sequence[Explanation]:
         """What a model costs at a moment, and where each rate comes from."""
-        told = declared(self._config, self._folder, self._environment, prices, projects)
+        told = declared(self._config, self._folder, self._environment, prices, projects, made, _unopened)
         return explain(told, provider, model, at)
 
     def capacities(self) -> tuple[Row, ...]:
@@ -59,7 +70,7 @@ class ConfiguredPrices:
             for each in self._config.capacities
         )
 
-    def bundled(self) -> BundledList:
-        """The list prices that ship with this version, of the kinds of providers that are declared."""
-        kinds = sorted({provider.kind for provider in self._config.providers})
-        return bundled_list(kinds, version("genai-prices"))
+    def bundled(self, made: MadePlaces = NO_PLACES) -> BundledList:
+        """The list prices that ship with this version, of the kinds of providers that are declared or were made."""
+        kinds = {provider.kind for provider in self._config.providers} | {row["kind"] for row in made.providers}
+        return bundled_list(sorted(kinds), version("genai-prices"))

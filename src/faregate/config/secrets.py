@@ -4,6 +4,8 @@ They are made at the first start, kept in the data folder for its owner only, an
 pepper makes every key useless, so a backup of the books is only half of one without this file.
 """
 
+import base64
+import binascii
 import json
 import os
 import stat
@@ -18,6 +20,8 @@ from faregate.config.folder import DataFolder
 from faregate.errors import ConfigError
 
 PEPPER_BYTES = 32
+ENCRYPTION_BYTES = 32
+_INSTALLATION_BYTES = 16
 _FILE_BYTES_MAX = 64 * 1024
 
 #: Makes so many unpredictable bytes.
@@ -34,12 +38,26 @@ class Pepper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Pepper(id={self.id!r})"
 
 
+class EncryptionKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One key that secrets in the books are encrypted with: 32 bytes in base64, as `openssl rand -base64 32` makes."""
+
+    id: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"EncryptionKey(id={self.id!r})"
+
+
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of them. The first pepper makes new digests, the others only recognise old ones."""
 
     peppers: tuple[Pepper, ...]
     #: Marks cursors, and calls that were reported from outside: with another one these could be booked a second time.
     session: str
+    #: Tells this installation from others: a secret that was sealed in one does not open in another.
+    installation: str = ""
+    #: The first seals secrets in the books, the others only open what they sealed. Files of before have none.
+    encryption: tuple[EncryptionKey, ...] = ()
 
     def __repr__(self) -> str:
         return f"Secrets({len(self.peppers)} peppers)"
@@ -74,11 +92,23 @@ def keep_secrets(file: Path, random_bytes: RandomBytes) -> Kept:
         ConfigError: CFG-SECRET: the file is open to others, or is not what this program wrote.
     """
     try:
-        return Kept(read_secrets(file), made=False)
+        kept = read_secrets(file)
     except FileNotFoundError:
         secrets = Secrets((Pepper("p1", random_bytes(PEPPER_BYTES).hex()),), random_bytes(PEPPER_BYTES).hex())
-        write_private(file, json.dumps(msgspec.to_builtins(secrets), indent=1).encode() + b"\n")
-        return Kept(secrets, made=True)
+        return Kept(_with_encryption(file, secrets, random_bytes), made=True)
+    if kept.encryption:
+        return Kept(kept, made=False)
+    # An installation of before there was anything to encrypt.
+    return Kept(_with_encryption(file, kept, random_bytes), made=False)
+
+
+def _with_encryption(file: Path, secrets: Secrets, random_bytes: RandomBytes) -> Secrets:
+    """``secrets`` with what secrets in the books are encrypted by, written to the file before anybody relies on it."""
+    key = EncryptionKey("e1", base64.b64encode(random_bytes(ENCRYPTION_BYTES)).decode())
+    installation = secrets.installation or random_bytes(_INSTALLATION_BYTES).hex()
+    whole = msgspec.structs.replace(secrets, installation=installation, encryption=(key,))
+    write_private(file, json.dumps(msgspec.to_builtins(whole), indent=1).encode() + b"\n")
+    return whole
 
 
 def read_secrets(file: Path) -> Secrets:
@@ -96,10 +126,47 @@ def read_secrets(file: Path) -> Secrets:
         raise _unusable(f"{file} is damaged", "restore it from where you keep your backups") from None
     if lengths != {PEPPER_BYTES} or not secrets.peppers:
         raise _unusable(f"{file}: a secret is not {PEPPER_BYTES} bytes in hex", "restore the file")
+    _refuse_guessable(secrets, file)
     ids = [pepper.id for pepper in secrets.peppers]
     if len(set(ids)) != len(ids):
         raise ConfigError(f"{file}: two peppers have the same id", code="CFG-CONFLICT", hint="give each its own id")
+    _check_encryption(secrets.encryption, file)
     return secrets
+
+
+#: Random secrets of this length have fewer different bytes once in 10**30 times; what people type has.
+_DIFFERENT_BYTES_MIN = 12
+
+
+def _refuse_guessable(secrets: Secrets, file: Path) -> None:
+    """Refuse a secret that somebody typed: who guesses the pepper can try keys without asking, who guesses the session
+    secret can forge cursors.
+    """
+    named = [("the session secret", secrets.session)]
+    named += [(f"the pepper {pepper.id}", pepper.key) for pepper in secrets.peppers]
+    for name, text in named:
+        if len(set(bytes.fromhex(text))) < _DIFFERENT_BYTES_MIN:
+            hint = "make one with `openssl rand -hex 32`; keys that were made under a pepper need it beside the new one"
+            raise _unusable(f"{file}: {name} can be guessed", hint)
+
+
+def _check_encryption(keys: tuple[EncryptionKey, ...], file: Path) -> None:
+    for each in keys:
+        try:
+            content = base64.b64decode(each.key, validate=True)
+        except (binascii.Error, ValueError):
+            content = b""
+        hint = "make one with `openssl rand -base64 32`, or restore the file"
+        if len(content) != ENCRYPTION_BYTES:
+            raise _unusable(f"{file}: the encryption key {each.id} is not {ENCRYPTION_BYTES} bytes in base64", hint)
+        if len(set(content)) < _DIFFERENT_BYTES_MIN:
+            raise _unusable(f"{file}: the encryption key {each.id} can be guessed", hint)
+        if ":" in each.id or not each.id:
+            raise _unusable(f"{file}: the id of an encryption key is empty or has a colon", "name it such as e2")
+    if len({each.id for each in keys}) != len(keys):
+        raise ConfigError(
+            f"{file}: two encryption keys have the same id", code="CFG-CONFLICT", hint="give each its own id"
+        )
 
 
 def read_private(file: Path) -> bytes:

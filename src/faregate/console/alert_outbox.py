@@ -9,6 +9,7 @@ from typing import Final
 
 from faregate.console.alerts import told
 from faregate.console.reading import each_row, every
+from faregate.console.sealing import channel_shown
 from faregate.console.state import Console
 from faregate.core.alerts import GIVEN_UP_AFTER_NANOS, Channel, Parcel, pause_nanos
 from faregate.ports import Row
@@ -51,8 +52,13 @@ class AlertOutbox:
                 if _next_at(row, channel["id"]) > now or counts.get(channel["id"], 0) >= PARCELS_MAX:
                     continue
                 counts[channel["id"]] = counts.get(channel["id"], 0) + 1
-                parcels.append(Parcel(row["id"], _channel(channel), told(row)))
+                parcels.append(Parcel(row["id"], self._opened(channel), told(row)))
         return parcels
+
+    def _opened(self, row: Row) -> Channel:
+        """A channel with its address. One that does not open has none, and misses what is sent to it."""
+        opened = channel_shown(self._console.box, row)
+        return Channel(row["id"], row["name"], row["kind"], opened["url"], opened["secret"])
 
     def taken(self, parcel: Parcel) -> None:
         """A channel has taken an alert."""
@@ -161,7 +167,3 @@ def _waits(row: Row, channel: Row) -> bool:
     fits = channel["alerts"] is None or row["kind"] in channel["alerts"]
     given_up = channel["id"] in (tries := _tries(row)) and not tries[channel["id"]][1]
     return channel["state"] == "active" and fits and not given_up and channel.get("created_at", 0) <= _since(row)
-
-
-def _channel(row: Row) -> Channel:
-    return Channel(row["id"], row["name"], row["kind"], row["url"], row["secret"])

@@ -13,11 +13,17 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers, choice, lists, text
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.sealing import channel_sealed, channel_shown
+from faregate.console.shapes import care as shapes
+from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
-from faregate.console.texts import Body, Name, time_text
+from faregate.console.texts import Body, Name, or_left_out, time_text
+from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
@@ -47,7 +53,7 @@ class ChannelChange(Body):
 
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"kind"}
 
-    name: Name | None = None
+    name: Name | None = or_left_out()
     url: str | None = Field(default=None, max_length=CHANNEL_URL_CHARACTERS_MAX)
     secret: str | None = Field(default=None, max_length=CHANNEL_SECRET_CHARACTERS[1])
     #: Makes a secret, which the answer shows.
@@ -56,7 +62,7 @@ class ChannelChange(Body):
     alerts: list[Literal[tuple(KINDS)]] | None = Field(  # type: ignore[valid-type]
         default=None, min_length=1, max_length=len(KINDS)
     )
-    state: Literal["active", "disabled"] | None = None
+    state: Literal["active", "disabled"] | None = or_left_out()
 
 
 class NewChannel(Body):
@@ -65,7 +71,7 @@ class NewChannel(Body):
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"state"}
 
     name: Name
-    url: str = Field(max_length=CHANNEL_URL_CHARACTERS_MAX)
+    url: str = Field(max_length=CHANNEL_URL_CHARACTERS_MAX, json_schema_extra={"pattern": f"^{_ADDRESS.pattern}$"})
     #: By the address where it is not said.
     kind: Literal["webhook", "apprise"] | None = None
     secret: str | None = Field(default=None, max_length=CHANNEL_SECRET_CHARACTERS[1])
@@ -162,7 +168,7 @@ def create(console: Console, wanted: NewChannel) -> tuple[Row, str]:
         "created_at": now,
         "updated_at": now,
     }
-    put_row(console, "channel", row)
+    put_row(console, "channel", channel_sealed(console.box, row))
     return row, made
 
 
@@ -178,7 +184,7 @@ def _named(console: Console, channel_id: str) -> Row:
     row = console.books.get("channel", channel_id) if len(channel_id) <= 64 else None
     if row is None:
         raise NotFound("there is no such webhook")
-    return row
+    return channel_shown(console.box, row)
 
 
 def _own(console: Console, channel_id: str) -> Row:
@@ -220,8 +226,11 @@ def change(console: Console, channel_id: str, wanted: ChannelChange) -> tuple[Ro
         made = sent["secret"] = _new_secret(console)
     if sent.get("alerts") is not None:
         sent["alerts"] = sorted(set(sent["alerts"]))
+    if "url" not in sent and not row["url"]:
+        rule = "the key that its address was encrypted with is not here; send url, and secret or new_secret, again"
+        raise ApiProblem("field_missing", rule, field="url")
     row |= {**sent, "updated_at": console.clock.wall_nanos()}
-    put_row(console, "channel", row)
+    put_row(console, "channel", channel_sealed(console.box, row))
     return row, made
 
 
@@ -230,6 +239,8 @@ def _with_secret(row: Row, made: str) -> dict[str, Any]:
 
 
 @router.post("", status_code=201)
+@needs("alerts.write")
+@answers(shapes.MadeWebhook)
 async def create_webhook(request: Request, wanted: NewChannel) -> dict[str, Any]:
     """Make a channel for alerts. A secret that was made for it is in this answer and in no later one."""
     console = console_of(request)
@@ -237,10 +248,17 @@ async def create_webhook(request: Request, wanted: NewChannel) -> dict[str, Any]
 
 
 @router.get("")
+@needs("alerts.read")
+@lists(
+    text("name", "Its name."),
+    choice("kind", ("webhook", "apprise"), "How it is told."),
+    choice("state", ("active", "disabled"), "Whether it is told anything."),
+)
+@answers(shapes.Webhooks)
 async def list_webhooks(request: Request) -> dict[str, Any]:
     """Channels, those of the configuration file first; filters: ``name``, ``kind``, ``state``."""
     console = console_of(request)
-    page = read_page(request, ("name", "kind", "state"))
+    page = read_page(request)
     declared = [
         each
         for each in console.channels
@@ -249,25 +267,33 @@ async def list_webhooks(request: Request) -> dict[str, Any]:
     rows = await in_thread(
         lambda: console.books.listing("channel", after=page.after, limit=page.limit + 1, **page.filters)
     )
-    answer = page_of(request, page, rows, shape)
+    answer = page_of(request, page, [channel_shown(console.box, row) for row in rows], shape)
     return {**answer, "data": [*map(shape, declared), *answer["data"]]}
 
 
 @router.get("/{channel_id}")
+@needs("alerts.read")
+@answers(shapes.Webhook, versioned=True)
 async def read_webhook(request: Request, channel_id: str) -> dict[str, Any]:
     """One channel, without its secret and the secret part of its address."""
     console = console_of(request)
-    return shape(await in_thread(lambda: _named(console, channel_id)))
+    return shape(versioned(request, await in_thread(lambda: _named(console, channel_id))))
 
 
 @router.patch("/{channel_id}")
+@needs("alerts.write")
+@answers(shapes.MadeWebhook, versioned=True)
 async def change_webhook(request: Request, channel_id: str, wanted: ChannelChange) -> dict[str, Any]:
     """Rename a channel, send it elsewhere, sign otherwise, or let it rest."""
     console = console_of(request)
-    return _with_secret(*await locked(console, lambda: change(console, channel_id, wanted)))
+    unchanged = only_if_unchanged(request, lambda: _named(console, channel_id))
+    row, secret = await locked(console, lambda: change(console, channel_id, wanted), unchanged)
+    return _with_secret(versioned(request, row), secret)
 
 
 @router.delete("/{channel_id}")
+@needs("alerts.write")
+@answers(Removed)
 async def delete_webhook(request: Request, channel_id: str) -> dict[str, Any]:
     """Remove a channel; what it has not taken yet it never gets."""
     console = console_of(request)

@@ -79,6 +79,8 @@ class GateWire:
                 answer = decode_answer(line)
                 number, answered = self._asked.popleft()
                 if answer.n != number:
+                    # It is no answer to this, and nobody shall wait for one until the end of his time.
+                    self._asked.appendleft((number, answered))
                     return
                 if not answered.done():
                     answered.set_result(answer.body)

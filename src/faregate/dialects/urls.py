@@ -72,6 +72,39 @@ def is_public_address(host: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
+#: Where a connection may lead: to the public internet, to this machine alone, or to private networks, too.
+REACHES: Final = ("public", "loopback", "private")
+
+#: Where clouds tell a machine its own secrets; no provider of models is there, whatever anybody allows.
+_METADATA: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "168.63.129.16/32", "100.100.100.200/32")
+)
+
+
+def may_reach(address: str, reach: str) -> bool:
+    """Whether a connection that may go as far as ``reach`` (one of ``REACHES``) may go to an IP address.
+
+    IPv4 addresses that an IPv6 address carries inside are judged as themselves.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return may_reach(str(found.ipv4_mapped), reach)
+        if found in ipaddress.ip_network("64:ff9b::/96"):
+            return may_reach(str(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)), reach)
+    if any(found in network for network in _METADATA):
+        return False
+    if found.is_loopback or reach == "loopback":
+        return found.is_loopback and reach != "public"
+    if is_public_address(str(found)):
+        return True
+    return reach == "private" and not (found.is_multicast or found.is_unspecified or found.is_reserved)
+
+
 def data_url_problem(url: str) -> str:
     """What is wrong with a ``data:`` URL, empty when it is well-formed base64 or plain text."""
     head, comma, data = url.partition(",")

@@ -7,7 +7,6 @@ at an object that is gone says nothing: its end by policy comes in its time.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -19,7 +18,7 @@ from faregate.core.usage import Usage
 from faregate.dialects import DIALECTS, Dialect
 from faregate.dialects.kept import BATCH, CONTENT, LOOKS, RESPONSE, Outcome
 from faregate.dialects.operations import upstream_path
-from faregate.jobs.connections import ProviderConnections
+from faregate.jobs.connections import Headers, ProviderConnections, Providers, no_headers
 from faregate.jobs.resolve_unknowns import NoWord, Served, Untold, Word
 
 #: One look, and all of one object's files.
@@ -41,12 +40,12 @@ _LOOK_OF: Final = {"responses": LOOKS[RESPONSE], "batches": LOOKS[BATCH]}
 class ProviderWork:
     """Looks at what providers accepted. Close it when done."""
 
-    def __init__(self, providers: Mapping[str, Provider]) -> None:
-        self._connections = ProviderConnections(providers)
+    def __init__(self, providers: Providers, headers: Headers = no_headers) -> None:
+        self._connections = ProviderConnections(providers, headers)
 
     async def ask(self, unknown: Unknown) -> Word:
         """How the work behind ``unknown`` stands; ``NoWord`` while it runs, and where that cannot be learnt now."""
-        provider = self._connections.providers.get(unknown.who.provider)
+        provider = self._connections.provider(unknown.who.provider)
         dialect, look = DIALECTS.get(unknown.who.service), _LOOK_OF.get(unknown.who.service)
         if provider is None or dialect is None or dialect.outcome is None or look is None:
             return NoWord()

@@ -6,16 +6,15 @@ go only to the provider they belong to, redirects nowhere.
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import httpx2
 import msgspec
 
-from faregate.control import Provider, Unknown
+from faregate.control import Unknown
 from faregate.dialects import DIALECTS
-from faregate.jobs.connections import ProviderConnections
+from faregate.jobs.connections import Headers, ProviderConnections, Providers, no_headers
 from faregate.jobs.resolve_unknowns import NeverSeen, NotServed, NoWord, Served, Word
 
 DEADLINE_SECONDS: Final = 5.0
@@ -62,13 +61,13 @@ def word_of(status: int, body: bytes, operation: str) -> Word:
 class ProviderLookups:
     """Asks those providers that can be asked. Close it when done."""
 
-    def __init__(self, providers: Mapping[str, Provider]) -> None:
-        self._connections = ProviderConnections({name: each for name, each in providers.items() if each.lookup})
+    def __init__(self, providers: Providers, headers: Headers = no_headers) -> None:
+        self._connections = ProviderConnections(providers, headers)
 
     async def ask(self, unknown: Unknown) -> Word:
         """The provider's word on ``unknown``; ``NoWord`` where it cannot be had now."""
-        provider = self._connections.providers.get(unknown.who.provider)
-        if provider is None:
+        provider = self._connections.provider(unknown.who.provider)
+        if provider is None or not provider.lookup:
             return NoWord()
         client = self._connections.client(provider)
         if client is None:

@@ -6,6 +6,7 @@ exchange.
 """
 
 import asyncio
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from faregate.control import Provider
+from faregate.control import Credential, Provider
+from faregate.dialects.urls import may_reach
 
 #: A provider's header block may be this large; real ones stay under 8 KiB.
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -254,13 +256,43 @@ def _tell_lost(listener: Listener, code: str, why: str) -> None:
         listener.mistaken(error)
 
 
-class Pool:
-    """Keep-alive connections to one provider."""
+#: A credential that could not be fetched is asked for again within this time, at most.
+CREDENTIAL_RETRY_S: Final = 5
 
-    __slots__ = ("_dialling", "_host", "_idle", "_loop", "_open", "_port", "_proxy", "_tls", "closed", "provider")
+_NO_CREDENTIAL: Final = "its credential was not fetched yet"
+_EXPIRED: Final = "its credential has expired and could not be renewed"
+
+
+class Pool:
+    """Keep-alive connections to one provider, and what proves the gate to it."""
+
+    __slots__ = (
+        "_dialling",
+        "_host",
+        "_idle",
+        "_loop",
+        "_open",
+        "_port",
+        "_proxy",
+        "_tls",
+        "closed",
+        "credential",
+        "expires_at",
+        "lacks",
+        "masked",
+        "provider",
+    )
 
     def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop) -> None:
         self.provider = provider
+        #: The headers that prove the gate to it; one that is ``renewed`` changes while connections stay open.
+        self.credential = provider.credential
+        #: Texts that its answers must not show.
+        self.masked = provider.masked
+        #: When the credential ends, in nanoseconds since 1970 UTC; 0 for never.
+        self.expires_at = 0
+        #: Why nothing may be sent to it now, as the end of a sentence; empty where that may be.
+        self.lacks = _NO_CREDENTIAL if provider.renewed else ""
         self._loop = loop
         parts = urlsplit(provider.base_url)
         self._host = parts.hostname or ""
@@ -276,6 +308,24 @@ class Pool:
     def open_connections(self) -> int:
         """Connections open or being opened."""
         return len(self._open) + len(self._dialling)
+
+    def renew(self, credential: Credential, now_nanos: int) -> bool:
+        """Prove the gate by another credential from now on, if it is for here; open connections stay open."""
+        provider = self.provider
+        if not provider.renewed or credential.base_url != provider.base_url:
+            return False
+        # What is under way may still be answered with a text that shows the one before.
+        self.masked = (*provider.masked, *credential.masked, *self.masked[: len(credential.masked)])
+        self.credential = credential.headers
+        self.expires_at = credential.expires_at
+        self.lacks = ""
+        self.look_at_credential(now_nanos)
+        return True
+
+    def look_at_credential(self, now_nanos: int) -> None:
+        """Send nothing any more with a credential that has ended."""
+        if self.expires_at and now_nanos >= self.expires_at and not self.lacks:
+            self.lacks = _EXPIRED
 
     def take(self) -> UpstreamConnection | None:
         """An idle connection, the one used last first, or ``None``."""
@@ -303,6 +353,8 @@ class Pool:
             failed("upstream_connect", "it did not accept a connection in time")
         except ssl.SSLError as error:
             failed("upstream_connect", f"its TLS certificate or handshake was refused ({error.reason or 'TLS'})")
+        except _OutOfReach:
+            failed("upstream_connect", "its name leads to an address that it may not have")
         except (OSError, ConnectionError, _TunnelRefused):
             failed("upstream_connect", "it does not accept connections")
         except Exception:  # Whatever it is, one of the callbacks must hear of it, or the call would wait for ever.
@@ -314,14 +366,40 @@ class Pool:
     async def _connect(self) -> UpstreamConnection:
         if self._proxy is not None:
             return await self._connect_through_proxy()
+        if not self.provider.reach:
+            return await self._connect_to(self._host)
+        failed: OSError | None = None
+        for address in await self._looked_up():
+            try:
+                return await self._connect_to(address)
+            except OSError as error:
+                failed = error
+        raise failed or OSError("it has no address")
+
+    async def _connect_to(self, host: str) -> UpstreamConnection:
         _, connection = await self._loop.create_connection(
             lambda: UpstreamConnection(self),
-            self._host,
+            host,
             self._port,
             ssl=self._tls,
             server_hostname=self._host if self._tls else None,
         )
         return connection
+
+    async def _looked_up(self) -> list[str]:
+        """The addresses of the host at this moment, all within reach.
+
+        The connection goes to what was looked at, not to what the name says a moment later. One address that is out of
+        reach is enough to refuse: a name that leads to both is a trap.
+
+        Raises:
+            _OutOfReach: the name leads where this provider may not be.
+        """
+        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        if not all(may_reach(each, self.provider.reach) for each in addresses):
+            raise _OutOfReach
+        return addresses
 
     async def _connect_through_proxy(self) -> UpstreamConnection:
         assert self._proxy is not None
@@ -370,6 +448,10 @@ class Pool:
         self.closed = True
         for connection in list(self._idle):
             connection.close()
+
+
+class _OutOfReach(Exception):
+    """The provider's name leads to a private address, or to where clouds keep their secrets."""
 
 
 class _TunnelRefused(Exception):

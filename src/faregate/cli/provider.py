@@ -1,0 +1,179 @@
+"""``faregate provider``: accounts at model services that are made through the API, and those of the file."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from faregate.cli.client import Where, connect, segment
+from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.words import without_nothing
+from faregate.errors import Failed, Unsafe, UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Providers: accounts at model services.")
+
+_COLUMNS: Final = ("id", "name", "kind", "base_url", "api_key", "state", "source")
+
+#: No key of a provider is longer.
+_SECRET_BYTES_MAX: Final = 16 * 1024
+
+Provider = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the provider.")]
+FromStdin = Annotated[bool, typer.Option("--secret-stdin", help="Read its key from standard input.")]
+FromFile = Annotated[Path | None, typer.Option("--secret-file", metavar="FILE", help="Read its key from a file.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Where its API starts.")]
+Version = Annotated[str | None, typer.Option("--api-version", help="Azure's api-version.")]
+AllowHttp = Annotated[bool | None, typer.Option("--allow-http/--no-allow-http", help="Plain http to this machine.")]
+AllowPrivate = Annotated[
+    bool | None, typer.Option("--allow-private/--no-allow-private", help="An address in a private network.")
+]
+
+
+@app.command("list")
+def list_providers(
+    kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """List providers, those of the configuration file first; of keys only where they begin and end."""
+    with connect(data) as client:
+        rows = list(client.pages("/providers", {"kind": kind}))
+    if json:
+        emit_json(rows)
+    else:
+        table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+
+
+@app.command("create")
+def create_provider(
+    name: Annotated[str, typer.Option(help="How deployments, prices and reports call it.")],
+    kind: Annotated[str, typer.Option(help="Its wire format: openai, azure_openai, anthropic or gemini.")],
+    base_url: BaseUrl = None,
+    secret_stdin: FromStdin = False,
+    secret_file: FromFile = None,
+    api_version: Version = None,
+    allow_http: AllowHttp = None,
+    allow_private: AllowPrivate = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Make a provider; its key is encrypted, and goes to this address alone."""
+    body = without_nothing(
+        {
+            "name": name,
+            "kind": kind,
+            "base_url": base_url,
+            "api_key": _secret(secret_stdin, secret_file),
+            "api_version": api_version,
+            "allow_http": allow_http,
+            "allow_private": allow_private,
+        }
+    )
+    with connect(data, make=True) as client:
+        row = client.call("POST", "/providers", body)
+    _show(row, as_json=json)
+
+
+@app.command("show")
+def show_provider(provider: Provider, data: Where = None, json: Json = False) -> None:
+    """Show one provider."""
+    with connect(data) as client:
+        row = client.call("GET", f"/providers/{segment(provider)}")
+    _show(row, as_json=json)
+
+
+@app.command("set")
+def set_provider(
+    provider: Provider,
+    base_url: BaseUrl = None,
+    secret_stdin: FromStdin = False,
+    secret_file: FromFile = None,
+    api_version: Version = None,
+    state: Annotated[str | None, typer.Option(help="active or disabled.")] = None,
+    allow_http: AllowHttp = None,
+    allow_private: AllowPrivate = None,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Change a provider; another --base-url wants its key again."""
+    body = without_nothing(
+        {
+            "base_url": base_url,
+            "api_key": _secret(secret_stdin, secret_file),
+            "api_version": api_version,
+            "state": state,
+            "allow_http": allow_http,
+            "allow_private": allow_private,
+        }
+    )
+    if not body:
+        raise UsageError("nothing to change; name at least one option, try `faregate provider set --help`")
+    with connect(data) as client:
+        row = client.call("PATCH", f"/providers/{segment(provider)}", body)
+    _show(row, as_json=json)
+
+
+@app.command("delete")
+def delete_provider(
+    provider: Provider,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, delete it; its key is gone then.")] = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Delete a provider that nothing leads to."""
+    if not yes:
+        raise Unsafe(f"this deletes {provider} and its key", hint="add --yes if that is meant")
+    with connect(data) as client:
+        row = client.call("DELETE", f"/providers/{segment(provider)}")
+    if json:
+        emit_json(row)
+    else:
+        emit(f"deleted {row['id']} ({row['name']})")
+
+
+@app.command("test")
+def try_provider(provider: Provider, data: Where = None, json: Json = False) -> None:
+    """Ask a provider for its models, which costs nothing; exit 1 where that does not work."""
+    with connect(data) as client:
+        told = client.call("POST", f"/providers/{segment(provider)}/test")
+    if json:
+        emit_json(told)
+    elif told["ok"]:
+        emit(f"{told['name']}: {told['detail']}, {told['milliseconds']} ms")
+    if not told["ok"]:
+        raise Failed(f"{told['name']}: {told['detail']}")
+
+
+def _secret(from_stdin: bool, file: Path | None) -> str | None:
+    """The key, from where nobody else sees it: arguments stand in the list of processes and in a shell's history.
+
+    Raises:
+        UsageError: two places were named, or there is nothing.
+    """
+    if from_stdin and file is not None:
+        raise UsageError("--secret-stdin and --secret-file exclude each other")
+    if from_stdin:
+        content, place = sys.stdin.buffer.read(_SECRET_BYTES_MAX + 1), "standard input"
+    elif file is not None:
+        try:
+            with file.open("rb") as opened:
+                content, place = opened.read(_SECRET_BYTES_MAX + 1), str(file)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"{file} cannot be read: {reason}", code="value") from error
+    else:
+        return None
+    secret = content.decode("utf-8", "replace").strip("\r\n \t")
+    if not secret or len(content) > _SECRET_BYTES_MAX:
+        raise UsageError(f"{place} holds no key", code="value")
+    return secret
+
+
+def _show(row: dict[str, Any], *, as_json: bool) -> None:
+    applied = row.pop("applied", True)
+    if as_json:
+        emit_json(row)
+    else:
+        table(("field", "value"), [(field, value) for field, value in row.items() if value is not None])
+    if not applied:
+        say("The gate has not taken this up yet; `faregate doctor` says why.")

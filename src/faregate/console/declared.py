@@ -1,0 +1,98 @@
+"""Providers, deployments and names of models of both kinds: those of the configuration file, and those in the books.
+
+The file's are shown and never changed here; where both have the same name, the file's is the one that acts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import Request
+
+from faregate.config.values import NAME_PATTERN
+from faregate.console.paging import page_of, read_page
+from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
+from faregate.console.state import Console
+from faregate.console.writing import console_of
+from faregate.errors import Conflict, NotFound
+from faregate.ports import Row
+
+#: Begins the id of what the configuration file declares.
+FILE: Final = "file:"
+
+#: As the configuration file bounds them.
+MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000}
+
+#: A name of ours: it stands in headers, metrics and paths.
+NAMES: Final = NAME_PATTERN
+
+
+def declared_of(console: Console, kind: str) -> Sequence[Row]:
+    """What the configuration file declares of a kind: ``provider``, ``deployment`` or ``model``."""
+    by_kind = {"provider": console.declared.providers, "deployment": console.declared.deployments}
+    return by_kind.get(kind, console.declared.models)
+
+
+def source_of(row: Row) -> str:
+    """Who owns a row: ``file`` or ``api``."""
+    return "file" if row["id"].startswith(FILE) else "api"
+
+
+def found(console: Console, kind: str, wanted: str) -> Row:
+    """The row of an id or a name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for row in declared_of(console, kind):
+        if wanted in (row["id"], row["name"]):
+            return row
+    named = console.books.listing(kind, name=wanted, limit=1) if len(wanted) <= 256 else []
+    kept = named[0] if named else console.books.get(kind, wanted[:256])
+    if kept is None:
+        raise NotFound(f"there is no such {kind}")
+    return kept
+
+
+def own(console: Console, kind: str, wanted: str) -> Row:
+    """A row that may be changed here.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: the configuration file declares it.
+    """
+    row = found(console, kind, wanted)
+    if source_of(row) == "file":
+        raise Conflict(f"this {kind} is declared in the configuration file; change it there and reload")
+    return row
+
+
+def refuse_twin(console: Console, kind: str, name: str) -> None:
+    """Refuse a name that is taken, and more rows than there may be.
+
+    Raises:
+        ApiProblem: conflict.
+        Conflict: there are too many.
+    """
+    if any(row["name"] == name for row in declared_of(console, kind)):
+        rule = f"the configuration file declares a {kind} of this name; change it there, or choose another name"
+        raise ApiProblem("conflict", rule, field="name")
+    if console.books.listing(kind, name=name, limit=1):
+        raise ApiProblem("conflict", f"a {kind} of this name exists; change it, or choose another name", field="name")
+    count = sum(number for _, number in console.books.tally(kind, ()))
+    if count >= MOST[kind]:
+        raise Conflict(f"there are {MOST[kind]} {kind}s already; remove one first")
+
+
+async def listed(request: Request, kind: str, shape: Any) -> dict[str, Any]:
+    """A page of both, the file's on the first one."""
+    console = console_of(request)
+    page = read_page(request)
+    declared = [
+        row
+        for row in declared_of(console, kind)
+        if not page.after and all(row.get(name) == value for name, value in page.filters.items())
+    ]
+    rows = await in_thread(lambda: console.books.listing(kind, after=page.after, limit=page.limit + 1, **page.filters))
+    answer = page_of(request, page, rows, shape)
+    return {**answer, "data": [*map(shape, declared), *answer["data"]]}

@@ -1,0 +1,217 @@
+"""``/api/v1/models``: names that callers may use and where they go, beside those of the configuration file."""
+
+from typing import Annotated, Any, ClassVar, Final
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from faregate.console.declared import declared_of, found, listed, own, refuse_twin, source_of
+from faregate.console.describing import answers, lists, text
+from faregate.console.problems import ApiProblem
+from faregate.console.reading import every, in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import care as shapes
+from faregate.console.shapes.values import Removed
+from faregate.console.state import Console
+from faregate.console.texts import Body, Name, or_left_out, or_none, time_text
+from faregate.console.versions import only_if_unchanged, versioned
+from faregate.console.writing import acted, console_of, locked
+from faregate.console.writing import put as put_row
+from faregate.console.writing import remove as remove_row
+from faregate.errors import Conflict
+from faregate.ports import Row
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+_READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source"})
+_TOKENS_MAX: Final = 100_000_000
+
+#: Deployments, ``{provider}/{model}`` or other models, in order.
+Targets = Annotated[list[Name], Field(min_length=1, max_length=64)]
+Tokens = Annotated[int, Field(ge=1, le=_TOKENS_MAX)]
+
+
+class NewModel(Body):
+    """A name that callers may use."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
+
+    name: Name
+    to: Targets
+    max_output_tokens: Tokens | None = None
+    max_context_tokens: Tokens | None = None
+
+
+class ModelChange(Body):
+    """What may be changed of a name."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"name"}
+
+    to: Targets | None = or_left_out()
+    max_output_tokens: Tokens | None = None
+    max_context_tokens: Tokens | None = None
+
+
+def shape(row: Row) -> dict[str, Any]:
+    """A name as the API shows it."""
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "to": list(row["to"] or ()),
+        "max_output_tokens": or_none(row["max_output_tokens"] or ""),
+        "max_context_tokens": or_none(row["max_context_tokens"] or ""),
+        "source": source_of(row),
+        "created_at": time_text(row.get("created_at")),
+        "updated_at": time_text(row.get("updated_at")),
+    }
+
+
+def _check_targets(console: Console, name: str, targets: list[str]) -> None:
+    """Refuse a name that leads nowhere, or round in a loop.
+
+    Raises:
+        ApiProblem: field_enum or field_conflict.
+    """
+    deployments = {row["name"] for row in _all(console, "deployment")}
+    kinds = {row["name"]: row["kind"] for row in _all(console, "provider")}
+    models = {row["name"]: list(row["to"] or ()) for row in _all(console, "model")} | {name: targets}
+    for at, target in enumerate(targets):
+        provider, slash, model = target.partition("/")
+        if target in deployments or (target in models and target != name):
+            continue
+        if slash and model and provider in kinds and kinds[provider] != "azure_openai":
+            continue
+        rule = "leads nowhere; name a deployment, another model, or provider/model of a provider that is no Azure's"
+        if target == name:
+            raise ApiProblem("field_conflict", "a model cannot lead to itself", field=f"to.{at}")
+        raise ApiProblem("field_enum", rule, field=f"to.{at}")
+    if _loops(name, models, deployments):
+        raise ApiProblem("field_conflict", "it leads round in a loop, back to itself", field="to")
+
+
+def _all(console: Console, kind: str) -> list[Row]:
+    return [*declared_of(console, kind), *every(console.books, kind)]
+
+
+def _loops(name: str, models: dict[str, list[str]], deployments: set[str]) -> bool:
+    seen: set[str] = set()
+    waiting = list(models[name])
+    while waiting:
+        target = waiting.pop()
+        if target == name and target not in deployments:
+            return True
+        if target in models and target not in deployments and target not in seen:
+            seen.add(target)
+            waiting += models[target]
+    return False
+
+
+def create(console: Console, wanted: NewModel) -> Row:
+    """Make a name.
+
+    Raises:
+        ApiProblem: it is taken, or leads nowhere.
+        Conflict: there are too many.
+    """
+    refuse_twin(console, "model", wanted.name)
+    _check_targets(console, wanted.name, wanted.to)
+    now = console.clock.wall_nanos()
+    row: Row = {
+        "id": console.new_id("mod_"),
+        "name": wanted.name,
+        "to": list(dict.fromkeys(wanted.to)),
+        "max_output_tokens": wanted.max_output_tokens or 0,
+        "max_context_tokens": wanted.max_context_tokens or 0,
+        "details": {},
+        "created_at": now,
+        "updated_at": now,
+    }
+    put_row(console, "model", row)
+    return row
+
+
+def change(console: Console, model: str, wanted: ModelChange) -> Row:
+    """Change what was sent.
+
+    Raises:
+        NotFound: no such name.
+        Conflict: the configuration file declares it.
+        ApiProblem: it leads nowhere.
+    """
+    row = dict(own(console, "model", model))
+    sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+    if "to" in sent:
+        if sent["to"] is None:
+            raise ApiProblem("field_range", "must not be null; leave it out instead", field="to")
+        _check_targets(console, row["name"], sent["to"])
+        sent["to"] = list(dict.fromkeys(sent["to"]))
+    row |= sent
+    for name in ("max_output_tokens", "max_context_tokens"):
+        row[name] = row[name] or 0
+    row["updated_at"] = console.clock.wall_nanos()
+    put_row(console, "model", row)
+    return row
+
+
+def delete(console: Console, model: str) -> Row:
+    """Remove a name that no other leads to.
+
+    Raises:
+        NotFound: no such name.
+        Conflict: the configuration file declares it, or another name leads to it.
+    """
+    row = own(console, "model", model)
+    users = [each["name"] for each in every(console.books, "model") if row["name"] in (each["to"] or ())]
+    if users:
+        raise Conflict(f"the models {', '.join(users[:5])} lead to this one; change them first")
+    remove_row(console, "model", row["id"])
+    return row
+
+
+@router.get("")
+@needs("providers.read")
+@lists(text("name", "The name."))
+@answers(shapes.ModelNames)
+async def list_models(request: Request) -> dict[str, Any]:
+    """Names of models, those of the configuration file first; filter: ``name``."""
+    return await listed(request, "model", shape)
+
+
+@router.post("", status_code=201)
+@needs("providers.write")
+@answers(shapes.ModelName)
+async def create_model(request: Request, wanted: NewModel) -> dict[str, Any]:
+    """Make a name; callers may use it within a second."""
+    console = console_of(request)
+    return await acted(console, shape(await locked(console, lambda: create(console, wanted))))
+
+
+@router.get("/{model:path}")
+@needs("providers.read")
+@answers(shapes.ModelName, versioned=True)
+async def read_model(request: Request, model: str) -> dict[str, Any]:
+    """One name, or the one of an id."""
+    console = console_of(request)
+    return shape(versioned(request, await in_thread(lambda: found(console, "model", model))))
+
+
+@router.patch("/{model:path}")
+@needs("providers.write")
+@answers(shapes.ModelName, versioned=True)
+async def change_model(request: Request, model: str, wanted: ModelChange) -> dict[str, Any]:
+    """Lead a name elsewhere, or bound it otherwise."""
+    console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: found(console, "model", model))
+    row = await locked(console, lambda: change(console, model, wanted), unchanged)
+    return await acted(console, shape(versioned(request, row)))
+
+
+@router.delete("/{model:path}")
+@needs("providers.write")
+@answers(Removed, versioned=True)
+async def delete_model(request: Request, model: str) -> dict[str, Any]:
+    """Remove a name."""
+    console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: found(console, "model", model))
+    row = await locked(console, lambda: delete(console, model), unchanged)
+    return await acted(console, {"id": row["id"], "name": row["name"], "deleted": True})
