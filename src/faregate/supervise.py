@@ -20,7 +20,19 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from faregate.assembly.handover import Listening, Stillborn, as_error, decode_first_word
+from faregate.assembly.handover import (
+    Adopt,
+    Adopted,
+    ConsoleSettings,
+    Listening,
+    NotReread,
+    RereadWanted,
+    Stillborn,
+    as_error,
+    decode_first_word,
+    decode_word,
+    encode,
+)
 from faregate.errors import ConfigError, Failed, FaregateError, Unavailable, Unsafe, UsageError
 
 logger = logging.getLogger("faregate.supervise")
@@ -50,6 +62,12 @@ FILES_MIN: Final = 1_024
 #: Asked to stop twice: the exit code of a shell command that Ctrl-C ended.
 EXIT_AT_ONCE: Final = 130
 
+#: A configuration that was read again is in force, or is not, within this time.
+RELOAD_SECONDS_MAX: Final = 100.0
+
+#: A log line names so many problems of a configuration; `faregate check` tells all.
+PROBLEMS_LOGGED_MAX: Final = 20
+
 #: The ports of the parts that listen, by name.
 Ports = Mapping[str, int]
 
@@ -63,6 +81,17 @@ class Part(NamedTuple):
     stop_seconds: float
     #: Roles whose ports its settings need; it starts once these listen, and beside all others.
     needs: tuple[str, ...] = ()
+
+
+class Reread(NamedTuple):
+    """A configuration that was read again: the parts as they are started from now on, and what the console is told."""
+
+    parts: Sequence[Part]
+    #: By the ports that are known by then.
+    console: Callable[[Ports], ConsoleSettings]
+    #: Keys that changed and wait for a restart, and what is worth saying, a line each.
+    restart: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Address(NamedTuple):
@@ -79,6 +108,8 @@ class _Running:
     def __init__(self, part: Part, listening: asyncio.Future[int]) -> None:
         self.part = part
         self.listening = listening
+        #: The process that lives now listens, and takes orders.
+        self.listens = False
         self.process: asyncio.subprocess.Process | None = None
         self.ended = asyncio.Event()
 
@@ -91,8 +122,15 @@ class _Running:
 class Supervisor:
     """Runs parts, in their order, until told to stop."""
 
-    def __init__(self, parts: Sequence[Part], *, orphans: bool = False) -> None:
+    def __init__(
+        self, parts: Sequence[Part], *, orphans: bool = False, reread: Callable[[], Reread] | None = None
+    ) -> None:
+        """``reread`` reads the configuration again; it raises ``FaregateError`` where that cannot be used."""
         self._parts = tuple(parts)
+        self._reread = reread
+        self._reloading: asyncio.Task[None] | None = None
+        self._adopted: asyncio.Future[Adopted] | None = None
+        self._orders = 0
         #: Processes of a killed supervisor may still be about to end.
         self._orphans = orphans
         self._ports: dict[str, int] = {}
@@ -108,7 +146,7 @@ class Supervisor:
             FaregateError: a part cannot start, for the reason that it gave.
         """
         loop = asyncio.get_running_loop()
-        handled = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._say_no_reload}
+        handled = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
         for number, handler in handled.items():
             loop.add_signal_handler(number, handler)
         keepers: list[asyncio.Task[None]] = []
@@ -123,6 +161,8 @@ class Supervisor:
             if all([await self._wait_listening(running) for running in self._running]) and not self._stop.is_set():
                 await self._until_stopped(when_ready)
         finally:
+            if self._reloading is not None:
+                self._reloading.cancel()
             clean = await self._stop_all()
             for keeper in keepers:
                 keeper.cancel()
@@ -142,8 +182,84 @@ class Supervisor:
         else:
             self._at_once.set()
 
-    def _say_no_reload(self) -> None:
-        logger.warning("reload_not_available", extra={"advice": "restart to use a changed configuration"})
+    # -- another configuration -----------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again, and let both planes work by it, or neither; one at a time."""
+        if self._reloading is not None and not self._reloading.done():
+            logger.warning("config_reload_runs_already")
+            return
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
+
+    async def _reload(self) -> None:
+        try:
+            if self._reread is None:
+                raise Unsafe("there is no configuration file to read again", hint="start with --config FILE")
+            found = await asyncio.to_thread(self._reread)
+        except FaregateError as error:
+            await self._tell_not_reread(error)
+            return
+        try:
+            answer = await self._adopt(found)
+        except (OSError, TimeoutError, FaregateError) as error:
+            logger.error(
+                "config_reload_failed", extra={"why": str(error) or "no answer in time", "kept": "the old one"}
+            )
+            return
+        if answer.trouble:
+            logger.error("config_reload_failed", extra={"why": answer.trouble, "kept": "the old one"})
+            return
+        by_role = {part.role: part for part in found.parts}
+        for running in self._running:
+            running.part = by_role.get(running.part.role, running.part)
+        for warning in found.warnings:
+            logger.warning("config_warning", extra={"why": warning})
+        logger.info("config_reloaded", extra={"wait_for_restart": list(found.restart)})
+
+    async def _adopt(self, found: Reread) -> Adopted:
+        """Let the console, and through it the gate, work by other settings; what it says of it.
+
+        Raises:
+            Unavailable, OSError, TimeoutError: there is no console, or no word of it.
+        """
+        self._orders += 1
+        self._adopted = asyncio.get_running_loop().create_future()
+        order = Adopt(self._orders, found.console(self._ports), found.restart, found.warnings)
+        await self._order(encode(order))
+        async with asyncio.timeout(RELOAD_SECONDS_MAX):
+            return await self._adopted
+
+    async def _order(self, line: bytes) -> None:
+        console = next((each for each in self._running if each.part.role == "console"), None)
+        if console is None or not console.listens or console.process is None or console.process.stdin is None:
+            raise Unavailable("the console is starting; try again when it is there")
+        console.process.stdin.write(line + b"\n")
+        await console.process.stdin.drain()
+
+    async def _tell_not_reread(self, error: FaregateError) -> None:
+        """Say once in the log why, and tell the console, which counts it and answers whoever asked."""
+        findings = getattr(error, "findings", ())
+        lines = [finding.line() for finding in findings] or [error.message]
+        more = len(lines) - PROBLEMS_LOGGED_MAX
+        shown = [*lines[:PROBLEMS_LOGGED_MAX], *([f"… and {more} more, see `faregate check`"] if more > 0 else [])]
+        logger.error("config_reload_failed", extra={"problems": len(lines), "why": shown, "kept": "the old one"})
+        problems = tuple((finding.key, finding.code, finding.line()) for finding in findings[:50])
+        message = lines[0] if len(lines) == 1 else f"{len(lines)} problems; the first: {lines[0]}"
+        code = "config_invalid" if isinstance(error, ConfigError) else error.code
+        # A console that is away counts nothing; it starts by the old configuration, too.
+        with contextlib.suppress(OSError, Unavailable):
+            await self._order(encode(NotReread(code, f"{message}; the old configuration stays in force", problems)))
+
+    def _heard(self, line: bytes) -> None:
+        """A later word of a part's."""
+        try:
+            word = decode_word.decode(line)
+        except msgspec.DecodeError:
+            return
+        if isinstance(word, RereadWanted):
+            self.reload()
+        elif self._adopted is not None and not self._adopted.done() and word.number == self._orders:
+            self._adopted.set_result(word)
 
     async def _wait_listening(self, running: _Running) -> bool:
         """Whether the part listens; false when a stop came first."""
@@ -225,6 +341,7 @@ class Supervisor:
             process.terminate()
         assert process.stdin is not None
         assert process.stdout is not None
+        running.listens = False
         word: Listening | Stillborn | None = None
         try:
             process.stdin.write(running.part.settings(self._ports) + b"\n")
@@ -233,15 +350,22 @@ class Supervisor:
             if isinstance(word, Listening):
                 self._ports[role] = word.port
                 logger.info("process_listens", extra={"role": role, "pid": process.pid, "port": word.port})
+                running.listens = True
                 if not running.listening.done():
                     running.listening.set_result(word.port)
-            # Nothing more is expected; reading on keeps an unexpected word from blocking the process.
-            while await process.stdout.read(65_536):
-                pass
+            while line := await process.stdout.readline():
+                self._heard(line)
         except (BrokenPipeError, ConnectionResetError):
             # It died while its settings were written: the exit code says why.
             pass
+        except ValueError:
+            # A word that is too long for one of ours; reading on keeps it from blocking the process.
+            while await process.stdout.read(65_536):
+                pass
         await process.wait()
+        running.listens = False
+        if role == "console" and self._adopted is not None and not self._adopted.done():
+            self._adopted.set_exception(Unavailable("the console ended meanwhile; the old configuration stays"))
         return word
 
     def _hopeless(self, word: Listening | Stillborn | None, failures: int, seconds: float) -> bool:

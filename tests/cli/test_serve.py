@@ -270,11 +270,12 @@ class TestDemo:
         assert eventually(is_well)
         assert demo.pid("console") != before
 
-    def test_a_hangup_changes_nothing_and_says_so(self, demo: Served) -> None:
-        """L30: reloading is not available yet, and a terminal that closes does not stop a service."""
+    def test_a_hangup_without_a_file_changes_nothing_and_says_so(self, demo: Served) -> None:
+        """L30: the demo brings its own configuration, and a terminal that closes does not stop a service."""
         demo.process.send_signal(signal.SIGHUP)
 
-        assert eventually(lambda: "reload_not_available" in demo.log.read_text())
+        assert eventually(lambda: "config_reload_failed" in demo.log.read_text())
+        assert "there is no configuration file to read again" in demo.log.read_text()
         assert demo.process.poll() is None
 
 
@@ -407,6 +408,26 @@ class TestRefusedStarts:
 
         assert (done.returncode, "faregate init" in done.stderr) == (4, True)
 
+    def test_a_console_that_others_reach_wants_a_key_that_opens_it(self, tmp_path: Path) -> None:
+        """C33: with the command that makes one."""
+        command("init", "--config", tmp_path / "other.yaml", "--data", tmp_path / "data")
+        variables = {"FAREGATE_CONSOLE_BEHIND_PROXY": "true"}
+
+        done = self.start(tmp_path, "--gateway", "127.0.0.1:0", "--console", "0.0.0.0:0", **variables)
+
+        assert (done.returncode, "faregate key create --name admin --role admin" in done.stderr) == (4, True)
+
+    def test_a_secret_that_somebody_typed_is_refused(self, tmp_path: Path) -> None:
+        """C34: with the command that makes a better one."""
+        command("init", "--config", tmp_path / "other.yaml", "--data", tmp_path / "data")
+        file = tmp_path / "data" / "secrets.json"
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps(kept | {"session": "ab" * 32}))
+
+        done = self.start(tmp_path, *FREE)
+
+        assert (done.returncode, "openssl rand -hex 32" in done.stderr) == (2, True)
+
     def test_a_first_run_prints_keys_only_on_loopback(self, tmp_path: Path) -> None:
         """A key on a terminal is for this machine."""
         variables = {"FAREGATE_GATEWAY_BEHIND_PROXY": "true"}
@@ -443,7 +464,7 @@ class TestRefusedStarts:
         command("key", "create", "--name", "ci", "--data", tmp_path / "data")
         secrets = tmp_path / "data" / "secrets.json"
         told = json.loads(secrets.read_text())
-        told["peppers"][0]["key"] = "22" * 32
+        told["peppers"][0]["key"] = bytes(range(32)).hex()
         secrets.write_text(json.dumps(told))
 
         done = self.start(tmp_path, *FREE)

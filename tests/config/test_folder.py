@@ -1,5 +1,6 @@
 """The data folder and its secrets: who may use it, who does, and what only its owner may read."""
 
+import base64
 import json
 import os
 import socket
@@ -24,9 +25,13 @@ def counted(count: int) -> bytes:
     return bytes(range(count))
 
 
+#: As good as random: nobody typed it.
+RANDOM = bytes(range(32))
+
+
 def document(*peppers: tuple[str, str]) -> str:
     """A secrets file with these peppers."""
-    return json.dumps({"peppers": [{"id": id, "key": key} for id, key in peppers], "session": "22" * 32})
+    return json.dumps({"peppers": [{"id": id, "key": key} for id, key in peppers], "session": RANDOM.hex()})
 
 
 class TestFolder:
@@ -175,7 +180,7 @@ class TestSecrets:
             (document(), "CFG-SECRET"),
             (document(("a", "00")), "CFG-SECRET"),
             (document(("a", "xx" * 32)), "CFG-SECRET"),
-            (document(("a", "00" * 32), ("a", "11" * 32)), "CFG-CONFLICT"),
+            (document(("a", RANDOM.hex()), ("a", RANDOM[::-1].hex())), "CFG-CONFLICT"),
         ],
     )
     def test_a_damaged_file_is_told_and_never_replaced(self, content: str, code: str, tmp_path: Path) -> None:
@@ -188,3 +193,42 @@ class TestSecrets:
             keep_secrets(file, counted)
 
         assert (caught.value.code, file.read_text()) == (code, content)
+
+    def test_an_older_file_gets_a_key_to_encrypt_with(self, tmp_path: Path) -> None:
+        """Its peppers stay as they are, and the second start finds what the first one made."""
+        file = tmp_path / "secrets.json"
+        file.write_text(document(("p1", RANDOM.hex())))
+        file.chmod(0o600)
+
+        first = keep_secrets(file, os.urandom)
+
+        assert (first.made, first.secrets.peppers[0].key) == (False, RANDOM.hex())
+        assert len(first.secrets.encryption) == 1
+        assert first.secrets.installation
+        assert keep_secrets(file, os.urandom) == first
+        assert first.secrets.encryption[0].key not in repr(first)
+
+    @pytest.mark.parametrize(
+        ("keys", "code"),
+        [
+            ([("e1", "AA==")], "CFG-SECRET"),
+            ([("e1", "not base64")], "CFG-SECRET"),
+            ([("e1", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")], "CFG-SECRET"),
+            ([("e:1", base64.b64encode(RANDOM).decode())], "CFG-SECRET"),
+            ([("e1", base64.b64encode(RANDOM).decode())] * 2, "CFG-CONFLICT"),
+        ],
+    )
+    def test_an_encryption_key_that_cannot_be_is_told(
+        self, keys: list[tuple[str, str]], code: str, tmp_path: Path
+    ) -> None:
+        """C38 and its kin: 32 bytes in base64, each under an id of its own."""
+        file = tmp_path / "secrets.json"
+        content = json.loads(document(("p1", RANDOM.hex())))
+        content["encryption"] = [{"id": id, "key": key} for id, key in keys]
+        file.write_text(json.dumps(content))
+        file.chmod(0o600)
+
+        with pytest.raises(ConfigError) as caught:
+            keep_secrets(file, os.urandom)
+
+        assert caught.value.code == code

@@ -1,7 +1,8 @@
 """What the supervisor hands to the processes it starts, one JSON line on their standard input, and what they say back.
 
 A child answers one line on its standard output when it listens (``Listening``) or why it cannot (``Stillborn``). After
-the first line its input stays open; its end means that the supervisor is gone.
+the first line its input stays open; its end means that the supervisor is gone. The console is told more on it when the
+configuration was read again (``Adopt``, ``NotReread``), and answers, or asks for that, in the same way.
 """
 
 import msgspec
@@ -26,6 +27,8 @@ class ConsoleSettings(msgspec.Struct, frozen=True):
     log_level: str = "info"
     log_format: str = "json"
     attached: bool = False
+    #: What the gate is told at its start, as JSON: whoever speaks to a gate can say it again.
+    gate: msgspec.Raw = msgspec.Raw(b"")
 
 
 class SimulatorSettings(msgspec.Struct, frozen=True):
@@ -52,9 +55,42 @@ class Stillborn(msgspec.Struct, frozen=True, tag="stillborn"):
     hint: str = ""
 
 
+class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
+    """To the console: work by these settings from now on, and let the gate do so, too; or neither does."""
+
+    number: int
+    settings: ConsoleSettings
+    #: Keys that changed and wait for a restart.
+    restart: tuple[str, ...] = ()
+    #: What is worth saying about the configuration, a line each.
+    warnings: tuple[str, ...] = ()
+
+
+class NotReread(msgspec.Struct, frozen=True, tag="not_reread"):
+    """To the console: the configuration could not be used, for these reasons; everything stays as it is."""
+
+    code: str
+    message: str
+    #: ``(key, code, line)`` of each problem.
+    problems: tuple[tuple[str, str, str], ...] = ()
+
+
+class Adopted(msgspec.Struct, frozen=True, tag="adopted"):
+    """From the console: what became of an order to adopt settings; ``trouble`` is why it did not."""
+
+    number: int
+    trouble: str = ""
+
+
+class RereadWanted(msgspec.Struct, frozen=True, tag="reread_wanted"):
+    """From the console: somebody asks for the configuration to be read again."""
+
+
 encode = msgspec.json.Encoder().encode
 decode_console = msgspec.json.Decoder(ConsoleSettings).decode
 decode_simulator = msgspec.json.Decoder(SimulatorSettings).decode
+decode_order: msgspec.json.Decoder[Adopt | NotReread] = msgspec.json.Decoder(Adopt | NotReread)
+decode_word: msgspec.json.Decoder[Adopted | RereadWanted] = msgspec.json.Decoder(Adopted | RereadWanted)
 decode_first_word: msgspec.json.Decoder[Listening | Stillborn] = msgspec.json.Decoder(Listening | Stillborn)
 
 _BY_EXIT_CODE: dict[int, type[FaregateError]] = {1: Failed, 2: ConfigError, 3: Unavailable, 4: Unsafe}

@@ -20,11 +20,26 @@ def loop_factory() -> LoopFactory | None:
     return factory
 
 
-def stop_with_parent(loop: asyncio.AbstractEventLoop, descriptor: int, stop: Callable[[], object]) -> None:
-    """Call ``stop`` at the end of the input that the supervisor keeps open, and once more shortly after."""
+def stop_with_parent(
+    loop: asyncio.AbstractEventLoop,
+    descriptor: int,
+    stop: Callable[[], object],
+    told: Callable[[bytes], object] | None = None,
+) -> None:
+    """Call ``stop`` at the end of the input that the supervisor keeps open, and once more shortly after.
+
+    ``told`` hears every line that comes before it.
+    """
+    waiting = bytearray()
 
     def on_input() -> None:
-        if os.read(descriptor, 4096):
+        if part := os.read(descriptor, 65_536):
+            if told is not None:
+                waiting.extend(part)
+                *lines, rest = bytes(waiting).split(b"\n")
+                waiting[:] = rest
+                for line in lines:
+                    told(line)
             return
         loop.remove_reader(descriptor)
         stop()

@@ -32,29 +32,10 @@ def parts_of(wanted: Wanted, url_of: Callable[[str, int, bool], str]) -> tuple[P
     level, style = config.logging.level, wanted.log_format
 
     def gate(ports: Ports) -> bytes:
-        settings = gate_settings(config, wanted.loaded.folder, wanted.folder.root, wanted.secrets)
-        port = ports.get("gate", wanted.gateway_port)
-        return handover.encode(
-            msgspec.structs.replace(settings, port=port, log_level=level, log_format=style, attached=True)
-        )
+        return _gate_line(wanted, ports)
 
     def console(ports: Ports) -> bytes:
-        gate_port = wanted.gateway_port or ports["gate"]
-        return handover.encode(
-            handover.ConsoleSettings(
-                config=msgspec.Raw(config.model_dump_json().encode()),
-                folder=str(wanted.loaded.folder),
-                data_dir=str(wanted.folder.root),
-                host=config.console.host,
-                port=ports.get("console", wanted.console_port),
-                gateway_url=url_of(config.gateway.host, gate_port, config.gateway.tls is not None),
-                secrets=wanted.secrets,
-                tls=tls_settings(config.console.tls, wanted.loaded.folder),
-                log_level=level,
-                log_format=style,
-                attached=True,
-            )
-        )
+        return handover.encode(console_settings(wanted, ports, url_of))
 
     drain_s = config.gateway.drain / 1000
     parts = [
@@ -67,3 +48,34 @@ def parts_of(wanted: Wanted, url_of: Callable[[str, int, bool], str]) -> tuple[P
         line = handover.encode(handover.SimulatorSettings(port, truth, level, style))
         parts.insert(0, Part("simulator", lambda _: line, drain_s + CONSOLE_GRACE_S))
     return tuple(parts)
+
+
+def console_settings(wanted: Wanted, ports: Ports, url_of: Callable[[str, int, bool], str]) -> handover.ConsoleSettings:
+    """What the console is told; ``ports`` are those that are known by then."""
+    config = wanted.loaded.config
+    gate_port = wanted.gateway_port or ports["gate"]
+    return handover.ConsoleSettings(
+        config=msgspec.Raw(config.model_dump_json().encode()),
+        folder=str(wanted.loaded.folder),
+        data_dir=str(wanted.folder.root),
+        host=config.console.host,
+        port=ports.get("console", wanted.console_port),
+        gateway_url=url_of(config.gateway.host, gate_port, config.gateway.tls is not None),
+        secrets=wanted.secrets,
+        tls=tls_settings(config.console.tls, wanted.loaded.folder),
+        log_level=config.logging.level,
+        log_format=wanted.log_format,
+        attached=True,
+        gate=msgspec.Raw(_gate_line(wanted, ports)),
+    )
+
+
+def _gate_line(wanted: Wanted, ports: Ports) -> bytes:
+    config = wanted.loaded.config
+    settings = gate_settings(config, wanted.loaded.folder, wanted.folder.root, wanted.secrets)
+    port = ports.get("gate", wanted.gateway_port)
+    return handover.encode(
+        msgspec.structs.replace(
+            settings, port=port, log_level=config.logging.level, log_format=wanted.log_format, attached=True
+        )
+    )

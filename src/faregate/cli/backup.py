@@ -7,6 +7,7 @@ import typer
 
 from faregate.cli.client import Where, connect
 from faregate.cli.output import Json, emit, emit_json
+from faregate.cli.progress import waiting
 
 
 def command(
@@ -17,7 +18,7 @@ def command(
 ) -> None:
     """Write a backup of the books and the trail of changes."""
     body = {"file": str(file.absolute()), "force": force}
-    with connect(data) as client:
+    with connect(data) as client, waiting("writing the backup", shown=not json):
         row = client.call("POST", "/backup", body)
     if json:
         emit_json(row)

@@ -9,6 +9,8 @@ from faregate.cli.output import Json, emit, emit_json, finding_json, say
 from faregate.config.environment import process_environment
 from faregate.config.findings import Finding, Invalid, Place, key_text
 from faregate.config.load import Loaded, load, schema_json
+from faregate.config.tree import Environment
+from faregate.errors import UsageError
 
 CONFIG_DEFAULT = Path("faregate.yaml")
 
@@ -18,12 +20,19 @@ Config = Annotated[
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file instead.")]
 
 
-def command(config: Config = CONFIG_DEFAULT, schema: Schema = False, json: Json = False) -> int:
+State = Annotated[bool, typer.Option("--state", help="With --schema: that of state files (`faregate apply`).")]
+
+
+def command(config: Config = CONFIG_DEFAULT, schema: Schema = False, state: State = False, json: Json = False) -> int:
     """Check a configuration: all problems at once, as `file:line:col key: problem`; exit 2 where there are any."""
+    if state and not schema:
+        raise UsageError("--state goes with --schema; a state file is checked by `faregate diff -f FILE`")
     if schema:
         import json as json_module
 
-        emit(json_module.dumps(schema_json(), indent=2))
+        from faregate.config.state_file import state_schema_json
+
+        emit(json_module.dumps(state_schema_json() if state else schema_json(), indent=2))
         return 0
     try:
         loaded = load(config, process_environment())
@@ -64,6 +73,14 @@ def catalogue_warnings(loaded: Loaded, source: str) -> list[Finding]:
         key = key_text(("pricing", "overrides", index) if section == "prices" else (section, index))
         warnings.append(Finding("CFG-PRICE", Place(source), f"{key} ({name})", problem.message))
     return warnings
+
+
+def models_without_maximum(loaded: Loaded, environment: Environment) -> list[str]:
+    """Declared deployments and names whose most output tokens nobody knows, where answers are text."""
+    from faregate.assembly.catalogue import without_maximum
+
+    declared = {each.name for each in loaded.config.deployments} | {each.name for each in loaded.config.models}
+    return [name for name in without_maximum(loaded, environment) if name in declared]
 
 
 def _count(loaded: Loaded) -> str:

@@ -6,17 +6,21 @@ import resource
 import stat
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import typer
 
+from faregate.cli import doctor_exposure as exposure
 from faregate.cli.addresses import url_of
-from faregate.cli.check import catalogue_warnings
+from faregate.cli.check import catalogue_warnings, models_without_maximum
 from faregate.cli.listening import Listener, read_listeners
+from faregate.cli.looks import Look, lines
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
-from faregate.config.environment import process_environment
-from faregate.config.findings import Invalid
+from faregate.config.environment import process_environment, unknown_variables
+from faregate.config.findings import Finding, Invalid
 from faregate.config.folder import DataFolder, folder_problems, holder_of
 from faregate.config.load import Loaded, load
 from faregate.config.secrets import read_secrets
@@ -39,27 +43,36 @@ STARTING_SECONDS_MAX = 10.0
 STARTING_RETRY_SECONDS = 0.1
 LISTENERS_SECONDS_MAX = 1.0
 
-MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "-   "}
+#: A start and a busy day need room; below it there is little time to act.
+FREE_BYTES_LOW = 1024 * 1024 * 1024
+
+#: A machine that dies takes everything since the last backup with it.
+BACKUP_HOURS_MAX = 24
+
+#: Some of the zones that limits are set in; without the data none of them is known.
+_ZONE_TRIED = "Europe/Berlin"
+
+Providers = Annotated[
+    bool, typer.Option("--providers", help="Also ask each provider for its models: its clock, and who may call it.")
+]
 
 
-class Look(NamedTuple):
-    """One thing that was looked at; ``state`` is a key of ``MARKS``."""
-
-    name: str
-    state: str
-    detail: str = ""
-
-
-def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Json = False) -> int:
+def command(
+    config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, providers: Providers = False, json: Json = False
+) -> int:
     """Look at an installation: exit 0 well (but read the warnings), 1 something is wrong, 3 nothing runs."""
     folder = DataFolder(data.absolute())
     holder = holder_of(folder) if folder.root.is_dir() else None
+    environment = process_environment()
     loaded, looks = _configuration(config)
     looks += [
         *_folder(folder),
         *_machine(),
+        *exposure.environment(loaded, environment),
         _lock(folder, holder),
         *(_running(folder, holder, loaded) if holder is not None else _stopped(folder, loaded)),
+        *(_backup(folder) if folder.books.exists() else ()),
+        *(exposure.ask_providers(loaded, environment) if providers and loaded is not None else ()),
     ]
     failed = any(look.state == "failed" for look in looks)
     if json:
@@ -68,7 +81,7 @@ def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Js
         )
     else:
         for look in looks:
-            emit(f"{MARKS[look.state]}  {look.name:<14} {look.detail}".rstrip())
+            emit("\n".join(lines(look)))
     if holder is None:
         return Unavailable.exit_code
     return FaregateError.exit_code if failed else 0
@@ -76,17 +89,46 @@ def command(config: Config = CONFIG_DEFAULT, data: Data = DATA_DEFAULT, json: Js
 
 def _configuration(file: Path) -> tuple[Loaded | None, list[Look]]:
     if not file.exists():
-        return None, [Look("configuration", "skipped", f"{file} does not exist")]
+        unknown = [_unknown(each) for each in unknown_variables(process_environment())]
+        return None, [Look("configuration", "skipped", f"{file} does not exist"), *unknown]
+    beside = list(exposure.referenced_files(file, file.absolute().parent))
     try:
         loaded = load(file, process_environment())
     except Invalid as invalid:
         first, more = invalid.findings[0].line(), len(invalid.findings) - 1
-        detail = f"{first}; {more} more, see `faregate check`" if more else first
-        return None, [Look("configuration", "failed", detail)]
+        detail = f"{first}; {more} more" if more else first
+        mend = f"faregate check --config {file}"
+        return None, [Look("configuration", "failed", detail, "the next start or reload is refused", mend), *beside]
     looks = [Look("configuration", "ok", str(file))]
-    warnings = [*loaded.warnings, *catalogue_warnings(loaded, str(file))]
-    looks += [Look("configuration", "warning", warning.line()) for warning in warnings]
-    return loaded, looks
+    looks += [
+        _unknown(warning) if warning.code == "CFG-UNKNOWN" else _doubtful(warning)
+        for warning in (*loaded.warnings, *catalogue_warnings(loaded, str(file)))
+    ]
+    looks += [_unbounded(name) for name in models_without_maximum(loaded, process_environment())]
+    return loaded, [*looks, *beside, *exposure.listeners(loaded)]
+
+
+def _unknown(finding: Finding) -> Look:
+    name = finding.place.source.removeprefix("environment:")
+    why = "a setting that is believed to be in force is not"
+    return Look("environment", "warning", f"{name}: {finding.problem}", why, finding.hint or f"unset {name}")
+
+
+def _doubtful(finding: Finding) -> Look:
+    if finding.code == "CFG-PRICE":
+        why = "calls of it are refused, or priced by a guess"
+        return Look("prices", "warning", finding.line(), why, "faregate price set, or pricing.overrides")
+    return Look("configuration", "warning", finding.line())
+
+
+def _unbounded(name: str) -> Look:
+    return Look(
+        "models",
+        "warning",
+        f"the most output tokens of {name} are not known",
+        "a call without an output cap is given a small one, or refused near a limit",
+        f"write max_output_tokens for {name} in the configuration",
+    )
 
 
 def _folder(folder: DataFolder) -> Iterator[Look]:
@@ -98,7 +140,13 @@ def _folder(folder: DataFolder) -> Iterator[Look]:
         yield Look("data folder", "failed", f"{problem.message}; {problem.hint}")
     if not problems:
         room = os.statvfs(folder.root)
-        yield Look("data folder", "ok", f"{folder.root}, {room.f_bavail * room.f_frsize >> 20} MiB free")
+        free = room.f_bavail * room.f_frsize
+        state = "warning" if free < FREE_BYTES_LOW else "ok"
+        told = (
+            ("on a full disk no calls are taken", "make room, or move the folder") if state == "warning" else ("", "")
+        )
+        yield Look("data folder", state, f"{folder.root}, {free >> 20} MiB free", *told)
+    yield from exposure.folder_mode(folder)
     yield _secrets(folder)
     private = [folder.books, folder.first_run, folder.listening, folder.console_socket, folder.gate_socket, folder.lock]
     open_to_others = [path for path in private if path.exists() and _mode(path) & (stat.S_IRWXG | stat.S_IRWXO)]
@@ -131,6 +179,33 @@ def _machine() -> Iterator[Look]:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     late = time.time() >= MADE_AT_SECONDS
     yield Look("clock", "ok" if late else "failed", now if late else f"{now} is before this version was made")
+    yield _zones()
+
+
+def _zones() -> Look:
+    try:
+        ZoneInfo(_ZONE_TRIED)
+    except (ZoneInfoNotFoundError, OSError, ValueError):
+        why = "limits and reports in any zone but UTC fail"
+        return Look("time zones", "failed", "no time zone data was found", why, "pip install tzdata")
+    return Look("time zones", "ok", f"{len(available_timezones())} zones are known")
+
+
+def _backup(folder: DataFolder) -> Iterator[Look]:
+    """How old the newest backup is, by the trail of changes, which each one is written into."""
+    from faregate.assembly.offline import last_backup
+
+    at = last_backup(folder)
+    mend = "faregate backup FILE, on another machine's disk, every day"
+    why = "what was booked since is lost with this machine"
+    if at is None:
+        yield Look("backup", "warning", "no backup was ever made of these books", why, mend)
+        return
+    hours = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds() / 3600
+    if hours > BACKUP_HOURS_MAX:
+        yield Look("backup", "warning", f"the newest backup is {hours / 24:.0f} days old ({at})", why, mend)
+    else:
+        yield Look("backup", "ok", f"the newest backup is of {at}")
 
 
 def _lock(folder: DataFolder, holder: int | None) -> Look:
@@ -184,16 +259,58 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
     if "backlog_bytes" in gate:
         looks.append(_backlog(gate["backlog_bytes"]))
     if gate.get("unknown_count"):
-        looks.append(Look("unknowns", "warning", f"{gate['unknown_count']} calls, {gate['unknown']} dollars held"))
+        looks.append(_unknowns(gate["unknown_count"], gate["unknown"]))
+    looks += _lost_peppers(folder)
+    if "credentials" in health:
+        looks.append(_credentials(health["credentials"]))
     # An installation of an older version has no alerts.
     if not health.get("alerts", {"ok": True})["ok"]:
         looks.append(Look("alerts", "warning", health["alerts"]["detail"]))
     return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
 
 
+def _unknowns(count: int, dollars: str) -> Look:
+    return Look(
+        "unknowns",
+        "warning",
+        f"{count} calls whose outcome is not known, {dollars} dollars held",
+        "their money is spent for limits until the provider says what it was, or `unknowns.ttl` ends them",
+        "faregate requests --status unknown; declare providers[].lookup where a provider can be asked",
+    )
+
+
+def _lost_peppers(folder: DataFolder) -> list[Look]:
+    """Keys of a running installation that no pepper opens; nothing where it does not tell."""
+    from faregate.cli.client import connect
+
+    try:
+        with connect(folder.root) as client:
+            rows = client.call("GET", "/peppers")["data"]
+    except (FaregateError, KeyError, TypeError):
+        return []
+    lost = sum(row["keys"] for row in rows if row.get("id") is None and row.get("fingerprint"))
+    if not lost:
+        return [Look("peppers", "ok", "secrets and books belong together")]
+    why = "whoever holds one of them is refused as unknown"
+    mend = f"put their pepper back into {folder.secrets}, or rotate them: faregate key rotate ID"
+    return [Look("peppers", "warning", f"{lost} keys fail: their pepper is not in {folder.secrets.name}", why, mend)]
+
+
+def _credentials(told: dict[str, Any]) -> Look:
+    """The credentials of providers that are fetched; a provider without one takes no calls."""
+    lacking = [each["name"] for each in told["providers"] if not each["usable"]]
+    if lacking:
+        return Look("credentials", "failed", f"{told['detail']}; calls to {', '.join(lacking)} are refused")
+    if not told["ok"]:
+        return Look("credentials", "warning", f"{told['detail']}; the one before is used until it ends")
+    return Look("credentials", "ok", f"{len(told['providers'])} fetched and in use")
+
+
 def _backlog(size: int) -> Look:
-    state = "warning" if size > BACKLOG_BYTES_WORRYING else "ok"
-    return Look("journal", state, f"{size} bytes are not in the books yet")
+    if size <= BACKLOG_BYTES_WORRYING:
+        return Look("journal", "ok", f"{size} bytes are not in the books yet")
+    why = "usage, reports and new limits lag behind, and at journal.backlog_max no calls are taken"
+    return Look("journal", "warning", f"{size} bytes are not in the books yet", why, "see projection_waits in the log")
 
 
 async def _ports_answer(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Look]:

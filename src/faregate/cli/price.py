@@ -7,6 +7,7 @@ import typer
 
 from faregate.cli.client import Where, connect
 from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.progress import waiting
 from faregate.cli.words import ascii_name, file_text, json_object, without_nothing
 from faregate.errors import Unsafe
 
@@ -96,7 +97,8 @@ def import_prices(
         "provider": provider or "",
     }
     with connect(data, make=True) as client:
-        told = client.call("POST", "/prices/import", {**body, "dry_run": True})
+        with waiting("reading the prices", shown=not json):
+            told = client.call("POST", "/prices/import", {**body, "dry_run": True})
         if not json:
             _difference(told)
         if not dry_run:
@@ -105,7 +107,8 @@ def import_prices(
                     f"{told['outliers']} prices are far from those in force, and nothing was taken in",
                     hint="look at the lines marked with !, and repeat with --yes if they are meant",
                 )
-            told = client.call("POST", "/prices/import", {**body, "confirm": yes})
+            with waiting("taking in the prices", shown=not json):
+                told = client.call("POST", "/prices/import", {**body, "confirm": yes})
     told.pop("applied", None)
     if json:
         emit_json(told)

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from faregate import logs, supervise
-from faregate.assembly.parts import Wanted, parts_of
+from faregate.assembly.parts import Wanted, console_settings, parts_of
 from faregate.cli import built_in
 from faregate.cli.addresses import HostPort, read_address, url_of
 from faregate.cli.listening import Listener, forget_listeners, keep_listeners
@@ -17,11 +18,12 @@ from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, flush
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder, prepare, take_lock
 from faregate.config.load import Given, Loaded, load, load_text
+from faregate.config.reloading import effective
 from faregate.config.secrets import Kept, secrets_of
 from faregate.config.tree import Environment
 from faregate.config.values import is_loopback
 from faregate.errors import Unsafe, UsageError
-from faregate.supervise import Address, Ports, Supervisor, logger
+from faregate.supervise import Address, Ports, Reread, Supervisor, logger
 
 CONFIG_DEFAULT = Path("faregate.yaml")
 
@@ -63,7 +65,8 @@ def command(
             "keys are printed only where nobody but this machine can connect",
             hint="listen on 127.0.0.1, or use `faregate init` and `faregate serve`",
         )
-    start = _Start(loaded, source, gateway_at, console_at, demo, first_run, json)
+    read_again = None if source is not None else lambda: load(config or CONFIG_DEFAULT, process_environment(), given)
+    start = _Start(loaded, source, gateway_at, console_at, demo, first_run, json, read_again)
     return start.run(data)
 
 
@@ -107,8 +110,11 @@ class _Start:
         demo: bool,
         first_run: bool,
         as_json: bool,
+        read_again: Callable[[], Loaded] | None = None,
     ) -> None:
+        """``read_again`` is how the configuration was read; ``None`` where it is built in."""
         config = loaded.config
+        self._read_again = read_again
         self._loaded = loaded
         self._source = source
         self._gateway_port = gateway_at.port if gateway_at is not None else config.gateway.port
@@ -149,7 +155,8 @@ class _Start:
                 self._source.simulator_port if self._source is not None else None,
                 style,
             )
-            supervisor = Supervisor(parts_of(wanted, _url), orphans=orphans)
+            reread = _Rereading(self._read_again, wanted) if self._read_again is not None else None
+            supervisor = Supervisor(parts_of(wanted, _url), orphans=orphans, reread=reread)
             return asyncio.run(supervisor.run(lambda ports: self._greet(folder, ports)))
         finally:
             forget_listeners(folder)
@@ -164,6 +171,14 @@ class _Start:
                 hint=f"run `faregate init --data {folder.root}` first",
             )
         kept = secrets_of(folder, os.urandom)
+        if not is_loopback(host):
+            from faregate.assembly.offline import has_admin_key
+
+            if not has_admin_key(folder):
+                raise Unsafe(
+                    f"the console would listen on {host}, and no key opens it",
+                    hint=f"make one first: `faregate key create --name admin --role admin --data {folder.root}`",
+                )
         if kept.made:
             facts = {
                 "file": str(folder.secrets),
@@ -210,6 +225,28 @@ class _Start:
         flush()
         if self._demo and not keys.demo:
             await make_sample(folder, api, gateway_url, keys)
+
+
+class _Rereading:
+    """Reads the configuration again, as often as it is asked, and the secrets with it."""
+
+    def __init__(self, read_again: Callable[[], Loaded], running: Wanted) -> None:
+        self._read_again = read_again
+        #: What was read first: what needs a restart stays as it was then.
+        self._running = running
+
+    def __call__(self) -> Reread:
+        """The parts by the configuration as it is now.
+
+        Raises:
+            FaregateError: it cannot be used.
+        """
+        loaded = self._read_again()
+        config, restart = effective(self._running.loaded.config, loaded.config)
+        secrets = secrets_of(self._running.folder, os.urandom).secrets
+        wanted = self._running._replace(loaded=loaded._replace(config=config), secrets=secrets)
+        warnings = tuple(warning.line() for warning in loaded.warnings)
+        return Reread(parts_of(wanted, _url), lambda ports: console_settings(wanted, ports, _url), restart, warnings)
 
 
 def _url(host: str, port: int, tls: bool) -> str:

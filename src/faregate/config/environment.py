@@ -56,18 +56,26 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 def override(tree: Tree, environment: Environment) -> list[Finding]:
     """Put the variables of ``environment`` into ``tree``; unknown ones are warnings, returned."""
-    known = variables()
-    warnings: list[Finding] = []
-    for name in sorted(environment):
-        if not name.startswith(PREFIX) or name in OF_COMMANDS:
-            continue
-        path = known.get(name)
-        if path is not None:
+    for name, path in variables().items():
+        if name in environment:
             tree.put(path, Referred(environment[name]), Place(f"environment:{name}"))
-            continue
-        hint = did_you_mean(name, (*known, *OF_COMMANDS))
-        warnings.append(Finding("CFG-UNKNOWN", Place(f"environment:{name}"), "", "no setting has this name", hint=hint))
-    return warnings
+    return unknown_variables(environment)
+
+
+def unknown_variables(environment: Environment) -> list[Finding]:
+    """A warning for each ``FAREGATE_…`` variable that nothing reads."""
+    known = variables()
+    return [
+        Finding(
+            "CFG-UNKNOWN",
+            Place(f"environment:{name}"),
+            "",
+            "no setting has this name",
+            hint=did_you_mean(name, (*known, *OF_COMMANDS)),
+        )
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in OF_COMMANDS and name not in known
+    ]
 
 
 def proxy_for(url: str, environment: Environment) -> str:

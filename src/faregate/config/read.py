@@ -5,10 +5,12 @@ YAML 1.1 (``no``, ``0755``, ``1_000``, sexagesimal numbers, tags, merges onto li
 instead of being read as something else.
 """
 
+import functools
 import os
 import re
 import stat
 from pathlib import Path as FilePath
+from typing import Any
 
 import yaml
 
@@ -35,15 +37,15 @@ _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _STANDARD_TAG = "tag:yaml.org,2002:"
 
 
-def read_bytes(file: FilePath) -> tuple[bytes, bool]:
+def read_bytes(file: FilePath, bytes_max: int = FILE_BYTES_MAX) -> tuple[bytes, bool]:
     """The content of a configuration file, and whether everybody on the machine may read it.
 
     Raises:
-        Invalid: CFG-IO: it is not there, is a folder, may not be read, or is larger than ``FILE_BYTES_MAX``.
+        Invalid: CFG-IO: it is not there, is a folder, may not be read, or is larger than ``bytes_max``.
     """
     place = Place(str(file))
     try:
-        content, mode = read_file(file, FILE_BYTES_MAX)
+        content, mode = read_file(file, bytes_max)
     except FileNotFoundError:
         hint = "write one with `faregate init`, or name another with --config"
         raise Invalid([Finding("CFG-IO", place, "", "the file does not exist", hint=hint)]) from None
@@ -51,8 +53,8 @@ def read_bytes(file: FilePath) -> tuple[bytes, bool]:
         raise Invalid([Finding("CFG-IO", place, "", str(error), "a YAML file")]) from None
     except OSError as error:
         raise Invalid([_unreadable(file, place, error)]) from None
-    if len(content) > FILE_BYTES_MAX:
-        raise Invalid([Finding("CFG-IO", place, "", "the file is too large", f"at most {FILE_BYTES_MAX >> 20} MiB")])
+    if len(content) > bytes_max:
+        raise Invalid([Finding("CFG-IO", place, "", "the file is too large", f"at most {bytes_max >> 20} MiB")])
     return content, bool(mode & stat.S_IROTH)
 
 
@@ -65,7 +67,9 @@ def _unreadable(file: FilePath, place: Place, error: OSError) -> Finding:
     return Finding("CFG-IO", place, "", problem, hint=f"{mode}this process runs as uid {os.geteuid()}")
 
 
-def parse(content: bytes, source: str, environment: Environment, folder: FilePath) -> tuple[Tree, list[Finding]]:
+def parse(
+    content: bytes, source: str, environment: Environment, folder: FilePath, nodes_max: int = NODES_MAX
+) -> tuple[Tree, list[Finding]]:
     """The tree of a file's content, with ``${NAME}`` and ``file:`` references followed.
 
     Findings of single values are returned beside the tree, so that they can be told together with everything else.
@@ -76,7 +80,8 @@ def parse(content: bytes, source: str, environment: Environment, folder: FilePat
     """
     text = _decode(content, source)
     try:
-        documents = list(yaml.compose_all(text, Loader=_Loader))
+        loader: Any = functools.partial(_Loader, nodes_max=nodes_max)
+        documents = list(yaml.compose_all(text, Loader=loader))
     except yaml.MarkedYAMLError as error:
         raise Invalid([_syntax(error, source)]) from None
     except yaml.reader.ReaderError as error:
@@ -94,7 +99,7 @@ def parse(content: bytes, source: str, environment: Environment, folder: FilePat
     if not isinstance(documents[0], yaml.MappingNode):
         place = _place(documents[0], source)
         raise Invalid([Finding("CFG-TYPE", place, "", "the file is not a mapping", "keys such as `providers:`")])
-    reading = _Reading(source, References(environment, folder))
+    reading = _Reading(source, References(environment, folder), nodes_max)
     return reading.tree(documents[0]), reading.findings
 
 
@@ -140,17 +145,18 @@ def _syntax(error: yaml.MarkedYAMLError, source: str) -> Finding:
 class _Loader(yaml.SafeLoader):
     """Composes nodes and gives up early on files with too many of them: composing is the slow part."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, nodes_max: int) -> None:
         super().__init__(stream)
         self._composed = 0
+        self._nodes_max = nodes_max
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """One node, with everything below it."""
         self._composed += 1
-        if self._composed > 2 * NODES_MAX:
+        if self._composed > 2 * self._nodes_max:
             # Twice, because keys are nodes too.
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"more than {NODES_MAX:,} values", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"more than {self._nodes_max:,} values", event.start_mark)
         composed: yaml.Node | None = super().compose_node(parent, index)
         return composed
 
@@ -158,8 +164,9 @@ class _Loader(yaml.SafeLoader):
 class _Reading:
     """One walk over the nodes of a file."""
 
-    def __init__(self, source: str, references: References) -> None:
+    def __init__(self, source: str, references: References, nodes_max: int) -> None:
         self.source = source
+        self._nodes_max = nodes_max
         self.findings: list[Finding] = []
         self._references = references
         self._count = 0
@@ -178,8 +185,8 @@ class _Reading:
     def _node(self, node: yaml.Node, path: Path) -> Node:
         self._values[path] = _place(node, self.source)
         self._count += 1
-        if self._count > NODES_MAX or len(path) > DEPTH_MAX:
-            problem = f"more than {NODES_MAX:,} values, counting every use of an alias"
+        if self._count > self._nodes_max or len(path) > DEPTH_MAX:
+            problem = f"more than {self._nodes_max:,} values, counting every use of an alias"
             if len(path) > DEPTH_MAX:
                 problem = f"nested more than {DEPTH_MAX} deep"
             raise Invalid([Finding("CFG-SYNTAX", _place(node, self.source), key_text(path), problem)])

@@ -10,6 +10,8 @@ from faregate.config.tree import Environment, Referred
 #: Certificates and keys are smaller; larger means that the wrong file was named.
 REFERENCE_BYTES_MAX = 64 * 1024
 
+#: A text that begins with ``file:`` and is none: its first ``$`` is dropped.
+_LITERAL_FILE = re.compile(r"\$+file:")
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -23,6 +25,13 @@ class Unresolved(NamedTuple):
     hint: str = ""
 
 
+def escaped(text: str) -> str:
+    """A text as it has to be written so that it is read as itself and follows nothing."""
+    if text.startswith("file:") or _LITERAL_FILE.match(text):
+        text = "$" + text
+    return text.replace("${", "$${")
+
+
 class References:
     """Follows the references of one file."""
 
@@ -31,9 +40,14 @@ class References:
         self._folder = folder
 
     def follow(self, text: str) -> str | Unresolved:
-        """``text`` with its references replaced: a ``Referred`` where there was one. ``$${`` stands for ``${``."""
+        """``text`` with its references replaced: a ``Referred`` where there was one.
+
+        ``$${`` stands for ``${``, and ``$file:`` at the beginning for ``file:``.
+        """
         if text.startswith("file:"):
             return self._file(text.removeprefix("file:"))
+        if _LITERAL_FILE.match(text):
+            text = text[1:]
         if "${" not in text:
             return text
         parts: list[str] = []
