@@ -80,11 +80,11 @@ def test_a_connection_begins_with_everything_and_opens_balances_at_the_gates_pos
         made.journal.add(opened(), *settled_call("req_1", cost=1_000), *settled_call("req_2", cost=20))
 
     async def work(both: Linked) -> None:
-        (load, rest), opening = both.gate.loads(), both.gate.openings()[0]
-        assert load.full
-        assert [key.name for key in load.keys] == ["ci"]
+        (limits, keys, rest), opening = both.gate.loads(), both.gate.openings()[0]
+        assert [load.full for load in both.gate.loads()] == [True, False, False]
+        assert [key.name for key in keys.keys] == ["ci"]
         assert rest.catalogue is not None
-        limit = load.limits[0].id
+        limit = limits.limits[0].id
         assert opening == Opening(50, (limit,), (Balance(limit, (), 0, 1_020),), first=True)
 
     with_link(tmp_path, work, before)
@@ -200,8 +200,9 @@ def test_a_gate_that_comes_back_gets_everything_again(tmp_path: Path) -> None:
         both.gate.opened.clear()
         await both.gate.listen()
         assert await both.link.applied(3.0)
-        again = [load for load in both.gate.loads() if load.full][-1]
-        assert [key.name for key in again.keys] == ["meanwhile"]
+        limits, keys, _ = both.gate.loads()[-3:]
+        assert limits.full
+        assert [key.name for key in keys.keys] == ["meanwhile"]
 
     with_link(tmp_path, work)
 
@@ -359,7 +360,7 @@ def test_a_gate_that_works_already_is_opened_only_what_it_lacks(tmp_path: Path) 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert both.gate.connections == running + 1
-        assert [load.full for load in both.gate.loads()] == [True, False, True]
+        assert [load.full for load in both.gate.loads()] == [True, False, False, True]
         assert both.gate.openings()[1] == Opening(0, (), (), first=True)
 
     with_link(tmp_path, work, before)

@@ -105,7 +105,7 @@ def test_a_dry_run_tells_what_would_change_and_changes_nothing(made: Parts, api:
 def test_a_price_far_off_wants_a_confirmation_and_nothing_is_half_done(made: Parts, api: Api) -> None:
     """Per token where per million was meant: the other rows are not taken in either."""
     rows = "openai,new,requests,1,0.01,,,\nopenai,gpt-4o,input_tokens,1,2.50,,,\n"
-    problem = take_in(api, rows, status=409)
+    problem = take_in(api, rows, status=422)
     assert (problem["code"], problem["errors"][0]["field"]) == ("invariant", "book.csv:3")
     assert made.books.listing("price") == []
     assert take_in(api, rows, confirm=True)["written"] == 2

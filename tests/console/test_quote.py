@@ -26,7 +26,7 @@ from faregate.core.money import PICOS_PER_DOLLAR
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
 from faregate.dialects import DIALECTS
-from faregate.ports import Row
+from faregate.ports import NO_PLACES, MadePlaces, Row
 
 MILLION = 1_000_000
 CHAT = {"model": "gpt-4o", "max_tokens": 100, "messages": [{"role": "user", "content": "Say hello."}]}
@@ -88,7 +88,7 @@ ROUTES = (
 )
 
 
-def catalogue_of(prices: Sequence[Row], projects: Sequence[str]) -> Catalogue:
+def catalogue_of(prices: Sequence[Row], projects: Sequence[str], made: MadePlaces = NO_PLACES, /) -> Catalogue:
     providers = (
         Provider("openai", "openai", "https://api.openai.com/v1", {}),
         Provider("mine", "openai", "https://models.example.com/v1", {}),

@@ -3,25 +3,24 @@
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastapi import Request
 
+from faregate.console.describing import PAGE_DEFAULT, PAGE_MAX, VALUE_CHARACTERS_MAX, Parameter, asked_of
 from faregate.console.problems import ApiProblem
 from faregate.console.texts import NANOS_PER_SECOND, moment
 from faregate.console.writing import console_of
-from faregate.core.attribution import TAG_PREFIX
-
-PAGE_DEFAULT: Final = 100
-PAGE_MAX: Final = 1_000
-VALUE_CHARACTERS_MAX: Final = 256
+from faregate.core.attribution import METADATA_PREFIX, TAG_PREFIX
 
 #: The beginning of 2262: times are 8-byte numbers of nanoseconds, which end in that year.
 LAST_MOMENT: Final = 9_214_646_400 * NANOS_PER_SECOND
 
 _MAC_BYTES: Final = 12
+
+#: What names of tags, and of facts that callers tell of their calls, begin with.
+_PREFIXES: Final = (TAG_PREFIX, METADATA_PREFIX)
 
 
 class Page(NamedTuple):
@@ -30,6 +29,11 @@ class Page(NamedTuple):
     after: str
     limit: int
     filters: dict[str, Any]
+
+
+def _list_of(request: Request) -> str:
+    """Which list a cursor belongs to: the path, and the part of it that whoever asks sees."""
+    return "\0".join([request.url.path, *console_of(request).principal.scope])
 
 
 def _mac(key: bytes, path: str, filters: Mapping[str, Any], after: str) -> bytes:
@@ -49,42 +53,48 @@ def _after(cursor: str, key: bytes, path: str, filters: Mapping[str, Any]) -> st
     return after
 
 
-def single_values(
-    request: Request, allowed: Iterable[str], *, tags: bool = False, texts: Mapping[str, int] = MappingProxyType({})
-) -> dict[str, str]:
-    """The query's parameters, each known and given once, none longer than a value may be.
-
-    ``texts`` are those that hold any characters, with the most of them that each may have.
+def single_values(request: Request) -> dict[str, str]:
+    """The query's parameters that the route declares (``describing``), each given once and within its bounds.
 
     Raises:
         ApiProblem: ``filter_invalid``.
     """
-    known = frozenset(allowed)
+    query = asked_of(request)
+    known = query.by_name
     values: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
-        is_tag = tags and name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)
+        is_tag = query.tags and any(name.startswith(each) and len(name) > len(each) for each in _PREFIXES)
         if name not in known and not is_tag:
-            raise ApiProblem("filter_invalid", f"unknown parameter; expected any of {', '.join(sorted(known))}")
+            rule = f"expected any of {', '.join(sorted(known))}" if known else "there are none here"
+            raise ApiProblem("filter_invalid", f"unknown parameter; {rule}")
         if name in values:
             raise ApiProblem("filter_invalid", "give each parameter once", field=name)
-        if name in texts:
-            if len(value) > texts[name]:
-                raise ApiProblem("filter_invalid", f"at most {texts[name]} characters", field=name)
-        elif len(value) > VALUE_CHARACTERS_MAX or not (value == "" or value.isprintable()):
-            rule = f"at most {VALUE_CHARACTERS_MAX} printable characters"
-            raise ApiProblem("filter_invalid", rule, field=name)
+        fault = _fault(known.get(name), value)
+        if fault:
+            raise ApiProblem("filter_invalid", fault, field=name)
         values[name] = value
     return values
 
 
-def read_page(request: Request, allowed: Iterable[str] = (), *, tags: bool = False, times: bool = False) -> Page:
-    """The page that a request asks for; ``times`` also reads ``since`` and ``until`` into nanoseconds.
+def _fault(parameter: Parameter | None, value: str) -> str:
+    """What is wrong with a value, as a sentence; ``parameter`` is ``None`` for a tag."""
+    most = parameter.characters_max if parameter is not None else VALUE_CHARACTERS_MAX
+    if parameter is not None and parameter.any_text:
+        return f"at most {most} characters" if len(value) > most else ""
+    if len(value) > most or not (value == "" or value.isprintable()):
+        return f"at most {most} printable characters"
+    if parameter is not None and parameter.values and value not in parameter.values:
+        return f"expected one of {', '.join(parameter.values)}"
+    return ""
+
+
+def read_page(request: Request) -> Page:
+    """The page that a request asks for, by what its route declares with ``lists``; times are read into nanoseconds.
 
     Raises:
         ApiProblem: ``page_invalid`` or ``filter_invalid``.
     """
-    names = [*allowed, "limit", "cursor", *(("since", "until") if times else ())]
-    values: dict[str, Any] = dict(single_values(request, names, tags=tags))
+    values: dict[str, Any] = dict(single_values(request))
     limit_text, cursor = values.pop("limit", str(PAGE_DEFAULT)), values.pop("cursor", "")
     if not (limit_text.isascii() and limit_text.isdigit() and len(limit_text) < 6 and 1 <= int(limit_text) <= PAGE_MAX):
         raise ApiProblem("page_invalid", f"expected a whole number from 1 to {PAGE_MAX}", field="limit")
@@ -98,7 +108,7 @@ def read_page(request: Request, allowed: Iterable[str] = (), *, tags: bool = Fal
         raise ApiProblem("filter_invalid", "since lies after until", field="since")
     after = ""
     if cursor:
-        after = _after(cursor, console_of(request).secrets.session, request.url.path, values)
+        after = _after(cursor, console_of(request).secrets.session, _list_of(request), values)
     return Page(after, int(limit_text), values)
 
 
@@ -127,6 +137,6 @@ def sealed_page(request: Request, page: Page, data: Sequence[dict[str, Any]], af
     """The answer for ``data``, with a cursor that goes on behind ``after``; empty at the end of the list."""
     cursor = None
     if after:
-        mac = _mac(console_of(request).secrets.session, request.url.path, page.filters, after)
+        mac = _mac(console_of(request).secrets.session, _list_of(request), page.filters, after)
         cursor = base64.urlsafe_b64encode(mac + after.encode()).decode().rstrip("=")
     return {"data": list(data), "next_cursor": cursor}

@@ -33,6 +33,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 #: Codes that only the console tells, and those whose status differs from the gateway port's.
 _STATUSES: Final[Mapping[str, int]] = {
+    "config_invalid": 422,
     "conflict": 409,
     "csrf_failed": 403,
     "failed": 422,
@@ -44,10 +45,12 @@ _STATUSES: Final[Mapping[str, int]] = {
     "field_type": 422,
     "field_unknown": 422,
     "filter_invalid": 400,
-    "invariant": 409,
+    "invariant": 422,
     "page_invalid": 400,
     "refused": 409,
+    "secret_sealed": 422,
     "session_missing": 401,
+    "stale_version": 412,
     "unavailable": 503,
     "usage": 422,
     "wh_body": 400,
@@ -176,6 +179,9 @@ def _body_model(request: Request) -> Any:
 
 def _unknown(name: str, model: Any) -> tuple[str, str]:
     """Code and sentence for a field that the model does not have."""
+    item = getattr(model, "ITEM", None)
+    if item is not None and name.startswith("items."):
+        name, model = name.split(".", 2)[-1], item
     if name in getattr(model, "READ_ONLY", ()):
         return "field_forbidden", f"{name} is set by Faregate and cannot be sent"
     near = difflib.get_close_matches(name, list(getattr(model, "model_fields", ())), n=1)

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from faregate.console.describing import MOMENT_PATTERN
 from faregate.core import keys
+from faregate.core.attribution import DIMENSIONS
 from faregate.core.money import dollars
 
 NAME_CHARACTERS_MAX: Final = 128
@@ -61,11 +63,62 @@ def _sentence(text: str) -> str:
     return text
 
 
+#: For the document alone: the validators above decide, and tell what is wrong in our words.
+_TRIMMED: Final = {"minLength": 1, "pattern": r"^\S(.*\S)?$"}
+
 #: A name: 1 to 128 printable characters in Unicode's composed form, without control or direction marks.
-Name = Annotated[str, AfterValidator(_name), Field(description="1 to 128 printable characters")]
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(
+        description=f"1 to {NAME_CHARACTERS_MAX} printable characters",
+        json_schema_extra={**_TRIMMED, "maxLength": NAME_CHARACTERS_MAX},
+    ),
+]
 
 #: A reason or contact: as a name, up to 256 characters.
-Sentence = Annotated[str, AfterValidator(_sentence), Field(description="1 to 256 printable characters")]
+Sentence = Annotated[
+    str,
+    AfterValidator(_sentence),
+    Field(
+        description=f"1 to {SENTENCE_CHARACTERS_MAX} printable characters",
+        json_schema_extra={**_TRIMMED, "maxLength": SENTENCE_CHARACTERS_MAX},
+    ),
+]
+
+#: A time as ``moment`` reads it: RFC 3339 with its zone, or a date.
+Moment = Annotated[str, Field(max_length=40, json_schema_extra={"pattern": MOMENT_PATTERN})]
+
+#: Dollars as ``core.money`` reads them: plain decimal digits, at most nine (of prices twelve) of them behind the point.
+Dollars = Annotated[str, Field(max_length=32, json_schema_extra={"pattern": r"^(0|[1-9]\d*)(\.\d{1,9})?$"})]
+PriceDollars = Annotated[str, Field(max_length=32, json_schema_extra={"pattern": r"^(0|[1-9]\d*)(\.\d{1,12})?$"})]
+
+#: An amount in the unit of its limit.
+Amount = Annotated[
+    int | str,
+    Field(
+        description="dollars as a decimal text where the unit is `usd`, otherwise a whole number",
+        json_schema_extra={
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^(0|[1-9]\d*)(\.\d{1,9})?$"}]
+        },
+    ),
+]
+
+#: A dimension that limits select and sums are made by.
+DIMENSION_PATTERN: Final = rf"^({'|'.join(DIMENSIONS)}|tag\.[A-Za-z0-9_.-]{{1,64}})$"
+Dimension = Annotated[str, Field(json_schema_extra={"pattern": DIMENSION_PATTERN})]
+
+
+def or_left_out() -> Any:
+    """A field of a change that may be left out and not be ``null``; the resource says so where it is."""
+    return Field(default=None, json_schema_extra=_never_null)
+
+
+def _never_null(schema: dict[str, Any]) -> None:
+    """For the document alone: without the ``null`` that stands for what was left out."""
+    choices = [each for each in schema.pop("anyOf", ()) if each.get("type") != "null"]
+    schema.pop("default", None)
+    schema.update(choices[0] if len(choices) == 1 else {"anyOf": choices})
 
 
 class Body(BaseModel):

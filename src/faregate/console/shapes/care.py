@@ -1,0 +1,362 @@
+"""Providers, alerts, channels and everything that looks after an installation, as the API shows it."""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from faregate.console.shapes.values import Applied, Count, Cursor, Difference, Dollars, Id, Mapped, Source, Time
+
+
+class Timeouts(TypedDict):
+    """How long a provider is waited for, in milliseconds."""
+
+    connect: int
+    first_byte: int
+    idle: int
+    total: int
+
+
+class Provider(TypedDict):
+    """A provider; of its secret only where it begins and ends."""
+
+    id: Id
+    name: str
+    kind: str
+    base_url: str
+    api_key: str | None
+    credential: str | None
+    api_version: str | None
+    state: Literal["active", "disabled"]
+    client_gone: str
+    stream_usage: bool
+    lookup: str
+    connections_max: int
+    allow_http: bool
+    allow_private: bool
+    timeouts: Timeouts
+    source: Source
+    created_at: Time | None
+    updated_at: Time | None
+    applied: NotRequired[Applied]
+
+
+class Providers(TypedDict):
+    """A page of providers; the first one begins with those of the configuration file."""
+
+    data: list[Provider]
+    next_cursor: Cursor
+
+
+class TriedProvider(TypedDict):
+    """How a harmless question to a provider went."""
+
+    id: Id
+    name: str
+    ok: bool
+    detail: str
+    status: int
+    models: Count
+    milliseconds: Count
+
+
+class Deployment(TypedDict):
+    """A place to send calls to."""
+
+    id: Id
+    name: str
+    provider: str
+    deployment: str
+    model: str
+    max_output_tokens: int | None
+    region: str
+    state: Literal["active", "disabled"]
+    source: Source
+    created_at: Time | None
+    updated_at: Time | None
+    applied: NotRequired[Applied]
+
+
+class Deployments(TypedDict):
+    """A page of deployments; the first one begins with those of the configuration file."""
+
+    data: list[Deployment]
+    next_cursor: Cursor
+
+
+class ModelName(TypedDict):
+    """A name that callers may use, and where it leads."""
+
+    id: Id
+    name: str
+    to: list[str]
+    max_output_tokens: int | None
+    max_context_tokens: int | None
+    source: Source
+    created_at: Time | None
+    updated_at: Time | None
+    applied: NotRequired[Applied]
+
+
+class ModelNames(TypedDict):
+    """A page of names; the first one begins with those of the configuration file."""
+
+    data: list[ModelName]
+    next_cursor: Cursor
+
+
+class ActingProvider(TypedDict):
+    """A provider as it acts now."""
+
+    name: str
+    kind: str
+    base_url: str
+    can_be_asked: bool
+    client_gone: str | None
+
+
+class ActingDeployment(TypedDict):
+    """A deployment as it acts now."""
+
+    name: str
+    provider: str
+    upstream_model: str
+    model: str
+    priced: bool
+    max_output_tokens: int | None
+    operations: list[str]
+
+
+class ActingModel(TypedDict):
+    """A name of a model as it acts now."""
+
+    name: str
+    to: list[str]
+
+
+class Places(TypedDict):
+    """Where calls can go."""
+
+    providers: list[ActingProvider]
+    deployments: list[ActingDeployment]
+    models: list[ActingModel]
+
+
+class Alert(TypedDict):
+    """An alert, and how the telling goes."""
+
+    id: Id
+    kind: str
+    severity: Literal["info", "warning", "critical"]
+    message: str
+    limit_id: str | None
+    key: str | None
+    details: Mapped
+    created_at: Time
+    state: Literal["waiting", "sent", "failed", "none"]
+    tries: Count
+    next_at: Time | None
+    #: Channel → when it took the alert.
+    delivered: dict[str, Time | None]
+    trouble: str | None
+    seen_at: Time | None
+
+
+class Alerts(TypedDict):
+    """A page of alerts."""
+
+    data: list[Alert]
+    next_cursor: Cursor
+
+
+class Webhook(TypedDict):
+    """A channel for alerts, without its secret and the secret part of its address."""
+
+    id: Id
+    name: str
+    kind: Literal["webhook", "apprise"]
+    url: str
+    alerts: list[str] | None
+    state: Literal["active", "disabled"]
+    source: Source
+    created_at: Time | None
+    updated_at: Time | None
+
+
+class MadeWebhook(Webhook):
+    """A channel, with the secret that was made for it where one was."""
+
+    secret: NotRequired[str]
+
+
+class Webhooks(TypedDict):
+    """A page of channels; the first one begins with those of the configuration file."""
+
+    data: list[Webhook]
+    next_cursor: Cursor
+
+
+class BudgetAlert(TypedDict):
+    """What an alert of a budget did."""
+
+    done: str
+    product: str
+    limit: str | None
+    until: Time | None
+    applied: NotRequired[Applied]
+
+
+class Change(TypedDict):
+    """A line of the trail of changes."""
+
+    n: Count
+    at: Time
+    actor: str
+    request_id: str
+    kind: str
+    id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    chain: str
+
+
+class Changes(TypedDict):
+    """A page of the trail; it may hold fewer lines than were asked for, or none, and there are more."""
+
+    data: list[Change]
+    next_cursor: Cursor
+
+
+class PartHealth(TypedDict):
+    """How one part is."""
+
+    ok: bool
+    detail: NotRequired[str]
+    projected: NotRequired[int]
+    waiting: NotRequired[Count]
+    failed: NotRequired[Count]
+
+
+class GateHealth(TypedDict):
+    """How the gate is; only `ok` and `detail` where none answers."""
+
+    ok: bool
+    detail: NotRequired[str]
+    draining: NotRequired[bool]
+    epoch: NotRequired[int]
+    position: NotRequired[int]
+    backlog_bytes: NotRequired[int]
+    sequence: NotRequired[int]
+    open_exchanges: NotRequired[int]
+    connections: NotRequired[int]
+    held: NotRequired[Dollars]
+    unknown: NotRequired[Dollars]
+    unknown_count: NotRequired[int]
+    pending: NotRequired[Dollars]
+    pending_count: NotRequired[int]
+    braked_keys: NotRequired[int]
+
+
+class CredentialHealth(TypedDict):
+    """How the fetched credential of one provider is."""
+
+    name: str
+    usable: bool
+    expires_at: Time | None
+    trouble: str | None
+    renewals: Count
+    failures: Count
+
+
+class CredentialsHealth(TypedDict):
+    """How the credentials are that are fetched and renewed."""
+
+    ok: bool
+    detail: NotRequired[str]
+    providers: list[CredentialHealth]
+
+
+class Health(TypedDict):
+    """What works and what does not."""
+
+    status: Literal["ok", "degraded"]
+    version: str
+    time: Time
+    books: PartHealth
+    projector: PartHealth
+    gate: GateHealth
+    alerts: PartHealth
+    credentials: NotRequired[CredentialsHealth]
+
+
+class Anchor(TypedDict):
+    """The head of the chain of everything that was booked."""
+
+    number: int
+    hash: str
+    at: Time | None
+
+
+class Check(TypedDict):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Verification(TypedDict):
+    """Whether nothing booked was changed, and everything adds up."""
+
+    ok: bool
+    requests: Count
+    postings: Count
+    held: Dollars
+    unknown: Dollars
+    sum: Difference
+    anchor: Anchor
+    checks: list[Check]
+
+
+class VerificationProgress(TypedDict):
+    """How far the verification that runs now has come."""
+
+    running: bool
+    phase: str | None
+    rows: Count
+    of: Count
+
+
+class Backup(TypedDict):
+    """A copy of the books."""
+
+    file: str
+    bytes: Count
+    sha256: str
+
+
+class Reloaded(TypedDict):
+    """The configuration is in force, but for what waits for a restart."""
+
+    reloaded: bool
+    restart: list[str]
+    warnings: list[str]
+
+
+class OwnedId(TypedDict):
+    """Something that a state file brought about."""
+
+    id: Id
+
+
+class Owned(TypedDict):
+    """A page of such things; it may hold fewer than were asked for, or none, and there are more."""
+
+    data: list[OwnedId]
+    next_cursor: Cursor
+
+
+class Marked(TypedDict):
+    """How many things were marked anew."""
+
+    kind: str
+    marked: Count
