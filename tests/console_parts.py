@@ -6,8 +6,10 @@
 import asyncio
 import atexit
 import hashlib
+import os
 import shutil
 import tempfile
+from base64 import b64decode
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,10 +20,13 @@ from typing import Any, TypeVar
 import httpx2
 from fastapi import FastAPI
 
+from described import described
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
+from faregate.assembly.made import opener
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.schema import AzureBudget, Config
+from faregate.config.secret_box import SecretBox
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
 from faregate.console.state import Console, Facts, Gate, Secrets
@@ -33,7 +38,8 @@ from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import Usage
 from faregate.dialects.pictures import size_of
-from faregate.ports import JournalRecord, Row
+from faregate.ports import NO_PLACES, JournalRecord, MadePlaces, Row
+from faregate.storage.contents import ContentStore
 from faregate.storage.sqlite.books import SqliteBooks
 from faregate.storage.sqlite.opening import open_books
 
@@ -81,6 +87,10 @@ class ListJournal:
         """Nothing to sync."""
 
 
+#: 32 bytes in base64, that secrets in the books are sealed with.
+ENCRYPTION_KEY = "ERERERERERERERERERERERERERERERERERERERERERE="
+
+
 class StillProjector:
     """A projector that never moves on its own."""
 
@@ -97,7 +107,7 @@ class StillProjector:
             self.lock.release()
 
 
-def catalogue_of(prices: Sequence[Row], projects: Sequence[str]) -> Catalogue:
+def catalogue_of(prices: Sequence[Row], projects: Sequence[str], made: MadePlaces = NO_PLACES, /) -> Catalogue:
     """One provider with one priced model; own prices replace rates, as the real compilation does."""
     rates = {
         "input_tokens": Rate("input_tokens", 2_500_000_000_000, 1_000_000),
@@ -144,7 +154,8 @@ class Parts:
     ) -> None:
         self.folder = folder
         #: With a configuration the catalogue is the one that it really makes.
-        compiler = CatalogueCompiler(config, folder, {}) if config is not None else None
+        box = SecretBox("installation", [("e1", b64decode(ENCRYPTION_KEY))], os.urandom)
+        compiler = CatalogueCompiler(config, folder, {}, opener(box)) if config is not None else None
         self.clock = SetClock()
         alerting = Alerting(config.alerts, folder, self.clock) if config is not None else None
         (folder / "data").mkdir(exist_ok=True)
@@ -160,7 +171,7 @@ class Parts:
             clock=self.clock,
             new_id=self.new_id,
             random=self.random,
-            secrets=Secrets((("p1", "11" * 32),), b"session-secret"),
+            secrets=Secrets((("p1", "11" * 32),), b"session-secret", "installation", (("e1", ENCRYPTION_KEY),)),
             compile_catalogue=compiler or catalogue_of,
             price_book=compiler.prices if compiler else None,
             capacities=compiler.prices.capacities() if compiler else (),
@@ -171,6 +182,7 @@ class Parts:
             projector=self.projector,
             tokenizer=ToktokCounter(size_of),
             azure_budget=azure_budget,
+            contents=ContentStore(folder / "data" / "contents.sqlite3"),
         )
         self.app: FastAPI = create_app(self.console)
 
@@ -229,7 +241,10 @@ class Api:
             async with httpx2.AsyncClient(transport=transport, base_url="http://console.test") as client:
                 return await client.request(method, path, headers=headers, **more)
 
-        return run(ask())
+        answer = run(ask())
+        if isinstance(self._app, FastAPI):
+            described(self._app).check(method, answer.url.path, answer.status_code, answer.headers, answer.content)
+        return answer
 
     def get(self, path: str, status: int = 200, **more: Any) -> Any:
         """The JSON of a GET that answers ``status``."""

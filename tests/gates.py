@@ -15,6 +15,7 @@ import httpx2
 from faregate import control
 from faregate.assembly.clock import SystemClock
 from faregate.catalogue.tokens import ToktokCounter
+from faregate.config.patterns import finder
 from faregate.config.settings import GateSettings
 from faregate.control import (
     Allowances,
@@ -32,11 +33,14 @@ from faregate.core import keys
 from faregate.core.ledger.events import Event
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.tokens import Identity
 from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
+from faregate.journal.contents import ContentSpool
 from faregate.journal.objects import FileObjectStore
 from faregate.journal.read import FileJournalReader
 from faregate.ports import Clock, JournalWriter
+from faregate.proxy.contents import ContentKeeping
 from faregate.proxy.gate import Gate
 from faregate.simulator import Simulator
 from faregate.simulator import serve as simulate
@@ -147,6 +151,7 @@ async def running_gate(
     stages: dict[str, tuple[str, ...]] | None = None,
     provider_fields: dict[str, Any] | None = None,
     charges: Sequence[ChargeRule] = (),
+    identity: Identity | None = None,
     opened: bool = True,
     journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
     clock: Clock | None = None,
@@ -168,6 +173,7 @@ async def running_gate(
         ToktokCounter(),
         answers,
         objects,
+        ContentKeeping(ContentSpool(folder / "contents", clock.wall_nanos), finder),
     )
     port: asyncio.Future[int] = loop.create_future()
     serving = asyncio.create_task(gate.serve(port.set_result))
@@ -180,6 +186,7 @@ async def running_gate(
         stages or {},
         ("search", "other"),
         charges=tuple(charges),
+        identity=identity,
     )
     async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
         running = RunningGate(gate, url, simulator, client, folder)

@@ -239,6 +239,8 @@ class Installation:
         """Wait until the gateway accepts calls."""
         assert self._serve is not None
         self._wait(lambda: self._ready(self.gateway_url + "/health/ready"), "faregate", self._serve, seconds)
+        # Calls are taken before the console is there, which orders go to.
+        self._wait(DataFolder(self.data).console_socket.exists, "the console", self._serve, seconds)
 
     def stop(self) -> int:
         """Ask ``serve`` to stop, as Ctrl-C does, and return its exit code."""

@@ -57,12 +57,14 @@ PACKAGES: dict[str, set[str]] = {
     "dialects": {"msgspec"},
     "control": {"msgspec"},
     "logs": {"structlog"},
-    "config": {"msgspec", "pydantic", "pydantic_core", "yaml"},
+    "config": {"cryptography", "msgspec", "pydantic", "pydantic_core", "re2", "yaml"},
     "storage": {"sqlalchemy", "alembic", "msgspec"},
     "journal": {"msgspec"},
-    "proxy": {"httptools", "msgspec", "websockets"},
-    "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"},
-    "jobs": {"apprise", "httpx2", "msgspec"},
+    # joserfc only where an issuer of tokens is configured.
+    "proxy": {"httptools", "joserfc", "msgspec", "websockets"},
+    "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"}
+    | {"typing_extensions"},
+    "jobs": {"apprise", "cryptography", "httpx2", "msgspec"},
     "simulator": {"httptools", "msgspec", "uvloop", "websockets"},
     # Own price files may be YAML; they are read to nodes, so that a price stays the digits that were written.
     "catalogue": {"genai_prices", "msgspec", "yaml"},
@@ -75,10 +77,12 @@ PACKAGES: dict[str, set[str]] = {
 NEVER_IN_THE_GATE = {
     "alembic",
     "apprise",
+    "cryptography",
     "fastapi",
     "genai_prices",
     "httpx2",
     "jinja2",
+    "joserfc",
     "pydantic",
     "sqlalchemy",
     "starlette",

@@ -45,6 +45,10 @@ ENVIRONMENT = {
     "AZURE_OPENAI_API_KEY": "of-another-provider",
     "ALERT_SECRET": "of-a-webhook-that-goes-out",
     "AZURE_BUDGET_SECRET": "of-a-webhook-that-comes-in",
+    "AZURE_TENANT_ID": "of-a-tenant",
+    "AZURE_CLIENT_ID": "of-an-application",
+    "AZURE_CLIENT_SECRET": "of-that-application",
+    "HOUSE_CLIENT_SECRET": "of-another-application",
 }
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -214,6 +218,9 @@ def _parsed(line: str) -> None:
         typer.TyperException: it is wrong.
     """
     words = shlex.split(line)
+    if ">" in words:
+        # Where its output goes is the shell's.
+        words = words[: words.index(">")]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
         return

@@ -118,15 +118,26 @@ _SECTIONS = {
     "UnknownsAlert": "`alerts.unknowns`",
     "AzureBudget": "`alerts.azure_budget`",
     "AzureBudgetRule": "`alerts.azure_budget.rules[]`",
+    "Content": "`content`",
+    "ContentRule": "`content.redaction[]`",
+    "ProviderCredential": "`providers[].credential`",
+    "Identity": "`identity`",
+    "Issuer": "`identity.issuers[]`",
+    "Claims": "`identity.issuers[].claims`",
+    "AccountingSettings": "`identity.accounting`",
+    "ContextHeaderNames": "`identity.headers`",
     "Journal": "`journal`",
     "Logging": "`logging`",
 }
 
 
 def _model_named(name: str) -> Any:
-    from faregate.config import schema
+    """The class of the schema; groups of settings stand in files of their own."""
+    from faregate.config import schema, section
 
-    return getattr(schema, name)
+    del schema
+    (found,) = (each for each in section.Section.__subclasses__() if each.__name__ == name)
+    return found
 
 
 def _section(model: Any, described: Mapping[str, Any], root: Mapping[str, Any]) -> str:
@@ -212,19 +223,10 @@ def findings() -> Table:
 
 def programs() -> Iterator[tuple[str, Any]]:
     """``(words, command)`` of every command that can be typed."""
-    import importlib
-
-    import typer
-
-    from faregate.cli.main import COMMANDS
+    from faregate.cli.main import COMMANDS, program_of
 
     for name, command in COMMANDS.items():
-        module = importlib.import_module(f"faregate.cli.{command.module}")
-        app = getattr(module, "app", None)
-        if app is None:
-            app = typer.Typer(add_completion=False)
-            app.command(name)(module.command)
-        program: Any = typer.main.get_command(app)
+        program: Any = program_of(name, command)
         below = getattr(program, "commands", None)
         if below is None:
             yield f"faregate {name}", program
@@ -280,26 +282,60 @@ _PLAIN = {
 
 
 def described_api() -> dict[str, Any]:
-    """The OpenAPI document of the resources."""
+    """The OpenAPI document that the console serves."""
     from fastapi import FastAPI
 
-    from faregate.console.app import ROUTERS
+    from faregate.console.app import ALONE, ROUTERS
+    from faregate.console.openapi import document_of
 
     app = FastAPI()
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
-    return app.openapi()
+    for router in ALONE:
+        app.include_router(router)
+    return document_of(app)
 
 
 def admin_api() -> Table:
-    """Every route with its sentence and the fields of its body."""
+    """Every route with its sentence, the parameters of its query and the fields of its body."""
     document = described_api()
     rows = []
     for path, methods in document["paths"].items():
         for method, told in methods.items():
-            about = " ".join(told.get("description", told.get("summary", "")).replace("``", "`").split())
-            rows.append((f"`{method.upper()} {path}`", about, _fields(told, document)))
-    return Table(("Route", "Does", "Fields of the body"), rows)
+            words = [part for part in told["description"].split("\n\n") if not part.startswith("Takes the permission")]
+            about = " ".join(words).replace("``", "`")
+            permission = f"`{told['x-permission']}`" if "x-permission" in told else "its own secret"
+            rows.append((f"`{method.upper()} {path}`", about, permission, _query(told), _fields(told, document)))
+    return Table(("Route", "Does", "Permission", "Parameters", "Fields of the body"), rows)
+
+
+def _query(told: Mapping[str, Any]) -> str:
+    named = [each for each in told.get("parameters", ()) if each.get("in") == "query"]
+    names = ["tag.NAME" if each["name"] == "tags" else each["name"] for each in named]
+    return ", ".join(f"**{name}**" if each["required"] else name for name, each in zip(names, named, strict=True))
+
+
+def roles() -> Table:
+    """Every role a key may have, and where it may be."""
+    from faregate.core.access import ROLES, WHOLE_ROLES
+
+    places = {"root": "the installation", "manager": "a team, project or product", "user": "a user"}
+    rows = []
+    for role, about in ROLES.items():
+        whole = "the installation, or a part of it" if role in WHOLE_ROLES else "an organization, or a part of it"
+        rows.append((f"`{role}`", about, places.get(role, whole)))
+    return Table(("Role", "For whom", "Its key is of"), rows)
+
+
+def permissions() -> Table:
+    """Every permission, what it allows and who holds it."""
+    from faregate.core.access import GRANTED, OF_SCOPE, PERMISSIONS, ROLES
+
+    rows = []
+    for name, about in PERMISSIONS.items():
+        holders = ", ".join(role for role in ROLES if name in GRANTED[role])
+        rows.append((f"`{name}`", about, "its scope" if name in OF_SCOPE else "the installation", holders))
+    return Table(("Permission", "Allows", "Over", "Held by"), rows)
 
 
 def _fields(told: Mapping[str, Any], document: Mapping[str, Any]) -> str:
@@ -422,6 +458,8 @@ PARTS: Mapping[str, Callable[[], Table | str]] = {
     "findings": findings,
     "command-line": command_line,
     "admin-api": admin_api,
+    "roles": roles,
+    "permissions": permissions,
     "steering": steering,
     "profiles": profiles,
     "faults": faults,

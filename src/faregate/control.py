@@ -14,6 +14,7 @@ answers
 3. From then on the gate counts for itself.
 """
 
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -27,6 +28,7 @@ from faregate.core.limits.terms import PLAIN, Terms
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.tokens import Identity
 from faregate.core.usage import Usage
 
 #: A full load of 100,000 keys stays below it; longer lines end the connection.
@@ -56,6 +58,13 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     #: What a request may say about itself: ``user``, ``tags``, ``run``, ``project``, ``stage``.
     may_set: tuple[str, ...] = ("user", "tags", "run")
     last4: str = ""
+    #: Id of the subscription that it belongs to, empty for none.
+    subscription: str = ""
+    #: Networks that it may be used from, and beginnings of paths that it may call; ``None`` allows all.
+    networks: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    #: What is kept of its calls' contents: ``off``, ``metadata`` or ``full``; empty as the configuration says.
+    content: str = ""
 
 
 class Limit(msgspec.Struct, frozen=True, array_like=True):
@@ -122,6 +131,26 @@ class Provider(msgspec.Struct, frozen=True):
     connections_max: int = 2_000
     #: Texts masked in bodies that the provider sends back (its credential, organization ids).
     masked: tuple[str, ...] = ()
+    #: Its credential is not above: it comes with ``Credentials``, again and again, and calls wait for the first one.
+    renewed: bool = False
+    #: Where its name may lead when a connection is made, a key of ``dialects.urls.REACHES``; empty for anywhere.
+    reach: str = ""
+
+
+class Credential(msgspec.Struct, frozen=True, array_like=True):
+    """What proves the gate to one provider until a moment."""
+
+    provider: str
+    #: It goes nowhere else: a provider that has moved meanwhile waits for another one.
+    base_url: str
+    #: Ready-made credential headers, as those of a provider.
+    headers: dict[str, str]
+    masked: tuple[str, ...] = ()
+    #: Nanoseconds since 1970 UTC; 0 where it does not end by itself.
+    expires_at: int = 0
+
+    def __repr__(self) -> str:
+        return f"Credential({self.provider!r}, expires_at={self.expires_at})"
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -171,6 +200,11 @@ class Catalogue(msgspec.Struct, frozen=True):
     require_limit_stages: tuple[str, ...] = ()
     #: What payers are charged, where that is not the cost: the first rule that matches a call.
     charges: tuple[ChargeRule, ...] = ()
+    #: Callers without keys, and whom callers act for; ``None`` where nothing of it is configured.
+    identity: Identity | None = None
+    #: ``(organization, name, team)`` of every project; without a team where it was put into none. Empty where nobody
+    #: told whose the projects are.
+    project_teams: tuple[tuple[str, str, str], ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -183,6 +217,9 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     limits: tuple[Limit, ...] = ()
     limits_removed: tuple[str, ...] = ()
     catalogue: Catalogue | None = None
+    #: ``(kind, organization, name)`` of every payer whose keys are stopped, of a subscription its id; ``None`` where
+    #: nothing of it changed.
+    halted: tuple[tuple[str, str, str], ...] | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
@@ -235,6 +272,12 @@ class Projected(msgspec.Struct, frozen=True, tag="projected"):
     """The books hold the journal up to ``position``: the gate measures its backlog from there."""
 
     position: int
+
+
+class Credentials(msgspec.Struct, frozen=True, tag="credentials"):
+    """What proves the gate to providers from now on; those that are not named keep what they have."""
+
+    credentials: tuple[Credential, ...]
 
 
 class AskFigures(msgspec.Struct, frozen=True, tag="ask_figures"):
@@ -316,6 +359,14 @@ class Habits(msgspec.Struct, frozen=True, tag="habits"):
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting; let what runs finish."""
+
+
+class Reconfigure(msgspec.Struct, frozen=True, tag="reconfigure"):
+    """Work by other settings and another catalogue from now on: by both, or by neither and with ``Trouble`` told."""
+
+    #: ``GateSettings`` as JSON.
+    settings: msgspec.Raw
+    catalogue: Catalogue | None = None
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -401,8 +452,45 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     failing_open: bool = False
 
 
-Question = Load | Opening | Projected | AskFigures | AskAllowances | Resolve | Report | AskBrakes | Habits | Drain
-Reply = Loaded | Done | Trouble | Allowances | Figures | Reported | Brakes
+class IssuerKeys(msgspec.Struct, frozen=True, array_like=True):
+    """The public keys that an issuer of tokens published at a moment, in nanoseconds since 1970 UTC."""
+
+    issuer: str
+    #: As JWK have them (RFC 7517 section 4).
+    keys: tuple[dict[str, Any], ...]
+    fetched_at: int
+
+
+class TellIssuerKeys(msgspec.Struct, frozen=True, tag="tell_issuer_keys"):
+    """Keys of issuers, and which issuers were looked at, with whatever result; the answer says which are wanted."""
+
+    sets: tuple[IssuerKeys, ...] = ()
+    answered: tuple[str, ...] = ()
+
+
+class WantedIssuerKeys(msgspec.Struct, frozen=True, tag="wanted_issuer_keys"):
+    """Names of issuers: tokens name an ``unknown`` key of these, and of those all keys are ``missing``."""
+
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+Question = (
+    Load
+    | Opening
+    | Projected
+    | Credentials
+    | AskFigures
+    | AskAllowances
+    | Resolve
+    | Report
+    | AskBrakes
+    | Habits
+    | Drain
+    | TellIssuerKeys
+    | Reconfigure
+)
+Reply = Loaded | Done | Trouble | Allowances | Figures | Reported | Brakes | WantedIssuerKeys
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):

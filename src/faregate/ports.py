@@ -1,12 +1,11 @@
 """Everything the gateway needs from the world, as Protocols, on one page.
 
 Adapters implement these; ``assembly`` is the only place that knows which. Each method says what it raises; a twin
-that is
-switched off fails loudly rather than answering something made up.
+that is switched off fails loudly rather than answering something made up.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from faregate.core.ledger.events import Event
 from faregate.errors import Problem
@@ -126,6 +125,18 @@ class Tokenizer(TokenCounter, Protocol):
 
 Row = dict[str, Any]
 
+
+class MadePlaces(NamedTuple):
+    """What was made through the API of places to send calls to: rows of the kinds provider, deployment and model."""
+
+    providers: Sequence[Row] = ()
+    deployments: Sequence[Row] = ()
+    models: Sequence[Row] = ()
+
+
+NO_PLACES: Final = MadePlaces()
+
+
 #: ``(subject, posted)`` of one limit, in the order of the subjects; one without ``each`` has the subject ``()``.
 Balances = list[tuple[tuple[str, ...], int]]
 
@@ -140,6 +151,36 @@ class BalanceQuery(NamedTuple):
     since: int
     #: Admitted before it; 0 leaves it open.
     until: int = 0
+
+
+class TrailMark(NamedTuple):
+    """Lines of the trail of changes that tell of one change: numbers of the first and the last, and its hash."""
+
+    first: int
+    last: int
+    hash: str
+
+
+class ChainHead(NamedTuple):
+    """The newest entry of the chain over what is booked: whoever keeps it can prove later what the books held."""
+
+    number: int
+    hash: str
+    #: Nanoseconds since 1970 UTC.
+    at: int
+
+
+class Proof(NamedTuple):
+    """What came of following the chain over what is booked from its first entry to its newest."""
+
+    #: Sentences that name each row which was edited, removed, moved or put in, the first of each kind first.
+    faults: Sequence[str]
+    entries: int
+    #: Rows that the chain covers.
+    rows: int
+    head: ChainHead
+    #: What the books hold in excess or lack in what follows from the rest: roll-ups and reservations.
+    derived: Sequence[str] = ()
 
 
 class Books(Protocol):
@@ -160,19 +201,26 @@ class Books(Protocol):
         ...
 
     # -- identity, limits, prices: each write also appends to the change feed ----------------------------------------
-    def put(self, kind: str, row: Row) -> int:
+    # ``told`` are the lines of the trail of changes that tell of a change; they are chained in the same transaction.
+    def put(self, kind: str, row: Row, *, told: TrailMark | None = None) -> int:
         """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number.
 
-        Kinds: ``organization team project user product stage key limit limit_entry price price_list capacity channel
-        alert``.
+        Kinds: ``organization team project user product stage subscription key limit limit_entry price price_list
+        capacity channel alert provider deployment model``.
         """
         ...
 
-    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+    def put_all(self, kind: str, rows: Sequence[Row], *, told: TrailMark | None = None) -> None:
         """Insert or replace rows of a kind, all of them or none."""
         ...
 
-    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+    def put_together(
+        self,
+        rows: Sequence[tuple[str, Row]],
+        removed: Sequence[tuple[str, str]] = (),
+        *,
+        told: TrailMark | None = None,
+    ) -> None:
         """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
         ...
 
@@ -184,12 +232,15 @@ class Books(Protocol):
         """Those rows of a kind that there are, by their ids."""
         ...
 
-    def remove(self, kind: str, id: str) -> bool:
+    def remove(self, kind: str, id: str, *, told: TrailMark | None = None) -> bool:
         """Remove one row; false where there was none."""
         ...
 
     def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
-        """Rows of a kind in the order of their ids, after a cursor id, filtered by equality."""
+        """Rows of a kind in the order of their ids, after a cursor id, filtered by equality.
+
+        A filter ``column.member`` looks at a member of a JSON object.
+        """
         ...
 
     def columns(self, kind: str, names: Sequence[str], /, *, after: str = "", limit: int = 1000) -> list[Sequence[Any]]:
@@ -232,7 +283,11 @@ class Books(Protocol):
     def requests(self, *, after: str = "", limit: int = 100, newest_first: bool = True, **filters: object) -> list[Row]:
         """Request records, newest first by default; filters by any column, ``since``, ``until``, ``tag.NAME``.
 
-        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
+        With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking. With
+        ``sort``, a column, in its order, the largest first by default; ``within_ms`` is how long it may take.
+
+        Raises:
+            Failed: ``search_too_long``.
         """
         ...
 
@@ -264,7 +319,14 @@ class Books(Protocol):
         ...
 
     # -- corrections -------------------------------------------------------------------------------------------------
-    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+    def adjust(
+        self,
+        run: Row,
+        lines: Sequence[Row],
+        moved: Sequence[tuple[str, str, int]],
+        *,
+        told: TrailMark | None = None,
+    ) -> bool:
         """Book a correcting run in one transaction; false where one of its id is booked already.
 
         ``lines`` say by how much each record is corrected, ``moved`` are ``(debited, credited, amount)``.
@@ -308,6 +370,30 @@ class Books(Protocol):
         """Ledger postings in order."""
         ...
 
+    def keep_trail(self, told: TrailMark) -> None:
+        """Chain lines of the trail of changes that no change of the books goes with."""
+        ...
+
+    def trail_marks(self, after: int = 0, limit: int = 10_000) -> list[TrailMark]:
+        """What the chain knows of the trail of changes, in the order of its lines, beyond line ``after``."""
+        ...
+
+    def trail_lines(self) -> int:
+        """How many lines of the trail of changes the chain covers."""
+        ...
+
+    def chain_head(self) -> ChainHead:
+        """The newest entry of the chain."""
+        ...
+
+    def prove(self, on_progress: Callable[[int, int], None], anchor: str = "") -> Proof:
+        """Follow the chain from its first entry to its newest, beside whoever writes; takes its time.
+
+        ``on_progress`` is told how many rows were looked at, and of how many. With an ``anchor``, the hash of an entry,
+        it is a fault if no entry has it.
+        """
+        ...
+
     def backup(self, file: str) -> None:
         """Write a consistent copy while in use.
 
@@ -319,6 +405,31 @@ class Books(Protocol):
     def close(self) -> None:
         """Give the database back."""
         ...
+
+
+class CredentialState(NamedTuple):
+    """How the credential of a provider stands that is fetched and renewed."""
+
+    provider: str
+    #: There is one that may be used now.
+    usable: bool
+    #: Nanoseconds since 1970 UTC; 0 where it does not end by itself, or there is none.
+    expires_at: int
+    #: Why the last try failed, as the end of a sentence; empty where it did not.
+    trouble: str
+    renewals: int
+    failures: int
+
+
+class Tried(NamedTuple):
+    """How the trial of a provider went: ``detail`` is a sentence, ``status`` 0 where nobody answered."""
+
+    ok: bool
+    detail: str
+    status: int = 0
+    #: How many models it listed.
+    models: int = 0
+    milliseconds: int = 0
 
 
 class StoredAnswer(NamedTuple):
@@ -424,4 +535,74 @@ class ObjectStore(Protocol):
 
     def expire(self, now: int) -> None:
         """Drop what no provider keeps any more."""
+        ...
+
+
+class KeptText(NamedTuple):
+    """A prompt or an answer as it is kept: its beginning, and how much there was of it."""
+
+    text: str = ""
+    #: Of the readable text, before anything was left out.
+    characters: int = 0
+    #: Of the body that it was read from.
+    bytes: int = 0
+    #: ``text`` is not all of it.
+    truncated: bool = False
+
+
+class ContentRecord(NamedTuple):
+    """What is kept of one call beside its record in the books."""
+
+    #: The request's.
+    id: str
+    #: Nanoseconds since 1970 UTC.
+    at: int
+    #: ``metadata`` or ``full``.
+    kept: str
+    stream: bool
+    http_status: int
+    code: str
+    prompt: KeptText = KeptText()
+    answer: KeptText = KeptText()
+    #: ``(rule, action, where, count)`` of what was found; where is ``request`` for what was sent, ``prompt`` and
+    #: ``answer`` for what is kept.
+    found: tuple[tuple[str, str, str, int], ...] = ()
+
+
+class ContentWriter(Protocol):
+    """Where the gate leaves contents for the console to fetch. Used by one thread, never by the loop."""
+
+    def append(self, record: ContentRecord) -> bool:
+        """Leave one; false where it could not be written, and is lost."""
+        ...
+
+    def hand_over(self) -> None:
+        """Let what was left be fetched. Cheap where there is nothing."""
+        ...
+
+    def close(self) -> None:
+        """Hand over, and write no more."""
+        ...
+
+
+class Contents(Protocol):
+    """Prompts and answers, apart from the books; each method is a transaction and raises ``Unavailable``."""
+
+    def get(self, id: str) -> ContentRecord | None:
+        """What is kept of a request."""
+        ...
+
+    def remove(self, id: str) -> bool:
+        """Forget what is kept of a request, for good; false where nothing was."""
+        ...
+
+    def newest(self, before: str, limit: int, since: int = 0, until: int = 0) -> list[ContentRecord]:
+        """Those before an id (all, where it is empty), the newest first."""
+        ...
+
+    def containing(self, text: str, before: str, among: int, since: int = 0, until: int = 0) -> tuple[list[str], str]:
+        """Ids of the newest before an id whose prompt or answer holds a text, and the last id that was looked at.
+
+        So many are looked at; the last id is empty where there are no more. The case of ASCII letters is nothing.
+        """
         ...

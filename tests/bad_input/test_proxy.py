@@ -23,7 +23,7 @@ TRACES = ("Traceback", 'File "', "Error(", "Exception", "\\n  at ")
 MUTANTS = 400
 SEED = 20_261_121
 #: A key cannot be made expired, so one is made that soon is.
-EXPIRY_SECONDS = 3
+EXPIRY_SECONDS = 5
 SPICE = (
     b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b",", b"0", b"chunked", b"\xff", b"HTTP/1.1", b"0\r\n\r\n",
     b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"GET /v1/models HTTP/1.1\r\n\r\n",
@@ -48,10 +48,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def make_keys(running: Installation) -> Keys:
     """The keys of the rows, in every state a key can be in."""
     soon = datetime.now(UTC) + timedelta(seconds=EXPIRY_SECONDS)
-    made = {"expired": running.key("expired", expires=soon.isoformat(timespec="seconds"))}
-    made |= {name: running.key(name, project="bad-input") for name in ("good", "revoked", "disabled", "poor")}
-    made["picky"] = running.key("picky", models="sim-fast")
-    running.cli("key", "revoke", made["revoked"]["id"], "--yes")
+    kinds: dict[str, dict[str, Any]] = {"expired": {"expires_at": soon.isoformat(timespec="seconds")}}
+    kinds |= {name: {"project": "bad-input"} for name in ("good", "revoked", "disabled", "poor")}
+    kinds["picky"] = {"models": ["sim-fast"]}
+    made = {name: running.admin("POST", "/api/v1/keys", {"name": name, **fields}) for name, fields in kinds.items()}
+    running.admin("POST", f"/api/v1/keys/{made['revoked']['id']}/revoke")
     running.admin("PATCH", f"/api/v1/keys/{made['disabled']['id']}", {"state": "disabled"})
     running.limit(select=f"key={made['poor']['id']}", unit="usd", amount="0.000000001", window="lifetime")
     time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds() + 1))

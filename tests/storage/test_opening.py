@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,10 @@ def test_migrations_make_the_schema(path: Path) -> None:
     open_books(path, HeldClock()).close()
     with create_engine(f"sqlite:///{path}").connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
-        assert compare_metadata(context, metadata) == []
+        with warnings.catch_warnings():
+            # One index is over an expression, which is not read back; test_searching looks at it.
+            warnings.filterwarnings("ignore", ".*expression-based index")
+            assert compare_metadata(context, metadata) == []
     connection.engine.dispose()
     config = Config()
     config.set_main_option("script_location", "faregate.storage:migrations")

@@ -20,6 +20,7 @@ from faregate.assembly.clock import SystemClock
 from faregate.assembly.following import Following
 from faregate.assembly.handover import ConsoleSettings, Listening, encode
 from faregate.assembly.loops import loop_factory, stop_with_parent
+from faregate.assembly.reloading import Adoption, MakeAdoption, Reloading, Works
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder
 from faregate.storage.sqlite.books import SqliteBooks
@@ -28,14 +29,19 @@ from faregate.storage.sqlite.opening import open_books
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from faregate.assembly.compiler import CatalogueCompiler
     from faregate.assembly.workshop import Work
-    from faregate.console.state import CompileCatalogue
+    from faregate.config.schema import Config
+    from faregate.console.state import CompileCatalogue, Console
 
 logger = logging.getLogger("faregate.console")
 
 #: A start with a hundred thousand keys makes a million objects that stay. By its own thresholds the collector walks the
 #: young ones 28 times as often, which takes a third of that start.
 _GC_THRESHOLDS = (20_000, 20, 20)
+
+#: The rest of the console waits so long for the gate to be told what it needs; it is away where that takes longer.
+GATE_FIRST_SECONDS_MAX = 5.0
 
 #: The link waits so long for the rest of the program to be there.
 COMPILER_SECONDS_MAX = 60.0
@@ -55,23 +61,21 @@ def run_console(settings: ConsoleSettings, input_descriptor: int) -> int:
 
 async def _serve(settings: ConsoleSettings, input_descriptor: int) -> int:
     clock, folder = SystemClock(), DataFolder(Path(settings.data_dir))
-    # To look through large books takes as long as to load the rest of the program, and nearly none of it in Python.
+    # To look through large books takes as long as to load what compiles prices, and nearly none of it in Python.
     loading = asyncio.create_task(asyncio.to_thread(_load))
     try:
         books = await asyncio.to_thread(open_books, folder.books, clock)
     finally:
         await loading
     try:
-        # To load the rest of the program takes as long as to read what the gate needs, which is mostly the database's
-        # work: both are done at once, and the link waits for the catalogue only.
+        # The gate takes calls as soon as it has its keys, limits and prices, whatever else has to be put together here.
         compiler: Future[CompileCatalogue] = Future()
-        following = Following(
-            folder, books, clock, lambda prices, projects: compiler.result(COMPILER_SECONDS_MAX)(prices, projects)
-        )
+        following = Following(folder, books, clock, lambda *given: compiler.result(COMPILER_SECONDS_MAX)(*given))
         linking = asyncio.create_task(following.link.run())
         try:
-            started = _Started(clock, folder, books, following)
-            return await _with_link(settings, input_descriptor, started, compiler, linking)
+            return await _with_link(
+                settings, input_descriptor, _Started(clock, folder, books, following), compiler, linking
+            )
         finally:
             compiler.cancel()
             linking.cancel()
@@ -94,30 +98,33 @@ class _Built(NamedTuple):
     """What the rest of the program is."""
 
     app: "FastAPI"
+    console: "Console"
     work: "Sequence[Work]"
     behind_proxy: bool
 
 
 def _load() -> None:
-    """Load the rest of the program."""
     import faregate.assembly.compiler
-    import faregate.assembly.workshop
-    import faregate.console.app  # noqa: F401
+    import faregate.assembly.made
+    import faregate.config.schema  # noqa: F401
 
 
-def _built(settings: ConsoleSettings, started: _Started, compiler: "Future[CompileCatalogue]") -> _Built:
-    """Load the rest of the program and put it together; ``compiler`` is told as soon as it is there.
+def _configured(settings: ConsoleSettings) -> "tuple[Config, CatalogueCompiler]":
+    from faregate.config.schema import Config
+
+    config = Config.model_validate_json(bytes(settings.config))
+    return config, compiler_of(settings, config)
+
+
+def _built(
+    settings: ConsoleSettings, started: _Started, config: "Config", compile_catalogue: "CatalogueCompiler"
+) -> _Built:
+    """Load the rest of the program and put it together.
 
     Raises:
         ConfigError: CFG-SECRET: the secrets are not those of the books.
         Unavailable: these cannot be reached.
     """
-    from faregate.assembly.compiler import CatalogueCompiler
-    from faregate.config.schema import Config
-
-    config = Config.model_validate_json(bytes(settings.config))
-    compile_catalogue = CatalogueCompiler(config, Path(settings.folder), process_environment())
-    compiler.set_result(compile_catalogue)
     from faregate.assembly.workshop import Workshop, console_secrets
     from faregate.console.app import create_app
 
@@ -126,7 +133,17 @@ def _built(settings: ConsoleSettings, started: _Started, compiler: "Future[Compi
     console, work = workshop.live(
         started.following, settings.gateway_url, tls=settings.tls is not None, randomly=random.random
     )
-    return _Built(create_app(console), work, config.console.behind_proxy)
+    return _Built(create_app(console), console, work, config.console.behind_proxy)
+
+
+def compiler_of(settings: ConsoleSettings, config: "Config") -> "CatalogueCompiler":
+    """What compiles the catalogue of a configuration."""
+    from faregate.assembly.compiler import CatalogueCompiler
+    from faregate.assembly.made import opener, secret_box
+
+    box = secret_box(settings.secrets)
+    open_secret = opener(box) if box is not None else None
+    return CatalogueCompiler(config, Path(settings.folder), process_environment(), open_secret)
 
 
 async def _with_link(
@@ -136,7 +153,14 @@ async def _with_link(
     compiler: "Future[CompileCatalogue]",
     linking: asyncio.Task[None],
 ) -> int:
-    built = await asyncio.to_thread(_built, settings, started, compiler)
+    config, compile_catalogue = await asyncio.to_thread(_configured, settings)
+    if any(provider.credential is not None for provider in config.providers):
+        # A new gate takes no calls before it was tried to fetch them.
+        started.following.link.expect_credentials()
+    compiler.set_result(compile_catalogue)
+    # The rest of the program is loaded when nothing of it can hold up what the gate waits for.
+    await started.following.link.read(GATE_FIRST_SECONDS_MAX)
+    built = await asyncio.to_thread(_built, settings, started, config, compile_catalogue)
     from faregate.assembly.listeners import Listener, listen_on_network, listen_on_socket, served
     from faregate.console.doors import trusted
 
@@ -144,8 +168,11 @@ async def _with_link(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    started.following.link.gate_settings = bytes(settings.gate)
+    works = Works(built.work)
     if settings.attached:
-        stop_with_parent(loop, input_descriptor, stop.set)
+        reloading = Reloading(built.console, works, _adopting(started, built.console), _say)
+        stop_with_parent(loop, input_descriptor, stop.set, reloading.told)
     network = listen_on_network(settings)
     local = listen_on_socket(started.folder.console_socket)
     servers = [
@@ -153,7 +180,7 @@ async def _with_link(
         Listener(served(trusted(built.app), None, behind_proxy=False), local),
     ]
     tasks = [asyncio.create_task(server.serve_its_socket()) for server in servers]
-    tasks += [linking, *(asyncio.create_task(each()) for each in built.work)]
+    tasks += [linking, asyncio.create_task(works.run())]
     try:
         await asyncio.gather(*(server.ready.wait() for server in servers))
         os.write(sys.stdout.fileno(), encode(Listening(network.getsockname()[1])) + b"\n")
@@ -173,6 +200,33 @@ async def _with_link(
         logger.critical("console_part_failed", exc_info=failed)
         return 1
     return 0
+
+
+def _say(word: bytes) -> None:
+    os.write(sys.stdout.fileno(), word + b"\n")
+
+
+def _adopting(started: _Started, serving: "Console") -> MakeAdoption:
+    """What prepares a console by other settings; nothing is changed by that."""
+
+    def prepared(settings: ConsoleSettings) -> Adoption:
+        from faregate.assembly.workshop import Workshop, console_secrets
+        from faregate.config.schema import Config
+
+        config = Config.model_validate_json(bytes(settings.config))
+        compiler = compiler_of(settings, config)
+        secrets = console_secrets(settings.secrets)
+        workshop = Workshop(config, started.folder, compiler, secrets, started.clock, started.books)
+        console, work = workshop.live(
+            started.following,
+            settings.gateway_url,
+            tls=settings.tls is not None,
+            randomly=random.random,
+            serving=serving,
+        )
+        return Adoption(console, work, lambda: started.following.link.reconfigure(bytes(settings.gate), compiler))
+
+    return prepared
 
 
 def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> BaseException | None:

@@ -12,6 +12,8 @@ from faregate.assembly.clock import SystemClock
 from faregate.assembly.handover import Listening, encode
 from faregate.assembly.loops import loop_factory, stop_with_parent
 from faregate.assembly.scheduling import prefer_short_slices
+from faregate.config.folder import DataFolder
+from faregate.config.patterns import finder
 from faregate.config.settings import GateSettings
 
 logger = logging.getLogger("faregate.gate")
@@ -36,7 +38,9 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
     from faregate.dialects.pictures import size_of
     from faregate.journal.answers import FileAnswerStore
     from faregate.journal.append import FileJournal
+    from faregate.journal.contents import ContentSpool
     from faregate.journal.objects import FileObjectStore
+    from faregate.proxy.contents import ContentKeeping
     from faregate.proxy.gate import Gate
 
     loop = asyncio.get_running_loop()
@@ -52,7 +56,8 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
     )
     answers = FileAnswerStore(folder / "journal" / "answers", clock.wall_nanos())
     objects = FileObjectStore(folder / "journal" / "objects", clock.wall_nanos())
-    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers, objects)
+    keeping = ContentKeeping(ContentSpool(DataFolder(folder).contents_left, clock.wall_nanos), finder)
+    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers, objects, keeping)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gate.drain)
     if settings.attached:

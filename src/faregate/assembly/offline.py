@@ -11,6 +11,7 @@ import msgspec
 
 from faregate.assembly.clock import SystemClock
 from faregate.assembly.compiler import CatalogueCompiler
+from faregate.assembly.made import opener, secret_box
 from faregate.assembly.workshop import Workshop, console_secrets
 from faregate.config.environment import process_environment
 from faregate.config.findings import Invalid
@@ -43,8 +44,15 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         environment = process_environment()
         loaded = _configuration(environment)
         config = loaded.config if loaded is not None else Config.model_construct(providers=())
-        compiler = CatalogueCompiler(config, loaded.folder if loaded is not None else Path.cwd(), environment)
-        secrets = console_secrets(secrets_of(folder, os.urandom).secrets)
+        kept = secrets_of(folder, os.urandom).secrets
+        box = secret_box(kept)
+        compiler = CatalogueCompiler(
+            config,
+            loaded.folder if loaded is not None else Path.cwd(),
+            environment,
+            opener(box) if box is not None else None,
+        )
+        secrets = console_secrets(kept)
         clock = SystemClock()
         books = open_books(folder.books, clock)
         stack.callback(books.close)
@@ -105,6 +113,45 @@ def look(folder: DataFolder) -> Iterator[tuple[str, str, str]]:
         yield "journal", "ok", f"{backlog} bytes are not in the books yet; the next start books them"
     except FaregateError as error:
         yield "books", "failed", error.message
+
+
+def last_backup(folder: DataFolder) -> str | None:
+    """When the newest backup was made, by the trail of changes; ``None`` where it tells of none."""
+    from faregate.console.audit import FILE_NAME
+
+    newest: str | None = None
+    try:
+        with (folder.root / FILE_NAME).open("rb") as trail:
+            # Most lines tell of something else, and need not be read as JSON.
+            for line in trail:
+                if b'"backup"' not in line:
+                    continue
+                try:
+                    told = msgspec.json.decode(line)
+                except msgspec.DecodeError:
+                    continue
+                if isinstance(told, dict) and told.get("kind") == "backup":
+                    newest = str(told.get("at"))
+    except OSError:
+        return None
+    return newest
+
+
+def has_admin_key(folder: DataFolder) -> bool:
+    """Whether some key opens the console; true where it cannot be told before the books were brought up to date."""
+    from faregate.storage.schema import SCHEMA_VERSION
+    from faregate.storage.sqlite.books import SqliteBooks
+    from faregate.storage.sqlite.opening import schema_version
+
+    if not folder.books.exists():
+        return False
+    if schema_version(folder.books) != SCHEMA_VERSION:
+        return True
+    books = SqliteBooks(folder.books, SystemClock())
+    try:
+        return any(books.listing("key", role=role, state="active", limit=1) for role in ("root", "admin"))
+    finally:
+        books.close()
 
 
 def _peppers(folder: DataFolder, books: Books) -> Iterator[tuple[str, str, str]]:

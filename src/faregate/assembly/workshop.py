@@ -9,33 +9,44 @@ from dataclasses import replace
 import faregate
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
+from faregate.assembly.credentials import wanted_credentials
 from faregate.assembly.following import Following
+from faregate.assembly.keeping import content_jobs, content_store
+from faregate.assembly.made import declared_rows
 from faregate.assembly.projection import tell_nobody
 from faregate.catalogue.tokens import ToktokCounter
+from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder
 from faregate.config.gate import brake_rules
 from faregate.config.schema import Alerts, Config
+from faregate.config.secret_box import box_of
 from faregate.config.secrets import Secrets as KeptSecrets
 from faregate.console.accounts import keys_without_pepper
+from faregate.console.audit import AuditTrail, settle
 from faregate.console.brakes import KeyBrakes
 from faregate.console.compile import card_of
 from faregate.console.corrections import TrueUp
 from faregate.console.link import GateLink, unknown_of
+from faregate.console.sealing import seal_anew
 from faregate.console.state import Check, Console, Facts, Secrets
+from faregate.console.texts import time_text
 from faregate.control import Unknown
 from faregate.core.limits.denials import BUILT_IN
 from faregate.core.pricing.card import RateCard
 from faregate.core.ulid import UlidSource
 from faregate.dialects.pictures import size_of
 from faregate.jobs.awaited_work import ProviderWork
+from faregate.jobs.fetch_issuer_keys import IssuerKeyFetcher, fetch_keys
 from faregate.jobs.keep_journal import keep_journal
 from faregate.jobs.lookups import ProviderLookups
+from faregate.jobs.provider_tokens import ProviderTokens, Wanted
 from faregate.jobs.resolve_unknowns import Rules, UnknownResolver
 from faregate.jobs.runner import Job, JobRunner
+from faregate.jobs.try_provider import ProviderTrial
 from faregate.journal.projector import Projector
 from faregate.journal.read import FileJournalReader
 from faregate.journal.verify import verify
-from faregate.ports import Clock
+from faregate.ports import NO_PLACES, Clock
 from faregate.storage.sqlite.books import SqliteBooks
 
 logger = logging.getLogger("faregate.console")
@@ -45,6 +56,9 @@ RESOLVE_INTERVAL_S, KEEP_JOURNAL_INTERVAL_S, TRUE_UP_INTERVAL_S = 1.0, 60.0, 60.
 
 #: A key that tripped the brake has its limit within two seconds.
 BRAKES_INTERVAL_S = 1.0
+
+#: A call waits for the key of its token, so the gate is asked often what it misses; that is one line each way.
+ISSUER_KEYS_INTERVAL_S = 0.25
 
 #: Accepted work is looked at soon, then ever more rarely; so many at once.
 WORK_INTERVAL_S, WORK_AGAIN_S, WORK_AT_ONCE = 2.0, (1.0, 60.0), 16
@@ -66,7 +80,12 @@ def _is_batch(unknown: Unknown) -> bool:
 
 def console_secrets(kept: KeptSecrets) -> Secrets:
     """The installation's secrets as the console takes them."""
-    return Secrets(tuple((pepper.id, pepper.key) for pepper in kept.peppers), bytes.fromhex(kept.session))
+    return Secrets(
+        tuple((pepper.id, pepper.key) for pepper in kept.peppers),
+        bytes.fromhex(kept.session),
+        kept.installation,
+        tuple((each.id, each.key) for each in kept.encryption),
+    )
 
 
 class Workshop:
@@ -92,9 +111,13 @@ class Workshop:
         self._secrets = secrets
         self._clock = clock
         self.books = books
+        self._contents = content_store(folder)
         alerts = config.alerts if config is not None else Alerts()
         self._alerting = Alerting(alerts, compile_catalogue.folder, clock)
         lost = keys_without_pepper(self.books, secrets.pepper_keys, clock.wall_nanos())
+        box = box_of(secrets.installation, secrets.encryption, os.urandom)
+        if box is not None:
+            seal_anew(books, box)
         if lost:
             logger.warning("keys_without_pepper", extra={"keys": lost, "advice": "add the old pepper to secrets.json"})
 
@@ -103,25 +126,54 @@ class Workshop:
         projector = Projector(FileJournalReader(self.folder.journal), self.books, tell_nobody)
         while projector.step():
             pass
+        self._settle_trail()
         return self._console(Facts(faregate.__version__, str(self.folder.root)))
 
     def live(
-        self, following: Following, gateway_url: str, *, tls: bool, randomly: Callable[[], float]
+        self,
+        following: Following,
+        gateway_url: str,
+        *,
+        tls: bool,
+        randomly: Callable[[], float],
+        serving: Console | None = None,
     ) -> tuple[Console, Sequence[Work]]:
-        """The console of a running installation, and what has to run beside it and the link until it ends."""
+        """The console of a running installation, and what has to run beside it and the link until it ends.
+
+        With ``serving`` it is to be taken over by that one, which the rest works for.
+        """
+        if serving is None:
+            # Only at the start: later a line whose change is not there yet is about one that is being made.
+            self._settle_trail()
         link = following.link
+        tokens = self._tokens(link, randomly)
         behind_proxy = self._config is not None and self._config.console.behind_proxy
         facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
-        console = self._console(facts, link, following.projection.projector)
+        console = self._console(facts, link, following.projection.projector, tokens)
+        at_work = serving if serving is not None else console
 
         async def work_jobs() -> None:
             # They work on what the gate did, and what they are made of takes time that a start has no need of.
             await link.contact(JOBS_WAIT_S)
-            await JobRunner(await asyncio.to_thread(self._jobs, link, console), randomly).run()
+            await JobRunner(await asyncio.to_thread(self._jobs, link, at_work, tokens), randomly).run()
 
-        return console, (work_jobs, lambda: self._alerting.deliver(console))
+        return console, (work_jobs, tokens.run, lambda: self._alerting.deliver(at_work))
 
-    def _console(self, facts: Facts, link: GateLink | None = None, projector: Projector | None = None) -> Console:
+    def _tokens(self, link: GateLink, randomly: Callable[[], float]) -> ProviderTokens:
+        """What keeps fetched credentials fresh; the gate is handed each new one."""
+        wanted: tuple[Wanted, ...] = ()
+        if self._config is not None:
+            environment = process_environment()
+            wanted = wanted_credentials(self._config, self._compile.folder, environment, self._clock.wall_nanos)
+        return ProviderTokens(wanted, link.renew, self._clock.wall_nanos, randomly, link.credentials_tried)
+
+    def _console(
+        self,
+        facts: Facts,
+        link: GateLink | None = None,
+        projector: Projector | None = None,
+        tokens: ProviderTokens | None = None,
+    ) -> Console:
         if self._config is not None:
             limits, gateway = self._config.limits, self._config.gateway
             facts = replace(
@@ -130,6 +182,8 @@ class Workshop:
                 min_answer_tokens=limits.min_answer_tokens,
                 forbid_private_urls=gateway.forbid_private_urls,
                 denials=frozenset((*limits.denials, *BUILT_IN)),
+                trusted_proxies=gateway.trusted_proxies,
+                keeps_contents=self._config.content.retention is not None,
             )
         return Console(
             books=self.books,
@@ -148,23 +202,33 @@ class Workshop:
             channels=self._alerting.channels(),
             check_address=self._alerting.check_address,
             azure_budget=self._config.alerts.azure_budget if self._config is not None else None,
+            declared=declared_rows(self._config) if self._config is not None else NO_PLACES,
+            try_provider=ProviderTrial(lambda: link.providers, tokens.headers) if link and tokens else None,
+            credentials=tokens.states if tokens is not None else tuple,
             tokenizer=ToktokCounter(size_of),
+            contents=self._contents,
         )
+
+    def _settle_trail(self) -> None:
+        """Say of changes that a crash kept from being made that they were not made."""
+        now = time_text(self._clock.wall_nanos()) or ""
+        trouble = settle(AuditTrail(self.folder.root), self.books, now)
+        if trouble:
+            logger.error("trail_and_books_differ", extra={"why": trouble, "advice": "run `faregate verify`"})
 
     def _check_journal(self) -> Sequence[Check]:
         return [Check(*each) for each in verify(FileJournalReader(self.folder.journal), self.books)]
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
-    def _jobs(self, link: GateLink, console: Console) -> list[Job]:
+    def _jobs(self, link: GateLink, console: Console, tokens: ProviderTokens) -> list[Job]:
         assert self._config is not None
-        catalogue = self._compile((), ())
-        timeouts = {provider.name: provider.total_timeout_ms for provider in catalogue.providers}
-        lookups = ProviderLookups({provider.name: provider for provider in catalogue.providers})
+        lookups = ProviderLookups(lambda: link.providers, tokens.headers)
         unknowns, keep_nanos = self._config.unknowns, self._config.journal.keep * 1_000_000
 
         def rules(unknown: Unknown) -> Rules:
-            longest = timeouts.get(unknown.who.provider, MAX_REQUEST_MS_UNKNOWN)
+            provider = link.providers.get(unknown.who.provider)
+            longest = provider.total_timeout_ms if provider is not None else MAX_REQUEST_MS_UNKNOWN
             return Rules(longest * 1_000_000, unknowns.ttl * 1_000_000, unknowns.policy)
 
         def rules_of_work(unknown: Unknown) -> Rules:
@@ -174,7 +238,7 @@ class Workshop:
         def open_ones(fits: Callable[[Unknown], bool]) -> list[Unknown]:
             return [each for each in map(unknown_of, self.books.open_reservations("unknown")) if fits(each)]
 
-        look = ProviderWork({provider.name: provider for provider in catalogue.providers}).ask
+        look = ProviderWork(lambda: link.providers, tokens.headers).ask
 
         def work(fits: Callable[[Unknown], bool], at_once: int) -> UnknownResolver:
             return UnknownResolver(
@@ -197,6 +261,14 @@ class Workshop:
             wall_nanos=self._clock.wall_nanos,
         )
 
+        issuer_keys = IssuerKeyFetcher(
+            lambda: link.issuers,
+            link.tell_issuer_keys,
+            fetch_keys,
+            self._clock.wall_nanos,
+            self._clock.monotonic_nanos,
+        )
+
         async def keep() -> None:
             files = FileJournalReader(self.folder.journal)
             await asyncio.to_thread(keep_journal, self.books, files, self._clock.wall_nanos(), keep_nanos)
@@ -208,8 +280,10 @@ class Workshop:
             # Batches may bring large files, which nothing else waits for.
             Job("settle_work", WORK_INTERVAL_S, work(lambda each: not _is_batch(each), WORK_AT_ONCE).run),
             Job("settle_batches", BATCHES_INTERVAL_S, work(_is_batch, BATCHES_AT_ONCE).run, BATCHES_WITHIN_S),
+            Job("issuer_keys", ISSUER_KEYS_INTERVAL_S, issuer_keys.run),
             Job("keep_journal", KEEP_JOURNAL_INTERVAL_S, keep),
             Job("true_up", TRUE_UP_INTERVAL_S, TrueUp(console).run),
+            *content_jobs(self._config.content, self.folder, self._contents, self._clock),
             *self._alerting.jobs(console),
         ]
 

@@ -95,6 +95,7 @@ def compile_catalogue(declared: Declared) -> Compiled:
         require_limit=declared.require_limit,
         require_limit_stages=declared.require_limit_stages,
         charges=declared.charges,
+        identity=declared.identity,
     )
     return Compiled(catalogue, tuple(work.problems))
 

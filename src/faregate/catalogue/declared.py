@@ -9,6 +9,7 @@ from faregate.control import Provider
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import Rate
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.tokens import Identity
 
 
 class DeclaredDeployment(NamedTuple):
@@ -90,3 +91,5 @@ class Declared(NamedTuple):
     services: tuple[DeclaredService, ...] = ()
     #: Stages whose callers need a money limit though others do not.
     require_limit_stages: tuple[str, ...] = ()
+    #: Callers without keys, and whom callers act for.
+    identity: Identity | None = None

@@ -8,8 +8,8 @@ into the errors that the command line tells.
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -68,9 +68,13 @@ class AdminClient:
             FaregateError: what the API told, as the error with the fitting exit code.
         """
         params = {name: value for name, value in (query or {}).items() if value is not None}
-        request = self._client.build_request(method, f"/api/v1{path}", params=params, json=body)
+        return self._answered(
+            self._client.send(self._client.build_request(method, f"/api/v1{path}", params=params, json=body))
+        )
+
+    def _answered(self, sending: Coroutine[Any, Any, httpx2.Response]) -> Any:
         try:
-            answer = self._runner.run(self._client.send(request))
+            answer = self._runner.run(sending)
         except httpx2.ConnectError as error:
             raise Unavailable(f"nobody answers at {self._place}", hint="is Faregate running?") from error
         except httpx2.TimeoutException as error:
@@ -78,6 +82,32 @@ class AdminClient:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise Unavailable(f"{self._place} cannot be reached: {type(error).__name__}") from error
         return _told(answer, self._place)
+
+    def watched(
+        self,
+        path: str,
+        query: Mapping[str, str | None],
+        progress: str,
+        tell: Callable[[dict[str, Any]], None],
+        every_s: float,
+    ) -> Any:
+        """As ``call`` with GET, for what takes long: meanwhile ``tell`` is given what ``progress`` answers.
+
+        Raises:
+            FaregateError: what the API told, as the error with the fitting exit code.
+        """
+
+        async def both() -> httpx2.Response:
+            params = {name: value for name, value in query.items() if value is not None}
+            request = self._client.build_request("GET", f"/api/v1{path}", params=params)
+            asked = asyncio.ensure_future(self._client.send(request))
+            while not (await asyncio.wait((asked,), timeout=every_s))[0]:
+                with suppress(httpx2.HTTPError, FaregateError):
+                    # To look is a courtesy: where it fails, the answer itself says what is wrong.
+                    tell(_told(await self._client.get(f"/api/v1{progress}"), self._place))
+            return asked.result()
+
+        return self._answered(both())
 
     def pages(self, path: str, query: Mapping[str, str | None] | None = None) -> Iterator[dict[str, Any]]:
         """Every row of a list, page by page."""

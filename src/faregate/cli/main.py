@@ -20,30 +20,48 @@ EXIT_INTERRUPTED = 130
 
 
 class Command(NamedTuple):
-    """A command: the module that holds it, and one line about it."""
+    """A command: the module that holds it, and one line about it; several that are alike may share one."""
 
     module: str
     about: str
 
 
-#: Each module has ``app``, a ``typer.Typer`` with commands of its own, or ``command``, a function.
+#: Each module has ``app``, a ``typer.Typer`` with commands of its own, ``apps`` of several commands by their names, or
+#: ``command``, a function.
 COMMANDS = {
     "serve": Command("serve", "start Faregate: gateway and console"),
     "init": Command("init", "write a commented faregate.yaml and the secrets it needs"),
     "check": Command("check", "check a configuration, all problems at once"),
     "doctor": Command("doctor", "look at a running or stopped installation"),
-    "key": Command("key", "create, list, show, rotate and revoke keys"),
+    "reload": Command("reload", "let a running installation read its configuration again"),
+    "apply": Command("apply", "make the state what a file says: keys, limits, prices"),
+    "diff": Command("diff", "tell what apply would change"),
+    "export": Command("export", "write the state as such a file"),
+    "key": Command("key", "create, list, show, rename, rotate, disable and revoke keys"),
+    "secrets": Command("secrets", "look at the peppers of keys' digests, and change them"),
+    "organization": Command("payers", "organizations: who pays"),
+    "team": Command("payers", "teams"),
+    "project": Command("payers", "projects"),
+    "user": Command("payers", "users, and what their keys are restricted to"),
+    "product": Command("payers", "products, and what their keys are restricted to"),
+    "subscription": Command("payers", "subscriptions of teams and users to products"),
+    "stage": Command("payers", "stages"),
     "limit": Command("limit", "set, list and clear limits"),
     "alert": Command("alert", "list alerts, mark them as seen, try the channels"),
     "webhook": Command("webhook", "list, add and remove channels for alerts"),
+    "provider": Command("provider", "list, create, change, test and delete providers"),
+    "deployment": Command("deployment", "list, create, change and delete deployments"),
+    "model": Command("model", "list, create, change and delete names of models"),
     "price": Command("price", "list, set, import, sync and explain prices"),
     "quote": Command("quote", "tell what a call will cost, without making it"),
     "usage": Command("usage", "sum up what was used and charged"),
     "requests": Command("requests", "look at single requests"),
+    "content": Command("content", "look at what was kept of prompts and answers"),
     "rehearse": Command("rehearse", "ask what proposed limits would have refused"),
     "reprice": Command("reprice", "price a period again, and correct what was booked"),
     "capacity": Command("capacity", "split fixed commitments by use"),
-    "verify": Command("verify", "prove that the books add up"),
+    "verify": Command("verify", "prove that nothing booked was changed, and that it adds up"),
+    "audit": Command("audit", "look at the trail of changes"),
     "backup": Command("backup", "write a backup of books and trail, while in use too"),
     "restore": Command("restore", "restore a backup into an empty data folder"),
     "simulator": Command("simulator", "run the provider simulator alone"),
@@ -89,6 +107,11 @@ def _internal(error: Exception) -> FaregateError:
 
 def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments:
+        # A shell that completes a line says what it wants by a variable; looking takes a moment that nobody waits for.
+        from faregate.cli import completion
+
+        if instruction := completion.asked():
+            return completion.answer(instruction)
         sys.stderr.write(_usage())
         raise UsageError("no command was given; try `faregate --help`")
     name = arguments[0]
@@ -97,6 +120,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if name in (*HELP, "help"):
         sys.stdout.write(_usage())
+        return 0
+    if name in ("--show-completion", "--install-completion"):
+        from faregate.cli import completion, output
+
+        do = completion.show if name == "--show-completion" else completion.install
+        output.emit(do(list(arguments[1:])))
         return 0
     command = COMMANDS.get(name)
     if command is None:
@@ -109,7 +138,8 @@ def program_of(name: str, command: Command) -> Any:
     import typer
 
     module = importlib.import_module(f"faregate.cli.{command.module}")
-    app = getattr(module, "app", None)
+    # Commands that are alike share a module.
+    app = getattr(module, "apps", {}).get(name) or getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, help=(module.command.__doc__ or "").strip())(module.command)
@@ -190,12 +220,14 @@ def _did_you_mean(word: str, known: Sequence[str] | dict[str, Command]) -> str:
 
 def _usage() -> str:
     lines = ["Usage: faregate COMMAND [OPTIONS]", "", "The cost gateway for LLM APIs.", "", "Commands:"]
-    lines += [f"  {name:<10} {command.about}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<12} {command.about}" for name, command in COMMANDS.items()]
     lines += [
         "",
         "Options:",
         "  --version  print the version",
         "  -h, --help  print this, or the help of a command",
+        "  --install-completion [SHELL]  let bash, zsh, fish or PowerShell complete what is typed",
+        "  --show-completion [SHELL]  print the script for that, to put it somewhere else",
         "",
     ]
     return "\n".join(lines)

@@ -49,6 +49,16 @@ class DataFolder(NamedTuple):
         return self.root / "journal"
 
     @property
+    def contents(self) -> Path:
+        """Prompts and answers, where some are kept; no backup holds it."""
+        return self.root / "contents.sqlite3"
+
+    @property
+    def contents_left(self) -> Path:
+        """Folder where the gate leaves them for the console."""
+        return self.journal / "contents"
+
+    @property
     def secrets(self) -> Path:
         """Peppers and the session secret, made at the first start."""
         return self.root / "secrets.json"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from faregate.config.content_rules import content_settings
 from faregate.config.schema import Brake, Config, Gateway, Tls
 from faregate.config.secrets import Secrets
 from faregate.config.settings import GateSettings, TlsSettings
@@ -58,6 +59,8 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
             for name, each in limits.denials.items()
         },
         brake=brake_rules(limits.brake),
+        content=content_settings(config),
+        trusted_proxies=gateway.trusted_proxies,
     )
 
 

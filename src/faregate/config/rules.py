@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from faregate.config.alert_rules import check_channels
+from faregate.config.content_rules import check_content
+from faregate.config.credential_rules import check_credential
 from faregate.config.denial_rules import check_denials
 from faregate.config.findings import Path, Ruled, did_you_mean, quoted
+from faregate.config.identity_rules import check_identity
 from faregate.config.schema import Config, Gateway, Provider, Service
 from faregate.config.service_rules import check_service
 from faregate.config.tls import certificate_problem
@@ -45,6 +48,8 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     yield from check_channels(config, folder)
     yield from _azure_budget(config)
     yield from check_denials(config)
+    yield from check_identity(config.identity, folder)
+    yield from check_content(config)
     if config.limits.min_answer_tokens > config.limits.default_output_tokens:
         yield Ruled("CFG-CONFLICT", ("limits", "min_answer_tokens"), "is more than limits.default_output_tokens")
     if config.journal.segment > config.journal.backlog_max:
@@ -137,7 +142,11 @@ def _provider(provider: Provider, path: Path, folder: FilePath) -> Iterator[Rule
         yield Ruled("CFG-MISSING", (*path, "api_version"), "is missing", 'Azure\'s api-version, e.g. "2024-10-21"')
     if provider.timeouts.first_byte > provider.timeouts.total:
         yield Ruled("CFG-CONFLICT", (*path, "timeouts", "first_byte"), "is longer than timeouts.total")
-    if provider.api_key is None and not is_loopback(parts.hostname or ""):
+    if provider.credential is not None:
+        yield from check_credential(provider.credential, (*path, "credential"), folder)
+        if provider.api_key is not None:
+            yield Ruled("CFG-CONFLICT", (*path, "api_key"), "there is a credential already", "one of the two")
+    elif provider.api_key is None and not is_loopback(parts.hostname or ""):
         yield Ruled("CFG-SECRET", path, "has no api_key and will be called without a credential", warning=True)
 
 

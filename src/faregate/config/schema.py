@@ -9,9 +9,13 @@ It is one file, and a long one, because it is a list: whoever looks for a key fi
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
+from faregate.config.content import Content
+from faregate.config.credentials import ProviderCredential
 from faregate.config.findings import quoted
+from faregate.config.identity_rules import Identity
+from faregate.config.section import Section
 from faregate.config.values import (
     Amount,
     Duration,
@@ -27,6 +31,7 @@ from faregate.config.values import (
     Port,
     Price,
     Proxy,
+    ProxyNetwork,
     Secret,
     Size,
     Text,
@@ -36,19 +41,14 @@ from faregate.config.values import (
 )
 from faregate.core.alerts import KINDS as ALERT_KINDS
 from faregate.core.metering.service import METHODS
+from faregate.core.networks import NETWORKS_MAX
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
-NOT_YET = ("pools", "cache", "identity", "events", "payments", "metrics")
+NOT_YET = ("pools", "cache", "events", "payments", "metrics")
 
 Bound = Annotated[Whole, Field(ge=1)]
 RefusalStatus = Annotated[Whole, Field(ge=400, le=599)]
-
-
-class Section(BaseModel):
-    """A mapping of known keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
 
 
 class Tls(Section):
@@ -78,6 +78,11 @@ class Gateway(Section):
     port: Port = Field(default=4000, description="port to listen on")
     tls: Tls | None = Field(default=None, description="serve HTTPS")
     behind_proxy: Flag = Field(default=False, description="a reverse proxy in front of it ends TLS")
+    trusted_proxies: tuple[ProxyNetwork, ...] = Field(
+        default=(),
+        max_length=NETWORKS_MAX,
+        description="networks of reverse proxies whose X-Forwarded-For says where a call came from; nobody else's does",
+    )
     drain: Duration = Field(default=30_000, description="how long running calls may go on after a stop is asked for")
     drains_max: Bound = Field(default=64, description="answers read to their end at once after their client went away")
     drain_answer: Duration = Field(default=120_000, description="how long such an answer is read at most")
@@ -169,6 +174,9 @@ class Provider(Section):
         description="where its API starts; https, or http on loopback; may be left out for anthropic and gemini"
     )
     api_key: Secret | None = Field(default=None, description="its credential, as ${NAME} or file:PATH")
+    credential: ProviderCredential | None = Field(
+        default=None, description="instead of api_key: a token, or what a command prints; fetched and renewed"
+    )
     api_version: Text = Field(default="", description="Azure's api-version, quoted", pattern=r"^[A-Za-z0-9.-]{0,40}$")
     lookup: Lookup | None = Field(default=None, description="how to ask what became of a request")
     client_gone: Literal["drain", "estimate", "no_bill"] | None = Field(
@@ -663,5 +671,7 @@ class Config(Section):
     limits: Limits = Field(Limits(), description="defaults of limits")
     unknowns: Unknowns = Field(Unknowns(), description="calls whose outcome was not learnt")
     alerts: Alerts = Field(Alerts(), description="what people are told of, and where")
+    content: Content = Field(Content(), description="what is kept of prompts and answers")
+    identity: Identity = Field(Identity(), description="callers without keys, and whom callers act for")
     journal: Journal = Field(Journal(), description="the journal's files")
     logging: Logging = Field(Logging(), description="what is logged")

@@ -17,6 +17,29 @@ class TlsSettings(msgspec.Struct, frozen=True):
     key_file: str
 
 
+class ContentRuleSettings(msgspec.Struct, frozen=True):
+    """Something to be found in texts; ``check`` names what a match must meet besides, empty for nothing."""
+
+    name: str
+    pattern: str
+    #: ``redact``, ``block`` or ``warn``.
+    action: str
+    #: ``provider``, ``log`` or ``both``.
+    apply: str
+    check: str = ""
+
+
+class ContentSettings(msgspec.Struct, frozen=True):
+    """What is kept of prompts and answers, and what is looked for in them."""
+
+    #: ``off``, ``metadata`` or ``full``, where key and product say nothing.
+    default: str = "off"
+    characters_max: int = 32_768
+    #: 0 where no text may be kept at all.
+    retention_ms: int = 0
+    rules: tuple[ContentRuleSettings, ...] = ()
+
+
 class GateSettings(msgspec.Struct, frozen=True):
     """Everything the data plane needs besides the snapshot that the console sends. Durations are milliseconds."""
 
@@ -68,6 +91,10 @@ class GateSettings(msgspec.Struct, frozen=True):
     denials: dict[str, Denial] = {}
     #: The anomaly brake, ``None`` where there is none.
     brake: BrakeRules | None = None
+    #: Networks of reverse proxies whose X-Forwarded-For is believed.
+    trusted_proxies: tuple[str, ...] = ()
+    #: ``None`` where no content is ever kept or looked at.
+    content: ContentSettings | None = None
     progress_ms: int = 1_000
     log_level: str = "info"
     #: ``json`` or ``console``.

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from faregate.config.findings import quoted
 from faregate.config.tree import PlainNumber, Referred
 from faregate.core import money
+from faregate.core.networks import network
 from faregate.core.pricing import charging
 
 #: JSON that a configuration holds is for one small answer.
@@ -213,6 +214,17 @@ def _host(value: str) -> str:
     return bare
 
 
+def _proxy_network(value: str) -> str:
+    try:
+        free = network(value).free
+    except ValueError as error:
+        raise wrong("CFG-RANGE", f"{shown(value)} {error}", "a network or an address, e.g. 10.0.0.0/8") from None
+    if free >= (128 if ":" in value else 32):
+        problem = f"{shown(value)} would believe everybody's X-Forwarded-For"
+        raise wrong("CFG-UNSAFE", problem, "the addresses of your own reverse proxies, e.g. 10.0.0.5")
+    return value
+
+
 def _url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -369,6 +381,7 @@ Header = Annotated[Text, AfterValidator(_header)]
 JsonBody = Annotated[dict[str, Any], BeforeValidator(_json_body)]
 PathPrefix = Annotated[Text, AfterValidator(_path_prefix)]
 Host = Annotated[Text, AfterValidator(_host)]
+ProxyNetwork = Annotated[Text, AfterValidator(_proxy_network)]
 Url = Annotated[Text, AfterValidator(_url)]
 Proxy = Annotated[Text, AfterValidator(proxy_url)]
 #: Shown nowhere; written out only when one process hands the configuration to another.

@@ -10,12 +10,16 @@ from typing import Any, ClassVar, Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers, choice, lists, text
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import care as shapes
+from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
 from faregate.console.texts import Body, Name, Sentence, or_none, time_text
-from faregate.console.writing import console_of
+from faregate.console.writing import console_of, put, remove, told_of
 from faregate.core.alerts import KINDS, SEVERITIES
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -183,7 +187,7 @@ def change(console: Console, alert_id: str, wanted: AlertChange) -> Row:
             details = {name: value for name, value in (row["details"] or {}).items() if name != "tries"}
             row |= {"state": "waiting", "next_at": now, "tries": 0, "trouble": "", "details": {**details, "since": now}}
         row["updated_at"] = now
-        console.books.put("alert", row)
+        put(console, "alert", row)
     return row
 
 
@@ -214,15 +218,27 @@ def try_channels(console: Console, wanted: NewAlert) -> Row:
         details["channel"] = named[0]["id"]
     name = console.new_id("test;")
     message = wanted.message or "This is a test: nothing happened, and the channel works."
-    raise_alert(console, kind="test", name=name, severity="info", message=message, details=details)
+    with told_of(console, [("alert", name, None, {"kind": "test", "message": message, **details})]) as told:
+        raise_alert(console, kind="test", name=name, severity="info", message=message, details=details)
+        console.all_books.keep_trail(told)
     return console.books.listing("alert", name=name, limit=1)[0]
 
 
 @router.get("")
+@needs("alerts.read")
+@lists(
+    choice("kind", tuple(KINDS), "What happened."),
+    choice("severity", SEVERITIES, "How bad it is."),
+    choice("state", ("waiting", "sent", "failed", "none"), "How the telling goes."),
+    text("limit_id", "Id of a limit."),
+    text("key", "Id of a key."),
+    choice("seen", ("true", "false"), "Whether somebody marked it as seen."),
+)
+@answers(shapes.Alerts)
 async def list_alerts(request: Request) -> dict[str, Any]:
     """Alerts, newest first; filters: ``kind``, ``severity``, ``state``, ``limit_id``, ``key``, ``seen``."""
     console = console_of(request)
-    page = read_page(request, ("kind", "severity", "state", "limit_id", "key", "seen"))
+    page = read_page(request)
     filters = dict(page.filters)
     seen = filters.pop("seen", None)
     if seen not in (None, "true", "false"):
@@ -245,6 +261,8 @@ async def list_alerts(request: Request) -> dict[str, Any]:
 
 
 @router.get("/{alert_id}")
+@needs("alerts.read")
+@answers(shapes.Alert)
 async def read_alert(request: Request, alert_id: str) -> dict[str, Any]:
     """One alert."""
     console = console_of(request)
@@ -252,6 +270,8 @@ async def read_alert(request: Request, alert_id: str) -> dict[str, Any]:
 
 
 @router.patch("/{alert_id}")
+@needs("alerts.write")
+@answers(shapes.Alert)
 async def change_alert(request: Request, alert_id: str, wanted: AlertChange) -> dict[str, Any]:
     """Mark an alert as seen, or send once more what was given up (``state: waiting``)."""
     console = console_of(request)
@@ -259,6 +279,8 @@ async def change_alert(request: Request, alert_id: str, wanted: AlertChange) -> 
 
 
 @router.post("", status_code=201)
+@needs("alerts.write")
+@answers(shapes.Alert)
 async def send_test_alert(request: Request, wanted: NewAlert | None = None) -> dict[str, Any]:
     """Send a test alert through the channels; its state tells how that went."""
     console = console_of(request)
@@ -266,6 +288,8 @@ async def send_test_alert(request: Request, wanted: NewAlert | None = None) -> d
 
 
 @router.delete("/{alert_id}")
+@needs("alerts.write")
+@answers(Removed)
 async def delete_alert(request: Request, alert_id: str) -> dict[str, Any]:
     """Remove an alert whose period has ended; others would be raised again."""
     console = console_of(request)
@@ -273,7 +297,7 @@ async def delete_alert(request: Request, alert_id: str) -> dict[str, Any]:
     def alone() -> None:
         with console.telling:
             _may_go(console, _named(console, alert_id))
-            console.books.remove("alert", alert_id)
+            remove(console, "alert", alert_id)
 
     await in_thread(alone)
     return {"id": alert_id, "deleted": True}

@@ -20,9 +20,13 @@ from fastapi import APIRouter, Request
 from faregate.config.schema import AzureBudget, AzureBudgetRule
 from faregate.console import limit_entries
 from faregate.console.alerts import raise_alert
+from faregate.console.describing import answers
 from faregate.console.hook_secrets import AZURE_BUDGET
 from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
+from faregate.console.rights import needs, open_to_all
+from faregate.console.shapes import care as shapes
+from faregate.console.shapes import payers as payer_shapes
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Sentence, moment, time_text
 from faregate.console.writing import acted, console_of, locked
@@ -33,7 +37,7 @@ from faregate.ports import Row
 log = logging.getLogger(__name__)
 
 #: No part of the admin API: another credential opens it.
-hook = APIRouter(include_in_schema=False)
+hook = APIRouter(tags=["hooks"])
 router = APIRouter(tags=["payers"])
 
 SOURCE: Final = "stop"
@@ -371,6 +375,8 @@ async def take(request: Request) -> Outcome:
 
 
 @hook.post(AZURE_BUDGET)
+@open_to_all("its door has a secret of its own")
+@answers(shapes.BudgetAlert)
 async def take_alert(request: Request) -> dict[str, Any]:
     """An alert of an Azure budget, in either of Azure's forms."""
     outcome = await take(request)
@@ -390,6 +396,8 @@ class Lift(Body):
 
 
 @router.post("/products/{product_id}/lift")
+@needs("budgets.write")
+@answers(payer_shapes.Lifted)
 async def lift_product(request: Request, product_id: str, wanted: Lift | None = None) -> dict[str, Any]:
     """Let a product go on that an alert from outside stopped or throttled; the same alert does not stop it again."""
     console = console_of(request)

@@ -36,6 +36,7 @@ from faregate.core.limits.habits import (
     reason_of,
 )
 from faregate.core.limits.terms import PLAIN
+from faregate.core.tokens import ID_PREFIX
 from faregate.errors import Unavailable
 from faregate.ports import Row
 
@@ -124,6 +125,9 @@ class KeyBrakes:
         console = self._console
         with console.changing:
             key = console.books.get("key", trip.key)
+            if key is None and trip.key.startswith(ID_PREFIX):
+                # A caller without a key is known by its id alone.
+                key = {"name": trip.key}
             if key is None:
                 # Nobody can call with it any more.
                 return

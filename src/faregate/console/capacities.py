@@ -12,14 +12,18 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers, asks, text
 from faregate.console.paging import single_values
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
 from faregate.console.requests import FILTERS
+from faregate.console.rights import needs
+from faregate.console.shapes import prices as shapes
+from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, Name, or_none, second_text, time_text
-from faregate.console.usage import read_by
+from faregate.console.texts import NANOS_PER_SECOND, Body, Dollars, Name, or_none, second_text, time_text
+from faregate.console.usage import BY_ASKED, read_by
 from faregate.console.writing import console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
@@ -47,7 +51,7 @@ class NewCapacity(Body):
     #: Names of the deployments that it serves; without any all of the provider's.
     deployments: list[Name] = Field(default_factory=list, max_length=64)
     #: Dollars of a calendar month, as a decimal text.
-    commitment: str = Field(max_length=32)
+    commitment: Dollars
     #: Units that were bought, for showing.
     units: int = Field(default=0, ge=0, le=1_000_000)
     #: Tokens that all of them serve in a second; 0 where that is not known, and then nothing is ever idle.
@@ -285,19 +289,26 @@ def _percent(parts: int | None) -> float | None:
     return None if parts is None else parts / 100
 
 
+_MONTH_ASKED: Final = text("month", "A calendar month such as `2026-11`; this one where it is not given.", most=7)
+
 # -- routes ------------------------------------------------------------------------------------------------------------
 
 
 @router.get("")
+@needs("capacities.read")
+@asks()
+@answers(shapes.Capacities)
 async def list_capacities(request: Request) -> dict[str, Any]:
     """Fixed capacities, those of the configuration file first."""
-    single_values(request, ())
+    single_values(request)
     console = console_of(request)
     rows = await in_thread(lambda: rows_of(console))
     return {"data": [shape(row) for row in rows], "next_cursor": None}
 
 
 @router.put("")
+@needs("capacities.write")
+@answers(shapes.Capacity)
 async def set_capacity(request: Request, wanted: NewCapacity) -> dict[str, Any]:
     """Set a fixed capacity; the one of the same name is changed in place."""
     console = console_of(request)
@@ -305,10 +316,13 @@ async def set_capacity(request: Request, wanted: NewCapacity) -> dict[str, Any]:
 
 
 @router.get("/{name}")
+@needs("capacities.read")
+@asks(_MONTH_ASKED)
+@answers(shapes.PlannedCapacity)
 async def read_capacity(request: Request, name: str) -> dict[str, Any]:
     """One capacity with the planning figures of a month; ``month`` is this one where it is not given."""
     console = console_of(request)
-    month = single_values(request, ("month",)).get("month", "")
+    month = single_values(request).get("month", "")
 
     def look() -> dict[str, Any]:
         row = capacity_named(console, name)
@@ -318,16 +332,21 @@ async def read_capacity(request: Request, name: str) -> dict[str, Any]:
 
 
 @router.get("/{name}/split")
+@needs("capacities.read")
+@asks(_MONTH_ASKED, BY_ASKED)
+@answers(shapes.Split)
 async def split_capacity(request: Request, name: str) -> dict[str, Any]:
     """A month's commitment split by use; ``month`` is this one and ``by`` is ``team`` where they are not given."""
     console = console_of(request)
-    values = single_values(request, ("month", "by"))
+    values = single_values(request)
     by = read_by(values.get("by", "")) or list(_BY_DEFAULT)
     month = values.get("month", "")
     return await in_thread(lambda: shares(console, capacity_named(console, name), month, by))
 
 
 @router.delete("/{name}")
+@needs("capacities.write")
+@answers(Removed)
 async def delete_capacity(request: Request, name: str) -> dict[str, Any]:
     """Remove a capacity."""
     console = console_of(request)

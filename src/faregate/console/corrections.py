@@ -17,16 +17,19 @@ from pydantic import Field
 
 from faregate.console.capacities import capacity_named, month_parts
 from faregate.console.compile import card_of
+from faregate.console.describing import answers, lists
 from faregate.console.paging import page_of, read_moment, read_page
-from faregate.console.price_files import placed, read_file
+from faregate.console.price_files import FORMATS, placed, read_file
 from faregate.console.prices import compiled, row_of
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import every, in_thread
+from faregate.console.reading import every, in_thread, made_places
 from faregate.console.repricing import Cards, Line, Outcome, Question, priced_again
 from faregate.console.requests import FILTERS
+from faregate.console.rights import needs
+from faregate.console.shapes import prices as shapes
 from faregate.console.state import Check, Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, Sentence, second_text, time_text
-from faregate.console.writing import console_of, locked
+from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, Sentence, second_text, time_text
+from faregate.console.writing import console_of, locked, told_of
 from faregate.control import Catalogue
 from faregate.core import money
 from faregate.core.attribution import TAG_PREFIX
@@ -56,15 +59,15 @@ class BookFile(Body):
 
     file: str = Field(min_length=1, max_length=256, pattern=r"^[ -~]+$")
     text: str
-    format: str = Field(default="auto", max_length=16)
+    format: str = Field(default="auto", max_length=16, json_schema_extra={"enum": list(FORMATS)})
 
 
-class Wanted(Body):
+class NewRepricing(Body):
     """A period, and how it is to be priced again."""
 
-    since: str = Field(alias="from", max_length=40)
+    since: Moment = Field(alias="from")
     #: Not included; now where it is left out.
-    until: str | None = Field(default=None, alias="to", max_length=40)
+    until: Moment | None = Field(default=None, alias="to")
     select: dict[str, str] = Field(default_factory=dict, max_length=16)
     book: BookFile | None = None
     #: Model as requested or as priced → the model, or ``provider/model``, to price it as.
@@ -78,10 +81,10 @@ class Wanted(Body):
     commit: bool = False
     reason: Sentence | None = None
     #: Id of the run, so that sending it again books nothing twice.
-    run: str = Field(default="", max_length=64)
+    run: str = Field(default="", max_length=64, json_schema_extra={"pattern": f"^({_RUN.pattern})?$"})
 
 
-def _span(console: Console, wanted: Wanted) -> tuple[int, int]:
+def _span(console: Console, wanted: NewRepricing) -> tuple[int, int]:
     # Up to this moment, with what was admitted in it.
     now = console.clock.wall_nanos() + 1
     since = max(0, read_moment("from", wanted.since))
@@ -91,7 +94,7 @@ def _span(console: Console, wanted: Wanted) -> tuple[int, int]:
     return since, until
 
 
-def _filters(wanted: Wanted) -> dict[str, Any]:
+def _filters(wanted: NewRepricing) -> dict[str, Any]:
     for name in wanted.select:
         if not (is_dimension(name) or name == "operation"):
             raise ApiProblem("filter_invalid", "unknown dimension", field=f"select.{name[:32]}")
@@ -100,7 +103,7 @@ def _filters(wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: NewRepricing) -> None:
     if not wanted.commit:
         return
     if wanted.reason is None:
@@ -112,7 +115,7 @@ def _check(wanted: Wanted) -> None:
         raise ApiProblem("field_range", "letters, digits, dots, dashes; at most 64 of them", field="run")
 
 
-def _catalogue(console: Console, wanted: Wanted) -> Catalogue:
+def _catalogue(console: Console, wanted: NewRepricing) -> Catalogue:
     """The prices as they are, with those of the book laid over them."""
     present = compiled(console)
     if wanted.book is None:
@@ -125,15 +128,15 @@ def _catalogue(console: Console, wanted: Wanted) -> Catalogue:
         ends = {"id": f"book_{number}", "effective_to": each.entry.effective_to, "created_at": now, "updated_at": now}
         over.append({**row, **ends})
     projects = [str(row["name"]) for row in every(console.books, "project")]
-    return console.compile_catalogue([*every(console.books, "price"), *over], projects)
+    return console.compile_catalogue([*every(console.books, "price"), *over], projects, made_places(console.all_books))
 
 
-def _question_digest(wanted: Wanted) -> str:
+def _question_digest(wanted: NewRepricing) -> str:
     told = wanted.model_dump(exclude={"run", "commit"})
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def repriced(console: Console, wanted: Wanted) -> dict[str, Any]:
+def repriced(console: Console, wanted: NewRepricing) -> dict[str, Any]:
     """Price a period again, and book the difference where that is wanted.
 
     Raises:
@@ -218,8 +221,6 @@ def book(
         ),
         "details": {"told": {"total": outcome.total.shape(), "as_booked": dict(outcome.left)}},
     }
-    # On disk before the books have it, so that nothing is ever corrected that the trail does not tell.
-    console.audit.append(time_text(now) or "", TRAIL_KIND, run, None, row)
     stored = [
         {
             "request_id": line.request_id,
@@ -230,8 +231,9 @@ def book(
         }
         for line in lines
     ]
-    if not console.books.adjust(row, stored, moves(line.correction for line in lines)):
-        raise ApiProblem("conflict", f"the run {run} was booked meanwhile", field="run")
+    with told_of(console, [(TRAIL_KIND, run, None, row)]) as told:
+        if not console.books.adjust(row, stored, moves(line.correction for line in lines), told=told):
+            raise ApiProblem("conflict", f"the run {run} was booked meanwhile", field="run")
     return row
 
 
@@ -358,7 +360,9 @@ def _fault(console: Console, row: Row, moved: tuple[int, int], told: Row | None)
 
 
 @router.post("/reprice")
-async def reprice_period(request: Request, wanted: Wanted) -> dict[str, Any]:
+@needs("corrections.write")
+@answers(shapes.Repricing, refusals=(404,))
+async def reprice_period(request: Request, wanted: NewRepricing) -> dict[str, Any]:
     """Price a period again from stored usage; with ``commit`` and a ``reason`` book the difference as a correction."""
     console = console_of(request)
     if wanted.commit:
@@ -367,6 +371,9 @@ async def reprice_period(request: Request, wanted: Wanted) -> dict[str, Any]:
 
 
 @router.get("/adjustments")
+@needs("corrections.read")
+@lists()
+@answers(shapes.Adjustments)
 async def list_adjustments(request: Request) -> dict[str, Any]:
     """Runs that corrected what was booked, newest first."""
     console = console_of(request)
@@ -376,6 +383,8 @@ async def list_adjustments(request: Request) -> dict[str, Any]:
 
 
 @router.get("/adjustments/{run}")
+@needs("corrections.read")
+@answers(shapes.AdjustmentDetail)
 async def read_adjustment(request: Request, run: str) -> dict[str, Any]:
     """One run with its lines, as far as an answer shows them."""
     console = console_of(request)

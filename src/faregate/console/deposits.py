@@ -9,12 +9,16 @@ from typing import Any, ClassVar, Literal
 from fastapi import APIRouter, Request, Response
 
 from faregate.console import limit_entries
+from faregate.console.describing import answers, lists, text
 from faregate.console.limits import ID_CHARACTERS_MAX, LimitChange, amount_of, changed, named, within_largest
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.scoped_books import SET_ABOVE, may_change_limit
+from faregate.console.shapes import limits as shapes
 from faregate.console.state import Console
-from faregate.console.texts import Body, Sentence, amount_text
+from faregate.console.texts import Amount, Body, Sentence, amount_text
 from faregate.console.writing import acted, console_of, locked
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -31,7 +35,7 @@ class NewEntry(Body):
 
     operation: Literal["deposit", "refund", "set"]
     #: As that of the limit: dollars as a decimal text, a whole number for the rest; ``null`` only to be set.
-    amount: int | str | None
+    amount: Amount | None
     reason: Sentence | None = None
     #: Asked for again with the same reference it is the same entry.
     reference: Sentence | None = None
@@ -67,9 +71,12 @@ def make(console: Console, limit_id: str, wanted: NewEntry) -> tuple[Row, bool]:
     Raises:
         NotFound: no such limit.
         Conflict: the limit is declared in the configuration file, or is a stop or brake.
-        ApiProblem: an amount that cannot be, no reason, or a reference that made another entry.
+        ApiProblem: an amount that cannot be, no reason, a reference that made another entry, or the limit was set from
+            above.
     """
     row = named(console, limit_id)
+    if not may_change_limit(console.principal.scope, row):
+        raise ApiProblem("role_forbidden", SET_ABOVE)
     if wanted.operation != "deposit" and not wanted.reason:
         raise ApiProblem("field_missing", f"a {wanted.operation} needs its reason", field="reason")
     amount = amount_of(row["unit"], wanted.amount)
@@ -96,6 +103,8 @@ def make(console: Console, limit_id: str, wanted: NewEntry) -> tuple[Row, bool]:
 
 
 @router.post("/{limit_id}/entries", status_code=201)
+@needs("deposits.write")
+@answers(shapes.Entry, also={200: shapes.Entry})
 async def add_entry(request: Request, response: Response, limit_id: str, wanted: NewEntry) -> dict[str, Any]:
     """Deposit or refund something, which adds to the amount, or set another amount; a repeated `reference` is one."""
     console = console_of(request)
@@ -106,10 +115,13 @@ async def add_entry(request: Request, response: Response, limit_id: str, wanted:
 
 
 @router.get("/{limit_id}/entries")
+@needs("limits.read")
+@lists(text("operation", "What was done, such as `deposit`."))
+@answers(shapes.Entries)
 async def list_entries(request: Request, limit_id: str) -> dict[str, Any]:
     """What changed the limit's amount or mode, newest first; also of a limit that is gone. Filter: `operation`."""
     console = console_of(request)
-    page = read_page(request, ("operation",))
+    page = read_page(request)
 
     def look() -> list[Row]:
         if len(limit_id) > ID_CHARACTERS_MAX:

@@ -1,18 +1,23 @@
 """Health: bare answers at the root for probes, and the detail for people at ``/api/v1/health``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from faregate.console.alerts import delivery_state
+from faregate.console.describing import answers, asks
 from faregate.console.paging import single_values
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs, open_to_all
+from faregate.console.shapes import care as shapes
 from faregate.console.state import Console
-from faregate.console.texts import second_text
+from faregate.console.texts import or_none, second_text
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.errors import FaregateError, Unavailable
+from faregate.ports import CredentialState
 
 router = APIRouter(tags=["health"])
 probes = APIRouter(prefix="/health", include_in_schema=False)
@@ -22,6 +27,9 @@ async def detail(console: Console) -> dict[str, Any]:
     """What works and what does not, by part."""
     parts = {"books": await _books(console), "projector": _projector(console), "gate": await _gate(console)}
     parts["alerts"] = await _alerts(console)
+    states = console.credentials()
+    if states:
+        parts["credentials"] = _credentials(states)
     ok = all(part["ok"] for part in parts.values())
     return {
         "status": "ok" if ok else "degraded",
@@ -52,6 +60,27 @@ async def _alerts(console: Console) -> dict[str, Any]:
         return {"ok": False, "detail": problem.message}
 
 
+def _credentials(states: Sequence[CredentialState]) -> dict[str, Any]:
+    """The credentials of providers that are fetched: whether all are there, and none of them fails to be renewed."""
+    ailing = [each for each in states if not each.usable or each.trouble]
+    told = [f"{each.provider}: {each.trouble or 'is not there yet'}" for each in ailing]
+    return {
+        "ok": not ailing,
+        **({"detail": "; ".join(told)} if told else {}),
+        "providers": [
+            {
+                "name": each.provider,
+                "usable": each.usable,
+                "expires_at": second_text(each.expires_at),
+                "trouble": or_none(each.trouble),
+                "renewals": each.renewals,
+                "failures": each.failures,
+            }
+            for each in states
+        ],
+    }
+
+
 async def _gate(console: Console) -> dict[str, Any]:
     if console.gate is None:
         return {"ok": True, "detail": "not running"}
@@ -79,19 +108,24 @@ async def _gate(console: Console) -> dict[str, Any]:
 
 
 @router.get("/health")
+@needs("installation.read")
+@asks()
+@answers(shapes.Health)
 async def health(request: Request) -> dict[str, Any]:
     """What works and what does not."""
-    single_values(request, ())
+    single_values(request)
     return await detail(console_of(request))
 
 
 @probes.get("/live")
+@open_to_all("it says that the process answers")
 async def live() -> Response:
     """Whether the console answers."""
     return JSONResponse({"status": "ok"})
 
 
 @probes.get("/ready")
+@open_to_all("it says yes or no")
 async def ready(request: Request) -> Response:
     """Whether the console can do its work: books and gate answer. No detail: the detail wants a credential."""
     console = console_of(request)

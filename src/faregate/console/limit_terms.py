@@ -1,14 +1,15 @@
 """The terms of a limit as people write them, and as they are shown."""
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
-from faregate.console.texts import Body, Name, amount_text, moment, or_none, time_text
+from faregate.console.texts import Amount, Body, Moment, Name, amount_text, moment, or_none, time_text
 from faregate.console.zones import zone_of
+from faregate.core.limits.term_rules import ACTIONS_MAX, PERCENT_MAX, RAISES_MAX
 from faregate.core.limits.terms import Action, Past, Raise, Terms
 from faregate.core.limits.windows import window_of
 from faregate.ports import Row
@@ -23,10 +24,10 @@ ReadAmount = Callable[[int | str | None, str], int | None]
 class RaiseAsked(Body):
     """Another amount for some time."""
 
-    amount: int | str
+    amount: Amount
     #: Now, where it is not given.
-    from_: str | None = Field(default=None, alias="from", max_length=40)
-    until: str = Field(max_length=40)
+    from_: Moment | None = Field(default=None, alias="from")
+    until: Moment
 
 
 class ActionAsked(Body):
@@ -34,28 +35,33 @@ class ActionAsked(Body):
 
     do: Literal["notify", "throttle", "downgrade", "revoke", "stop"]
     #: Percent of the amount.
-    at: int
+    at: int = Field(json_schema_extra={"minimum": 1, "maximum": PERCENT_MAX})
     #: Of what is spent, or of what will be at the end of the window.
     on: Literal["actual", "forecast"] = "actual"
     to: Name | None = None
     models: list[Name] = Field(default_factory=list, max_length=64)
-    requests_per_minute: int = 0
+    requests_per_minute: int = Field(default=0, json_schema_extra={"minimum": 0})
 
 
 class TermsAsked(Body):
     """What a limit may say beyond whom it covers, its unit, amount and window; ``null`` is as usual."""
 
     algorithm: Literal["smooth"] | None = None
-    burst: int | str | None = None
+    burst: Amount | None = None
     #: ``MM-DD``.
-    year_start: str | None = Field(default=None, max_length=5)
+    year_start: (
+        Annotated[str, Field(max_length=5, json_schema_extra={"pattern": r"^(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$"})]
+        | None
+    ) = None
     #: Most of what was left that the next window begins with.
-    carry_over: int | str | None = None
-    raises: list[RaiseAsked] | None = Field(default=None, max_length=64)
-    from_: str | None = Field(default=None, alias="from", max_length=40)
-    until: str | None = Field(default=None, max_length=40)
+    carry_over: Amount | None = None
+    raises: Annotated[list[RaiseAsked], Field(max_length=64, json_schema_extra={"maxItems": RAISES_MAX})] | None = None
+    from_: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = None
     estimate: bool | None = None
-    actions: list[ActionAsked] | None = Field(default=None, max_length=32)
+    actions: Annotated[list[ActionAsked], Field(max_length=32, json_schema_extra={"maxItems": ACTIONS_MAX})] | None = (
+        None
+    )
     #: Name of the answer that a refused caller gets, of those in the configuration.
     denial: Name | None = None
 

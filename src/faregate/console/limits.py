@@ -4,7 +4,7 @@ The same selector, each, unit and window are the same limit: setting it again ch
 it has counted and whatever is not named. Whether a limit is possible at all is the core's decision.
 """
 
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from unicodedata import normalize
 
 from fastapi import APIRouter, Request
@@ -12,17 +12,32 @@ from pydantic import Field
 
 from faregate.console import limit_entries
 from faregate.console.allowances import LimitView, limit_views
+from faregate.console.describing import answers, choice, lists, text
 from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.limit_terms import RaiseAsked, TermsAsked, asked_terms, raise_of, raises_kept, shown_terms
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.scoped_books import SET_ABOVE, SET_BY, may_change_limit
+from faregate.console.shapes import limits as shapes
+from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
-from faregate.console.texts import Sentence, amount_text, or_none, time_text
+from faregate.console.texts import (
+    DIMENSION_PATTERN,
+    Amount,
+    Dimension,
+    Sentence,
+    amount_text,
+    or_left_out,
+    or_none,
+    time_text,
+)
+from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.zones import zone_known
 from faregate.core import keys, money
-from faregate.core.limits.kinds import KINDS, Fault, check_limit, escaped
+from faregate.core.limits.kinds import EACH_MAX, KINDS, MODES, SELECTOR_MAX, WINDOWS, Fault, check_limit, escaped
 from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
@@ -44,17 +59,27 @@ _READ_ONLY: Final = frozenset(
 )
 
 
+#: A calendar window, or a rolling one with its length.
+WINDOW_PATTERN: Final = rf"^({'|'.join(WINDOWS)}|rolling [1-9]\d{{0,6}}[smhd])$"
+
+
 class NewLimit(TermsAsked):
     """A limit to be set."""
 
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
 
-    select: dict[str, str] = Field(default_factory=dict, max_length=32)
-    each: list[str] = Field(default_factory=list, max_length=32)
-    unit: str = Field(max_length=32)
+    select: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=32,
+        json_schema_extra={"maxProperties": SELECTOR_MAX, "propertyNames": {"pattern": DIMENSION_PATTERN}},
+    )
+    each: list[Dimension] = Field(
+        default_factory=list, max_length=32, json_schema_extra={"maxItems": EACH_MAX, "uniqueItems": True}
+    )
+    unit: str = Field(max_length=32, json_schema_extra={"enum": list(KINDS)})
     #: Dollars as a decimal text for ``usd``, a whole number for the rest, ``null`` for unlimited.
-    amount: int | str | None
-    window: str | None = Field(default=None, max_length=32)
+    amount: Amount | None
+    window: Annotated[str, Field(max_length=32, json_schema_extra={"pattern": WINDOW_PATTERN})] | None = None
     timezone: str = Field(default="UTC", max_length=64)
     mode: Literal["hard", "soft", "shadow"] = "hard"
     clamp: bool = False
@@ -68,9 +93,9 @@ class LimitChange(TermsAsked):
 
     READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"select", "each", "unit", "window", "timezone"}
 
-    amount: int | str | None = None
-    mode: Literal["hard", "soft", "shadow"] | None = None
-    clamp: bool | None = None
+    amount: Amount | None = None
+    mode: Literal["hard", "soft", "shadow"] | None = or_left_out()
+    clamp: bool | None = or_left_out()
     contact: Sentence | None = None
     #: Why it is changed; kept with the limit's entries.
     reason: Sentence | None = None
@@ -163,11 +188,28 @@ def put(console: Console, wanted: NewLimit) -> Row:
     """Set a limit; the one that counts the same is changed in place.
 
     Raises:
-        ApiProblem: it cannot be.
+        ApiProblem: it cannot be, or whoever asks may not set it.
     """
     row, before = proposed(console, wanted)
+    row = claimed(console, before, row)
     limit_entries.write(console, before, row, wanted.reason or "")
     return row
+
+
+def claimed(console: Console, before: Row | None, row: Row) -> Row:
+    """A limit's row with a note of the scope of whoever writes it, which says who may change it from then on.
+
+    Raises:
+        ApiProblem: ``role_forbidden``: it was set from above, or would bind somebody outside of that scope.
+    """
+    scope = console.principal.scope
+    if not scope.sees("limit", row):
+        names = ", ".join(f"{name}={value}" for name, value in scope.named.items())
+        raise ApiProblem("role_forbidden", f"your key limits only what it is of; select {names}", field="select")
+    if before is not None and not may_change_limit(scope, before):
+        raise ApiProblem("role_forbidden", SET_ABOVE)
+    details = {name: value for name, value in (row["details"] or {}).items() if name != SET_BY}
+    return {**row, "details": details | ({} if scope.whole else {SET_BY: scope.named})}
 
 
 def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
@@ -179,7 +221,9 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     window = wanted.window or ""
     now = console.clock.wall_nanos()
     # The names of payers are in the composed form; in another one a limit would bind nobody.
-    select = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in wanted.select.items()}
+    # What whoever asks leaves out of his own scope is meant: he cannot limit anybody else.
+    select = console.principal.scope.named | wanted.select
+    select = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in select.items()}
     row: Row = {
         "id": "",
         "name": canonical(select, wanted.each, wanted.unit, window),
@@ -199,7 +243,7 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
         "updated_at": now,
     }
     _check(row)
-    found = console.books.listing("limit", name=row["name"], limit=1)
+    found = console.all_books.listing("limit", name=row["name"], limit=1)
     if found:
         kept = {"id", "created_at", "source", "terms", "details", *(_KEPT - wanted.model_fields_set)}
         row |= {name: found[0][name] for name in kept}
@@ -244,7 +288,7 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         ApiProblem: a value that cannot be.
     """
     before = named(console, limit_id)
-    row = changed(console, before, wanted)
+    row = claimed(console, before, changed(console, before, wanted))
     limit_entries.write(console, before, row, wanted.reason or "")
     return row
 
@@ -325,6 +369,8 @@ async def _shown(console: Console, row: Row) -> dict[str, Any]:
 
 
 @router.post("", status_code=201)
+@needs("limits.write")
+@answers(shapes.Limit)
 async def set_limit(request: Request, wanted: NewLimit) -> dict[str, Any]:
     """Set a limit; it counts from the start of its current window."""
     console = console_of(request)
@@ -334,10 +380,17 @@ async def set_limit(request: Request, wanted: NewLimit) -> dict[str, Any]:
 
 
 @router.get("")
+@needs("limits.read")
+@lists(
+    choice("unit", tuple(KINDS), "What it counts."),
+    text("window", "Over which time."),
+    choice("mode", MODES, "Whether it refuses."),
+)
+@answers(shapes.Limits)
 async def list_limits(request: Request) -> dict[str, Any]:
     """Limits, oldest first; filters: ``unit``, ``window``, ``mode``."""
     console = console_of(request)
-    page = read_page(request, ("unit", "window", "mode"))
+    page = read_page(request)
     rows = await in_thread(
         lambda: console.books.listing("limit", after=page.after, limit=page.limit + 1, **page.filters)
     )
@@ -346,22 +399,29 @@ async def list_limits(request: Request) -> dict[str, Any]:
 
 
 @router.get("/{limit_id}")
+@needs("limits.read")
+@answers(shapes.Limit, versioned=True)
 async def read_limit(request: Request, limit_id: str) -> dict[str, Any]:
     """One limit, with up to a thousand subjects of an each-limit."""
     console = console_of(request)
-    return await _shown(console, await in_thread(lambda: named(console, limit_id)))
+    return await _shown(console, versioned(request, await in_thread(lambda: named(console, limit_id))))
 
 
 @router.patch("/{limit_id}")
+@needs("limits.write")
+@answers(shapes.Limit, versioned=True)
 async def change_limit(request: Request, limit_id: str, wanted: LimitChange) -> dict[str, Any]:
     """Change amount, mode, clamp or contact. Lowering cancels no hold; raising acts at once."""
     console = console_of(request)
-    row = await locked(console, lambda: change(console, limit_id, wanted))
+    unchanged = only_if_unchanged(request, lambda: named(console, limit_id))
+    row = versioned(request, await locked(console, lambda: change(console, limit_id, wanted), unchanged))
     applied = await acted(console, {})
     return {**await _shown(console, row), **applied}
 
 
 @router.post("/{limit_id}/raises", status_code=201)
+@needs("limits.write")
+@answers(shapes.Limit)
 async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict[str, Any]:
     """Another amount for some time, after which the limit falls back by itself; past raises are forgotten."""
     console = console_of(request)
@@ -374,6 +434,7 @@ async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict
         made = raise_of(asked, amount, now)
         row["terms"] = stored_terms(terms_of(row)._replace(raises=(*raises_kept(row, now), made)))
         _check(row)
+        row = claimed(console, before, row)
         limit_entries.write(console, before, row, wanted.reason or "")
         return row
 
@@ -383,12 +444,16 @@ async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict
 
 
 @router.delete("/{limit_id}")
+@needs("limits.write")
+@answers(Removed)
 async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
     """Remove a limit; from then on nothing counts towards it."""
     console = console_of(request)
 
     def alone() -> None:
         row = named(console, limit_id)
+        if not may_change_limit(console.principal.scope, row):
+            raise ApiProblem("role_forbidden", SET_ABOVE)
         if row["source"] == "file":
             raise Conflict("this limit is declared in the configuration file; remove it there")
         limit_entries.remove(console, row)

@@ -8,14 +8,15 @@ happened meanwhile can be missed. It runs on one event loop; ``nudge`` may be ca
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from faregate.console.compile import all_keys, all_limits, card_rows, key_of, limit_of
 from faregate.console.openings import questions
-from faregate.console.reading import every, in_thread
+from faregate.console.payer_rules import PayerRules, project_teams
+from faregate.console.reading import every, in_thread, made_places
 from faregate.console.records import usage_of
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
 from faregate.control import (
@@ -26,6 +27,8 @@ from faregate.control import (
     Balance,
     Brakes,
     Catalogue,
+    Credential,
+    Credentials,
     Done,
     Drain,
     Figures,
@@ -35,13 +38,18 @@ from faregate.control import (
     Loaded,
     Opening,
     Projected,
+    Provider,
     Question,
+    Reconfigure,
     Reply,
     Report,
     Reported,
     Resolve,
+    TellIssuerKeys,
     Unknown,
+    WantedIssuerKeys,
 )
+from faregate.core.tokens import Issuer
 from faregate.errors import FaregateError, Unavailable
 from faregate.ports import Books, Clock, JournalReader, Row
 
@@ -56,16 +64,19 @@ POLL_SECONDS: Final = 0.5
 RETRY_SECONDS_MIN: Final = 0.05
 RETRY_SECONDS_MAX: Final = 0.5
 
+#: A new gate waits so long for credentials that are being fetched; calls that need one are refused until it is there.
+CREDENTIALS_SECONDS_MAX: Final = 3.0
+
 _CHANGES_MAX: Final = 10_000
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
-_CATALOGUE_KINDS: Final = frozenset({"price", "project", "stage"})
+_CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "model", "project", "stage"})
 
 #: Kinds of resources that the gate is told of.
 _LOADED_KINDS: Final = _CATALOGUE_KINDS | {"key", "limit"}
 
-Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances, Reported, Brakes)
+Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances, Reported, Brakes, WantedIssuerKeys)
 Made = TypeVar("Made")
 
 
@@ -87,14 +98,31 @@ class GateLink:
         self._projector = projector
         self._compile = compile_catalogue
         self._clock = clock
+        self._payers = PayerRules(books)
         self._wire: GateWire | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = asyncio.Event()
         self._first_contact = asyncio.Event()
+        #: What a new gate needs of the books was read, but for the catalogue.
+        self._was_read = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._sequence = 0
         self._told_position = 0
+        #: The providers of the catalogue that was compiled last, by name.
+        self.providers: Mapping[str, Provider] = {}
+        #: Likewise the issuers of tokens.
+        self.issuers: tuple[Issuer, ...] = ()
+        #: The newest credential of each provider whose credential is renewed, and those that the gate was not told of.
+        self._credentials: dict[str, Credential] = {}
+        self._untold: set[str] = set()
+        self._credentials_tried = asyncio.Event()
+        self._credentials_tried.set()
         self._trouble = "the gate was not reached yet"
+        #: What the gate works by besides what is loaded, as JSON, and whether a gate that is met may work by another.
+        self.gate_settings = b""
+        self._restate = False
+        #: One load or change of settings at a time: a catalogue by the old ones must not come after the new.
+        self._turn = asyncio.Lock()
 
     # -- what the rest of the console asks ----------------------------------------------------------------------------
     @property
@@ -106,6 +134,27 @@ class GateLink:
         """Look at the change feed now. May be called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._nudged.set)
+
+    def expect_credentials(self) -> None:
+        """Some providers need credentials that are being fetched: a new gate takes no calls before that was tried."""
+        self._credentials_tried.clear()
+
+    def credentials_tried(self) -> None:
+        """Each of them was fetched, or could not be."""
+        self._credentials_tried.set()
+
+    def renew(self, credentials: Sequence[Credential]) -> None:
+        """Hand the gate credentials that are in force from now on. For the event loop's own thread."""
+        for each in credentials:
+            self._credentials[each.provider] = each
+            self._untold.add(each.provider)
+        self._nudged.set()
+
+    async def read(self, within_s: float) -> None:
+        """Wait until the most of what the gate needs was read, at most ``within_s`` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._was_read.wait()
 
     async def contact(self, within_s: float) -> None:
         """Wait until the gate has everything, at most ``within_s`` seconds."""
@@ -191,6 +240,36 @@ class GateLink:
         """
         await self._asked(habits, Done)
 
+    async def reconfigure(self, settings: bytes, compile_catalogue: "CompileCatalogue") -> None:
+        """Let the gate work by other settings (``GateSettings`` as JSON) and another catalogue, and follow that.
+
+        Raises:
+            Unavailable: the gate does not answer; whatever became of it, the next connection begins with what was
+                before.
+            Failed: it works on as before, for the reason that is told.
+        """
+        async with self._turn:
+            wire, before, providers, issuers = self._wire, self._compile, self.providers, self.issuers
+            if wire is None:
+                raise Unavailable(self._trouble, hint="try again when it is there")
+            self._compile = compile_catalogue
+            try:
+                catalogue = await in_thread(self._catalogue)
+                _expected(await wire.ask(Reconfigure(msgspec.Raw(settings), catalogue), LOAD_SECONDS_MAX), Done)
+            except BaseException as error:  # Also when cancelled: both planes go on as they were.
+                self._compile, self.providers, self.issuers = before, providers, issuers
+                self._restate = self._restate or (isinstance(error, Unavailable) and bool(self.gate_settings))
+                raise
+            self.gate_settings, self._restate = settings, True
+
+    async def tell_issuer_keys(self, order: TellIssuerKeys) -> WantedIssuerKeys:
+        """Hand over the public keys of issuers, and hear which are wanted.
+
+        Raises:
+            Unavailable: the gate does not answer.
+        """
+        return await self._asked(order, WantedIssuerKeys)
+
     async def drain(self) -> None:
         """Let the gate stop accepting.
 
@@ -233,9 +312,16 @@ class GateLink:
         sequence = await in_thread(self._books.newest_change)
         limits = await in_thread(lambda: tuple(all_limits(self._books)))
         figures = _expected(await wire.ask(AskFigures()), Figures)
+        if self._restate:
+            # It may be one that was started by other settings, or that took those which its console gave up.
+            _expected(await wire.ask(Reconfigure(msgspec.Raw(self.gate_settings))), Done)
+        # Before the load that names their providers, so that no call finds its provider without one.
+        self._untold = set(self._credentials)
+        await self._tell_credentials(wire)
         async with _resting(self._projector):
             if figures.sequence:
                 load = await in_thread(lambda: self._full_load(sequence, limits))
+                self._was_read.set()
                 await self._send_and_open(wire, load, first=True)
             else:
                 load = await self._begin_anew(wire, figures.position, sequence, limits)
@@ -264,16 +350,27 @@ class GateLink:
         if loaded.position != position or set(loaded.pending) != set(summed.limits):
             # It was no new gate, or another console spoke to it: what was summed is of no use.
             summed = await in_thread(lambda: self._opening_of(loaded, load, first=True))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CREDENTIALS_SECONDS_MAX):
+                await self._credentials_tried.wait()
+        await self._tell_credentials(wire)
         _expected(await wire.ask(summed, LOAD_SECONDS_MAX), Done)
         return load
 
     async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Load, Loaded]:
-        """Send keys and limits, and what the catalogue is when it is known: the gate has work with the first ones."""
-        load = await in_thread(lambda: self._load_of(sequence, limits))
-        loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
+        """Send limits, then keys, then the catalogue: while the gate takes one of them in, the next one is read."""
+        reading = asyncio.ensure_future(in_thread(lambda: self._load_of(sequence, ())))
+        try:
+            loaded = _expected(await wire.ask(Load(sequence, full=True, limits=limits), LOAD_SECONDS_MAX), Loaded)
+        except BaseException:  # Also when cancelled: the books are read to the end before they may be closed.
+            await asyncio.gather(reading, return_exceptions=True)
+            raise
+        keys = msgspec.structs.replace(await reading, full=False)
+        _expected(await wire.ask(keys, LOAD_SECONDS_MAX), Loaded)
+        self._was_read.set()
         rest = Load(sequence, catalogue=await in_thread(self._catalogue))
         _expected(await wire.ask(rest, LOAD_SECONDS_MAX), Loaded)
-        return load, loaded
+        return msgspec.structs.replace(keys, limits=limits), loaded
 
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
@@ -281,9 +378,10 @@ class GateLink:
             self._nudged.clear()
             waiting, self._waiting = self._waiting, []
             try:
-                while load := await in_thread(self._next_load):
-                    await self._pass_on(wire, load)
-                    self._sequence = load.sequence
+                async with self._turn:
+                    while load := await in_thread(self._next_load):
+                        await self._pass_on(wire, load)
+                        self._sequence = load.sequence
             except BaseException:  # Also when cancelled: they are served by the full load of the next connection.
                 self._waiting += waiting
                 raise
@@ -291,6 +389,7 @@ class GateLink:
                 if not each.done():
                     each.set_result(None)
             await self._tell_position(wire)
+            await self._tell_credentials(wire)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._nudged_or_gone(wire)
@@ -303,6 +402,13 @@ class GateLink:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             nudged.cancel()
+
+    async def _tell_credentials(self, wire: GateWire) -> None:
+        while self._untold:
+            told = {provider: self._credentials[provider] for provider in self._untold}
+            _expected(await wire.ask(Credentials(tuple(told.values()))), Done)
+            # One that was renewed meanwhile is told with the next ones.
+            self._untold -= {name for name, each in told.items() if self._credentials[name] is each}
 
     async def _tell_position(self, wire: GateWire) -> None:
         position = await in_thread(self._books.projected)
@@ -375,21 +481,26 @@ class GateLink:
 
     def _load_of(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
         """Everything but the catalogue."""
-        return Load(sequence, full=True, keys=tuple(all_keys(self._books)), limits=limits)
+        halted = self._payers.read()
+        keys = tuple(self._payers.applied(all_keys(self._books)))
+        return Load(sequence, full=True, keys=keys, limits=limits, halted=halted)
 
     def _next_load(self) -> Load | None:
         """What changed since the last load; ``None`` where nothing did."""
         while changes := self._books.changes(self._sequence, _CHANGES_MAX):
-            if any(kind in _LOADED_KINDS for _, kind, _ in changes):
+            touched = self._payers.keys_touched(changes)
+            halted = self._payers.halted_by(changes)
+            if touched or halted is not None or any(kind in _LOADED_KINDS for _, kind, _ in changes):
                 break
-            # Alerts, entries of limits, payers: the gate knows nothing of them, and a load is work for it.
+            # Alerts, entries of limits, most of payers: the gate knows nothing of them, and a load is work for it.
             self._sequence = changes[-1][0]
         else:
             return None
-        keys, keys_removed = self._changed(changes, "key", key_of)
+        keys, keys_removed = self._changed([*changes, *((0, "key", id) for id in touched)], "key", key_of)
+        keys = tuple(self._payers.applied(keys))
         limits, limits_removed = self._changed(changes, "limit", limit_of)
         catalogue = self._catalogue() if any(kind in _CATALOGUE_KINDS for _, kind, _ in changes) else None
-        return Load(changes[-1][0], False, keys, keys_removed, limits, limits_removed, catalogue)
+        return Load(changes[-1][0], False, keys, keys_removed, limits, limits_removed, catalogue, halted)
 
     def _changed(
         self, changes: Sequence[tuple[int, str, str]], wanted: str, compiled: Callable[[Row], Made]
@@ -401,8 +512,12 @@ class GateLink:
 
     def _catalogue(self) -> Catalogue:
         """Compile the catalogue and keep its rate cards, so that every charge can be derived later."""
-        projects = [str(row["name"]) for row in every(self._books, "project")]
-        catalogue = self._compile(every(self._books, "price"), projects)
+        projects = every(self._books, "project")
+        names = [str(row["name"]) for row in projects]
+        catalogue = self._compile(every(self._books, "price"), names, made_places(self._books))
+        catalogue = msgspec.structs.replace(catalogue, project_teams=project_teams(projects))
+        self.providers = {provider.name: provider for provider in catalogue.providers}
+        self.issuers = catalogue.identity.issuers if catalogue.identity is not None else ()
         self._books.keep_rate_cards(card_rows(catalogue))
         return catalogue
 

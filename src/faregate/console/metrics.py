@@ -15,10 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Figures, Histogram, Sample
 from faregate.errors import FaregateError, Unavailable
+from faregate.ports import CredentialState
 
 router = APIRouter(include_in_schema=False)
 
@@ -78,6 +80,13 @@ class _Scrape(Collector):
         for kind, count in sorted(self._console.alerts_raised.items()):
             raised.add_metric([kind], count)
         yield raised
+        yield from _of_credentials(self._console.credentials(), self._console.clock.wall_nanos())
+        reloads = CounterMetricFamily(
+            "faregate_config_reloads_total", "Configurations read again since the start, by result.", labels=["result"]
+        )
+        for result in ("ok", "failed"):
+            reloads.add_metric([result], self._console.reloads[result])
+        yield reloads
         if self._figures is None:
             return
         figures = self._figures
@@ -112,6 +121,34 @@ class _Scrape(Collector):
             for each, value in guarded(found, self._console.facts.label_sets_max):
                 family.add_metric([text for _, text in each], value / scale if scale > 1 else value)
             yield family
+
+
+def _of_credentials(states: Sequence[CredentialState], now: int) -> Iterator[Metric]:
+    """How the fetched credentials of providers stand; nothing where none is fetched."""
+    if not states:
+        return
+    usable = GaugeMetricFamily(
+        "faregate_provider_credential_usable",
+        "Whether a provider's fetched credential may be used now.",
+        labels=["provider"],
+    )
+    left = GaugeMetricFamily(
+        "faregate_provider_credential_seconds",
+        "Seconds until a provider's fetched credential ends; not told of one that does not end by itself.",
+        labels=["provider"],
+    )
+    fetched = CounterMetricFamily(
+        "faregate_provider_credential_fetches_total",
+        "Tries to fetch a provider's credential, by how they went.",
+        labels=["provider", "status"],
+    )
+    for each in states:
+        usable.add_metric([each.provider], int(each.usable))
+        if each.expires_at:
+            left.add_metric([each.provider], max(each.expires_at - now, 0) / 1e9)
+        fetched.add_metric([each.provider, "ok"], each.renewals)
+        fetched.add_metric([each.provider, "failed"], each.failures)
+    yield from (usable, left, fetched)
 
 
 _GAUGES: Final = {
@@ -154,6 +191,7 @@ def _of_books(console: Console) -> dict[str, float]:
 
 
 @router.get("/metrics")
+@needs("installation.read")
 async def metrics(request: Request) -> Response:
     """Everything that is counted."""
     console = console_of(request)

@@ -7,12 +7,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers
 from faregate.console.price_files import book_of
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import every, in_thread
+from faregate.console.reading import every, in_thread, made_places
 from faregate.console.requests import exact, tier_of
+from faregate.console.rights import needs
+from faregate.console.shapes import prices as shapes
 from faregate.console.state import Console
-from faregate.console.texts import Body, Name, moment, or_none, time_text
+from faregate.console.texts import Body, Moment, Name, moment, or_none, time_text
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.pricing.card import RateCard
@@ -50,7 +53,7 @@ class Question(Body):
     model: Name
     provider: str = Field(default="", max_length=128)
     #: A moment; now where it is left out.
-    at: str | None = Field(default=None, max_length=40)
+    at: Moment | None = None
     #: Units by name as records tell them: totals, what of them is cached …, and counted units, also by variant.
     usage: dict[str, int | dict[str, int]] | None = Field(default=None, max_length=32)
 
@@ -153,7 +156,9 @@ def explained(console: Console, asked: Question, usage: Usage | None) -> dict[st
             raise ApiProblem("field_type", str(problem), field="at") from problem
     prices = every(console.books, "price")
     projects = [str(row["name"]) for row in every(console.books, "project")]
-    found: Sequence[Explanation] = book_of(console).explain(prices, projects, asked.provider, asked.model, at)
+    found: Sequence[Explanation] = book_of(console).explain(
+        prices, projects, asked.provider, asked.model, at, made_places(console.all_books)
+    )
     return {
         "model": asked.model,
         "at": time_text(at),
@@ -170,6 +175,8 @@ def explained(console: Console, asked: Question, usage: Usage | None) -> dict[st
 
 
 @router.post("/explain")
+@needs("prices.read")
+@answers(shapes.PriceExplanation)
 async def explain_price(request: Request, asked: Question) -> dict[str, Any]:
     """What a model costs, which layer each rate comes from, what ``usage`` would cost, and why one is not priced."""
     console = console_of(request)

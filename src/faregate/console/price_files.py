@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers
 from faregate.console.prices import (
     OUTLIER,
     PAST_NANOS_MAX,
@@ -25,10 +26,12 @@ from faregate.console.prices import (
     row_of,
 )
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import every
+from faregate.console.reading import every, made_places
+from faregate.console.rights import needs
+from faregate.console.shapes import prices as shapes
 from faregate.console.state import Console, PriceBook
 from faregate.console.texts import Body, or_none, time_text
-from faregate.console.writing import acted, console_of, locked, put_all
+from faregate.console.writing import acted, console_of, locked, put_all, told_of
 from faregate.control import Catalogue
 from faregate.core import money
 from faregate.core.pricing.card import Rate
@@ -37,6 +40,9 @@ from faregate.errors import Unavailable
 from faregate.ports import Row
 
 router = APIRouter(prefix="/prices", tags=["prices"])
+
+#: How a file may be written; the price book reads them.
+FORMATS: Final = ("auto", "litellm", "csv", "yaml")
 
 #: The layer of everything here.
 IMPORTED: Final = "imported"
@@ -61,7 +67,7 @@ class PriceFileBody(Body):
 
     file: str = Field(min_length=1, max_length=256, pattern=r"^[ -~]+$")
     text: str
-    format: str = Field(default="auto", max_length=16)
+    format: str = Field(default="auto", max_length=16, json_schema_extra={"enum": list(FORMATS)})
     #: Take in prices of this provider only; the public list's entries of its kind become its prices.
     provider: str = Field(default="", max_length=128)
     #: Only tell what would change.
@@ -375,8 +381,8 @@ def _look_again(
             "updated_at": now,
         }
         # The list itself is public and long: the trail names its edition.
-        console.audit.append(time_text(now) or "", "price_list", row["id"], None, {"name": name, "edition": edition})
-        console.books.put("price_list", row)
+        with told_of(console, [("price_list", row["id"], None, {"name": name, "edition": edition})]) as mark:
+            console.books.put("price_list", row, told=mark)
     return told
 
 
@@ -386,7 +392,7 @@ def sync(console: Console, wanted: SyncBody) -> dict[str, Any]:
     Raises:
         ApiProblem: the public list cannot be taken in.
     """
-    bundled = book_of(console).bundled()
+    bundled = book_of(console).bundled(made_places(console.all_books))
     if not wanted.file:
         if wanted.text:
             raise ApiProblem("field_missing", "name the file that text is of", field="file")
@@ -411,6 +417,8 @@ def sync(console: Console, wanted: SyncBody) -> dict[str, Any]:
 
 
 @router.post("/import")
+@needs("prices.write")
+@answers(shapes.Import)
 async def import_prices(request: Request, wanted: PriceFileBody) -> dict[str, Any]:
     """Take in a price file (LiteLLM's JSON, or our CSV or YAML), or with ``dry_run`` tell what it would change."""
     console = console_of(request)
@@ -419,6 +427,8 @@ async def import_prices(request: Request, wanted: PriceFileBody) -> dict[str, An
 
 
 @router.post("/sync")
+@needs("prices.write")
+@answers(shapes.Sync)
 async def sync_prices(request: Request, wanted: SyncBody) -> dict[str, Any]:
     """Look at the bundled price list again, and tell what changed since the last look; nothing is downloaded."""
     console = console_of(request)

@@ -10,11 +10,15 @@ from typing import Any, ClassVar, Final, NamedTuple
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.describing import answers, asks, text
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import every, in_thread
+from faregate.console.reading import every, in_thread, made_places
+from faregate.console.rights import needs
+from faregate.console.shapes import prices as shapes
+from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, Name, moment, or_none, time_text
+from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, Name, PriceDollars, moment, or_none, time_text
 from faregate.console.writing import acted, console_of, locked, put_all
 from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue
@@ -43,16 +47,16 @@ class NewPrice(Body):
 
     provider: Name
     model: Name
-    unit: str = Field(max_length=32)
+    unit: str = Field(max_length=32, json_schema_extra={"enum": list(PRICED_UNITS)})
     per: int = Field(ge=1, le=PER_MAX)
     #: Dollars for ``per`` units, as a decimal text.
-    price: str = Field(max_length=32)
-    effective_from: str | None = Field(default=None, max_length=40)
+    price: PriceDollars
+    effective_from: Moment | None = None
     #: Which of the unit's, such as ``1024x1024/hd``; without one it prices all that have no price of their own.
     variant: str = Field(default="", max_length=64, pattern=r"^[!-~]*$")
     #: ``priority``, ``flex``, ``batch`` or ``scale``; the standard tier has no name.
-    service_tier: str = Field(default="", max_length=16)
-    region: str = Field(default="", max_length=64, pattern=r"^[!-~]*$")
+    service_tier: str = Field(default="", max_length=16, json_schema_extra={"enum": list(SERVICE_TIERS)})
+    region: str = Field(default="", max_length=64, pattern=r"^[!-~]*$", json_schema_extra={"enum": list(REGIONS)})
     #: It holds for calls with more input tokens than that.
     above_input_tokens: int = Field(default=0, ge=0, le=PER_MAX)
     #: Says that a price far from the one before is meant.
@@ -238,9 +242,10 @@ def _start(row: Row) -> int:
 
 def compiled(console: Console) -> Catalogue:
     """The catalogue by the books as they are now."""
-    books = console.books
+    # What is sold where is the same for everybody; whoever may not see prices is told none that come of it.
+    books = console.all_books
     projects = [str(row["name"]) for row in every(books, "project")]
-    return console.compile_catalogue(every(books, "price"), projects)
+    return console.compile_catalogue(every(books, "price"), projects, made_places(books))
 
 
 def cards_now(catalogue: Catalogue, now: int) -> list[RateCard]:
@@ -324,15 +329,47 @@ def _shown_order(each: dict[str, Any]) -> tuple[object, ...]:
 
 
 @router.get("")
+@needs("prices.read")
+@asks(text("provider", "Name of a provider."), text("model", "Name of a model."))
+@answers(shapes.Prices)
 async def list_prices(request: Request) -> dict[str, Any]:
     """Prices in force now of the models that callers can reach, of all layers; filters: ``provider``, ``model``."""
     console = console_of(request)
-    wanted = single_values(request, ("provider", "model"))
+    wanted = single_values(request)
     rows = await in_thread(lambda: _effective(console, wanted.get("provider", ""), wanted.get("model", "")))
     return {"data": rows, "next_cursor": None}
 
 
+@router.get("/own")
+@needs("prices.read")
+@asks()
+@answers(shapes.OwnPrices)
+async def list_own_prices(request: Request) -> dict[str, Any]:
+    """Own prices that hold or are to come; ``far_off`` are those that setting anew would want a ``confirm`` for."""
+    single_values(request)
+    console = console_of(request)
+    return {"data": await in_thread(lambda: _own(console)), "next_cursor": None}
+
+
+def _own(console: Console) -> list[dict[str, Any]]:
+    now = console.clock.wall_nanos()
+    rows = [row for row in every(console.books, "price") if layer_of(row) == "override"]
+    rows = [row for row in rows if not 0 < row["effective_to"] <= now]
+    if not rows:
+        return []
+    bundled = rates_at(
+        console.compile_catalogue(
+            (), [str(row["name"]) for row in every(console.books, "project")], made_places(console.all_books)
+        ),
+        now,
+    )
+    shown = [shape(row) | {"far_off": is_outlier(row["pico"], row["per"], bundled.get(place_of(row)))} for row in rows]
+    return sorted(shown, key=lambda each: (*_shown_order(each), each["effective_from"]))
+
+
 @router.put("")
+@needs("prices.write")
+@answers(shapes.OwnPrice)
 async def set_price(request: Request, wanted: NewPrice) -> dict[str, Any]:
     """Set an own price from now or a later moment on."""
     console = console_of(request)
@@ -341,6 +378,8 @@ async def set_price(request: Request, wanted: NewPrice) -> dict[str, Any]:
 
 
 @router.delete("/{price_id}")
+@needs("prices.write")
+@answers(Removed)
 async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
     """Take an own or imported price back; what was booked with it stays."""
     console = console_of(request)

@@ -17,10 +17,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from faregate.console import azure_budget, outside_usage, quotas
 from faregate.console.allowances import limit_views
-from faregate.console.paging import PAGE_MAX, read_moment, single_values
+from faregate.console.describing import PAGE_MAX, Parameter, answers, asks, text, time
+from faregate.console.paging import read_moment, single_values
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Name, Sentence
 from faregate.console.writing import acted, console_of, locked
@@ -105,10 +108,21 @@ class Update(_AnyCase):
     deployment: str | None = Field(default=None, max_length=256)
 
 
+#: The credential, where it does not come in a header: the door has looked at it.
+CODE_ASKED: Final = text("code", "The secret of a key, as the service took it; better in a header.")
+_LIMIT_ASKED: Final = Parameter(
+    "limit",
+    f"How many rows at most; {PAGE_MAX} where it is not given.",
+    schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX},
+)
+
+
 # -- what is asked -----------------------------------------------------------------------------------------------------
 
 
 @router.post("/")
+@needs("quotas.write")
+@answers(bool, refusals=(404,))
 async def create_quota(request: Request, wanted: NewQuota) -> bool:
     """Make a quota for a key, or deposit to the one that it has; another `rateLimitOnCost` or `renewal` replaces it."""
     console = console_of(request)
@@ -129,6 +143,8 @@ router.add_api_route("", create_quota, methods=["POST"], include_in_schema=False
 
 
 @router.post("/Update")
+@needs("quotas.write")
+@answers(bool, refusals=(404,))
 async def report_call(request: Request, wanted: Update) -> bool:
     """Book a call that went past the gateway, by the usage that its answer reports, or by our own count."""
     console = console_of(request)
@@ -199,6 +215,8 @@ def _id_of(day: int, mark: bytes) -> str:
 
 
 @router.post("/Budget")
+@needs("budgets.write")
+@answers(bool, refusals=(404,))
 async def take_budget_alert(request: Request) -> bool:
     """The same as `POST /webhooks/azure-budget`; the webhook's secret opens it, too."""
     await azure_budget.take(request)
@@ -207,10 +225,13 @@ async def take_budget_alert(request: Request) -> bool:
 
 
 @router.get("/")
+@needs("quotas.read")
+@asks(_LIMIT_ASKED, text("after", "Id of the key behind which the list goes on."), CODE_ASKED)
+@answers(list[shapes.QuotaOverview])
 async def list_quotas(request: Request) -> list[dict[str, Any]]:
     """All quotas, each with what was used and what is left; the first thousand, and those after the key id `after`."""
     console = console_of(request)
-    values = single_values(request, ("limit", "after", "code"))
+    values = single_values(request)
     limit = _limit(values)
 
     def look() -> tuple[list[Row], dict[str, Row], dict[str, Row], dict[str, Row]]:
@@ -234,10 +255,13 @@ router.add_api_route("", list_quotas, methods=["GET"], include_in_schema=False)
 
 
 @router.get("/{key_id}")
+@needs("quotas.read")
+@asks(CODE_ASKED)
+@answers(shapes.Quota)
 async def read_quota(request: Request, key_id: str) -> dict[str, Any]:
     """What is left of a key's quota."""
     console = console_of(request)
-    single_values(request, ("code",))
+    single_values(request)
     _no_secret(key_id)
 
     def look() -> tuple[Row, Row, Row | None]:
@@ -250,10 +274,13 @@ async def read_quota(request: Request, key_id: str) -> dict[str, Any]:
 
 
 @router.get("/{key_id}/history")
+@needs("quotas.read")
+@asks(_LIMIT_ASKED, time("until", "Before this time."), CODE_ASKED)
+@answers(list[shapes.QuotaTransaction])
 async def read_history(request: Request, key_id: str) -> list[dict[str, Any]]:
     """What changed a key's quota and what its calls took off it, newest first, at most `limit`, before `until`."""
     console = console_of(request)
-    values = single_values(request, ("limit", "until", "code"))
+    values = single_values(request)
     _no_secret(key_id)
     limit = _limit(values)
     until = read_moment("until", values["until"]) or 1 if "until" in values else 0

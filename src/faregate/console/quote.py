@@ -14,13 +14,16 @@ from pydantic import Field
 from faregate.console import admission
 from faregate.console.allowances import limit_views
 from faregate.console.compile import limit_of
+from faregate.console.describing import answers
 from faregate.console.drafts import REQUEST, Draft, draft, operation_of, service_draft
 from faregate.console.input_tokens import InputTokens, input_tokens
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
-from faregate.console.texts import Body, Name, or_none, time_text
+from faregate.console.texts import Body, Dollars, Name, or_none, time_text
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, Provider
 from faregate.control import compiled as compiled_limit
@@ -62,7 +65,7 @@ class NewQuote(Body):
     run: Name | None = None
     tags: dict[str, str] = Field(default_factory=dict, max_length=32)
     #: Dollars as a decimal text that the call should fit.
-    amount: str | None = Field(default=None, max_length=32)
+    amount: Dollars | None = None
 
 
 class _Asked(msgspec.Struct):
@@ -84,6 +87,8 @@ class _Place(NamedTuple):
 
 
 @router.post("")
+@needs("quotes.read")
+@answers(shapes.Quote, refusals=(404,))
 async def make_quote(request: Request, wanted: NewQuote) -> dict[str, Any]:
     """What a call costs at least and at most, what would fit, and whether it would be refused now."""
     console = console_of(request)
@@ -299,7 +304,7 @@ _KEY_FAULTS: Final = {
     "key_revoked": "this key was revoked",
     "key_expired": "this key has expired",
     "key_disabled": "this key is disabled",
-    "role_forbidden": "this is an administrator's key; calls need a caller's key",
+    "role_forbidden": "this key opens the console; calls need a caller's key",
     "operation_forbidden": "this key may not call this endpoint",
     "model_forbidden": "this key may not use this model",
 }

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, to_thread
 
-from faregate.ports import Books, Row
+from faregate.ports import Books, MadePlaces, Row
 
 _PAGE: Final = 1_000
 
@@ -60,3 +60,8 @@ def each_part(books: Books, kind: str, names: Sequence[str]) -> Iterator[list[Se
 def every(books: Books, kind: str, **equal: object) -> list[Row]:
     """All rows of a kind."""
     return list(each_row(books, kind, **equal))
+
+
+def made_places(books: Books) -> MadePlaces:
+    """What the API made of providers, deployments and names of models."""
+    return MadePlaces(every(books, "provider"), every(books, "deployment"), every(books, "model"))

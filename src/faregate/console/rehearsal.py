@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from faregate.console.compile import card_of, limit_of
+from faregate.console.describing import answers
 from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.limit_terms import shown_terms
 from faregate.console.limits import NewLimit, proposed
@@ -24,9 +25,11 @@ from faregate.console.problems import ApiProblem
 from faregate.console.reading import each_row, in_thread
 from faregate.console.records import usage_of
 from faregate.console.repricing import Cards
+from faregate.console.rights import needs
 from faregate.console.running import Run
+from faregate.console.shapes import limits as shapes
 from faregate.console.state import Console
-from faregate.console.texts import NANOS_PER_SECOND, Body, amount_text, moment, or_none, time_text
+from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, amount_text, moment, or_none, time_text
 from faregate.console.writing import console_of
 from faregate.control import Catalogue
 from faregate.control import compiled as compiled_limit
@@ -64,12 +67,12 @@ _ADMITTED_WITHIN: Final = 3_600 * NANOS_PER_SECOND
 _WHO: Final = tuple(name for name in Attribution._fields if name != "tags")
 
 
-class Wanted(Body):
+class NewRehearsal(Body):
     """A policy to rehearse, and the time whose requests ask it."""
 
-    from_: str = Field(alias="from", max_length=40)
+    from_: Moment = Field(alias="from")
     #: Not included; now, where it is not given.
-    to: str | None = Field(default=None, max_length=40)
+    to: Moment | None = None
     limits: list[NewLimit] = Field(max_length=LIMITS_MAX)
     #: On top of the limits that are in force; false asks the policy alone.
     keep: bool = True
@@ -85,7 +88,7 @@ class Policy(NamedTuple):
     places: Mapping[str, int]
 
 
-def policy_of(console: Console, wanted: Wanted) -> Policy:
+def policy_of(console: Console, wanted: NewRehearsal) -> Policy:
     """The limits of a rehearsal; one that is proposed stands for the one in force that counts the same.
 
     Raises:
@@ -128,7 +131,9 @@ def _always(row: Row) -> Row:
     return {**row, "terms": stored_terms(terms._replace(history=(), carry_from=0, forced=()))}
 
 
-def rehearsed(console: Console, wanted: Wanted, policy: Policy, span: tuple[int, int], run: Run) -> dict[str, Any]:
+def rehearsed(
+    console: Console, wanted: NewRehearsal, policy: Policy, span: tuple[int, int], run: Run
+) -> dict[str, Any]:
     """Rehearse ``policy`` over a span of time; what comes out, as the API shows it.
 
     Raises:
@@ -376,7 +381,7 @@ def _worst(values: Mapping[Any, Refused]) -> Sequence[tuple[Any, Refused]]:
 # -- the routes --------------------------------------------------------------------------------------------------------
 
 
-def _span(console: Console, wanted: Wanted) -> tuple[int, int]:
+def _span(console: Console, wanted: NewRehearsal) -> tuple[int, int]:
     now = console.clock.wall_nanos()
     since, until = _moment("from", wanted.from_), now if wanted.to is None else _moment("to", wanted.to)
     if since >= min(until, now):
@@ -410,7 +415,9 @@ def _found(console: Console, run_id: str) -> Run:
 
 
 @router.post("")
-async def rehearse(request: Request, wanted: Wanted) -> Response:
+@needs("rehearsals.write")
+@answers(shapes.Rehearsal, also={202: shapes.RunningRehearsal})
+async def rehearse(request: Request, wanted: NewRehearsal) -> Response:
     """Rehearse a policy; 202 with an id where it takes longer than a few seconds."""
     console = console_of(request)
     span = _span(console, wanted)
@@ -420,13 +427,17 @@ async def rehearse(request: Request, wanted: Wanted) -> Response:
 
 
 @router.get("/{run_id}")
-async def look(request: Request, run_id: str) -> Response:
+@needs("rehearsals.write")
+@answers(shapes.Rehearsal, also={202: shapes.RunningRehearsal}, refusals=(422,))
+async def read_rehearsal(request: Request, run_id: str) -> Response:
     """The result of a rehearsal, or 202 with how far it is; it waits a few seconds for the end."""
     return await _told(_found(console_of(request), run_id))
 
 
 @router.delete("/{run_id}")
-async def stop(request: Request, run_id: str) -> Response:
+@needs("rehearsals.write")
+@answers(shapes.Rehearsal, also={202: shapes.RunningRehearsal})
+async def stop_rehearsal(request: Request, run_id: str) -> Response:
     """Stop a rehearsal."""
     run = _found(console_of(request), run_id)
     run.stop()

@@ -4,25 +4,46 @@ Only ``assembly`` knows the concrete ones. Nothing here is a global, so two cons
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from faregate.config.schema import AzureBudget
+from faregate.config.secret_box import SecretBox, box_of
 from faregate.console.accounts import KeyRing
 from faregate.console.audit import AuditTrail
 from faregate.console.running import Runs
 from faregate.console.sessions import Sessions
+from faregate.console.verifying import Verifying
 from faregate.control import Allowances, Catalogue, Figures, Report, Reported, Resolve
+from faregate.core.access import LOCAL, Principal
 from faregate.core.alerts import AddressFault
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
-from faregate.ports import Books, Clock, JournalReader, Row, Tokenizer
+from faregate.ports import (
+    NO_PLACES,
+    Books,
+    Clock,
+    Contents,
+    CredentialState,
+    JournalReader,
+    MadePlaces,
+    Row,
+    Tokenizer,
+    Tried,
+)
 
-#: Own price rows and names of declared projects → everything that decides where a call may go and what it costs.
-CompileCatalogue = Callable[[Sequence[Row], Sequence[str]], Catalogue]
+
+class CompileCatalogue(Protocol):
+    """Makes everything that decides where a call may go and what it costs."""
+
+    def __call__(
+        self, price_rows: Sequence[Row], projects: Sequence[str], made: MadePlaces = NO_PLACES, /
+    ) -> Catalogue:
+        """The catalogue by own price rows, names of declared projects, and what the API made of providers."""
+        ...
 
 
 class PriceBook(Protocol):
@@ -37,13 +58,19 @@ class PriceBook(Protocol):
         ...
 
     def explain(
-        self, prices: Sequence[Row], projects: Sequence[str], provider: str, model: str, at: int
+        self,
+        prices: Sequence[Row],
+        projects: Sequence[str],
+        provider: str,
+        model: str,
+        at: int,
+        made: MadePlaces = NO_PLACES,
     ) -> Sequence[Explanation]:
         """What ``model`` costs ``at`` a moment, at one provider or, with an empty name, at each that has it."""
         ...
 
-    def bundled(self) -> BundledList:
-        """The list prices that ship with this version, of the kinds of providers that are declared."""
+    def bundled(self, made: MadePlaces = NO_PLACES) -> BundledList:
+        """The list prices that ship with this version, of the kinds of providers that are declared or were made."""
         ...
 
 
@@ -104,6 +131,18 @@ class Gate(Protocol):
 CheckAddress = Callable[[str, str], AddressFault | None]
 
 
+class Reread(NamedTuple):
+    """What became of reading the configuration again; ``code`` is empty where it is in force."""
+
+    code: str = ""
+    #: Why it is not, as a sentence, and ``(key, code, line)`` of each problem of the file.
+    message: str = ""
+    problems: tuple[tuple[str, str, str], ...] = ()
+    #: Keys that changed and wait for a restart.
+    restart: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Check(NamedTuple):
     """One thing that ``verify`` looked at."""
 
@@ -120,6 +159,10 @@ class Secrets:
     peppers: tuple[tuple[str, str], ...]
     #: Signs cursors.
     session: bytes
+    #: Tells this installation from others, and ``(id, key in base64)`` of what secrets in the books are sealed with:
+    #: the first seals, all open. Without any no secret can be kept in the books.
+    installation: str = ""
+    encryption: tuple[tuple[str, str], ...] = ()
 
     @property
     def pepper_keys(self) -> tuple[bytes, ...]:
@@ -146,12 +189,17 @@ class Facts:
     forbid_private_urls: bool = True
     #: Names of the answers that limits may choose; ``None`` where the configuration is not known.
     denials: frozenset[str] | None = None
+    #: Networks of reverse proxies whose X-Forwarded-For is believed where a key is restricted to networks.
+    trusted_proxies: tuple[str, ...] = ()
+    #: Keys and products may say that contents are kept, as it is known for how long.
+    keeps_contents: bool = False
 
 
 @dataclass(frozen=True)
 class Console:
     """Everything an endpoint may use."""
 
+    #: As whoever asks sees them: of a principal with a scope, what lies outside is as absent.
     books: Books
     journal: JournalReader
     clock: Clock
@@ -180,6 +228,23 @@ class Console:
     azure_budget: AzureBudget | None = None
     #: ``None`` where nobody sends alerts.
     check_address: CheckAddress | None = None
+    #: Providers, deployments and names of models by the configuration file, as rows; their ids begin with ``file:``.
+    declared: MadePlaces = NO_PLACES
+    #: Name of a provider → how a harmless question to it went; ``None`` where nobody can ask.
+    try_provider: Callable[[str], Awaitable[Tried]] | None = None
+    #: How the credentials of providers stand that are fetched and renewed.
+    credentials: Callable[[], Sequence[CredentialState]] = tuple
+    #: Reads the configuration again; ``None`` where nobody can.
+    reread: Callable[[], Awaitable[Reread]] | None = None
+    #: Prompts and answers that were kept; ``None`` where nobody knows where.
+    contents: Contents | None = None
+    #: Who asks. What the product does by itself, it does as whoever may do everything.
+    principal: Principal = field(init=False, default=LOCAL)
+    #: The books as they are, whoever asks: to find out whether a name is taken, or what decides for everybody. Nothing
+    #: that is read from them is shown.
+    all_books: Books = field(init=False)
+    #: Seals and opens secrets in the books; ``None`` where there is no key for that.
+    box: SecretBox | None = field(init=False)
     ring: KeyRing = field(init=False)
     sessions: Sessions = field(init=False)
     runs: Runs = field(init=False)
@@ -188,11 +253,31 @@ class Console:
     changing: Lock = field(init=False, default_factory=Lock)
     #: The same for alerts, which are raised in the middle of changes; nothing else is waited for while it is held.
     telling: Lock = field(init=False, default_factory=Lock)
+    verifying: Verifying = field(init=False, default_factory=Verifying)
     #: Alerts raised since the start, by kind.
     alerts_raised: Counter[str] = field(init=False, default_factory=Counter)
+    #: How often the configuration was read again since the start, by result.
+    reloads: Counter[str] = field(init=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "all_books", self.books)
+        secrets = self.secrets
+        object.__setattr__(self, "box", box_of(secrets.installation, secrets.encryption, self.random))
         object.__setattr__(self, "ring", KeyRing(self.books, self.secrets.pepper_keys))
         object.__setattr__(self, "sessions", Sessions(self.random))
         object.__setattr__(self, "runs", Runs(self.clock))
         object.__setattr__(self, "audit", AuditTrail(Path(self.facts.data_dir)))
+
+    def take_over(self, other: "Console") -> None:
+        """Work by another configuration from now on; what was begun and counted, locks and sessions stay.
+
+        It is the one moment at which a console changes: whoever serves by it need not be made anew. A request that
+        runs may see one thing of before and one of now, as it may of any other change.
+        """
+        for each in fields(self):
+            if (each.init and each.name not in _STAY) or each.name in ("box", "ring"):
+                object.__setattr__(self, each.name, getattr(other, each.name))
+
+
+#: Collaborators that no configuration changes.
+_STAY: Final = frozenset({"books", "journal", "clock", "new_id", "random", "gate", "projector", "reread"})

@@ -3,14 +3,17 @@
 The gate answers the same paths for callers; what is asked and answered is decided in one place behind the port.
 """
 
-from typing import Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 
+from faregate.console.describing import answers, asks, needed, text
 from faregate.console.paging import single_values
 from faregate.console.prices import compiled
 from faregate.console.problems import as_problem
 from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.errors import Problem, Unavailable
@@ -20,6 +23,21 @@ router = APIRouter(prefix="/api", tags=["tokenizer"])
 
 #: A longer text goes into a body.
 QUERY_CHARACTERS_MAX = 4_096
+
+#: What a question may hold; the tokenizer says what is wrong with one.
+_ASKED: Final[dict[str, Any]] = {
+    "properties": {
+        "input": {
+            "description": "a text, a list of texts, or a list of messages",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}, "minItems": 1}],
+        },
+        "model": {"type": "string", "maxLength": 256},
+        "encoding": {"type": "string"},
+        "tools": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["input"],
+    "additionalProperties": False,
+}
 
 
 def _tokenizer(console: Console) -> Tokenizer:
@@ -45,21 +63,35 @@ async def _answer(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.get("/tokenize")
+@needs("tokens.count")
+@asks(
+    needed("input", "The text.", most=QUERY_CHARACTERS_MAX),
+    text("model", "Name of a model."),
+    text("encoding", "Name of an encoding."),
+)
+@answers(shapes.Tokens, refusals=(422,))
 async def tokenize_query(request: Request) -> dict[str, Any]:
     """The tokens of ``input``, as ``model`` has them."""
-    asked = single_values(request, ("input", "model", "encoding"), texts={"input": QUERY_CHARACTERS_MAX})
+    asked = single_values(request)
     return await _answer(request, dict(asked))
 
 
 @router.post("/tokenize")
-async def tokenize_body(request: Request, asked: dict[str, Any]) -> dict[str, Any]:
+@needs("tokens.count")
+@answers(shapes.Tokens)
+async def tokenize_body(
+    request: Request, asked: Annotated[dict[str, Any], Body(json_schema_extra=_ASKED)]
+) -> dict[str, Any]:
     """The tokens of a text, of each text of a list, or of a chat's messages and tools."""
     return await _answer(request, asked)
 
 
 @router.get("/encodings")
+@needs("tokens.count")
+@asks()
+@answers(shapes.Encodings)
 async def list_encodings(request: Request) -> dict[str, Any]:
     """Every encoding, and the models that have it."""
-    single_values(request, ())
+    single_values(request)
     console = console_of(request)
     return await in_thread(_tokenizer(console).encodings)

@@ -25,6 +25,10 @@ DIMENSIONS = (
 
 TAG_PREFIX = "tag."
 
+#: Tags that hold what a caller calls the event, and each of the facts that he told of it.
+EVENT_ID = "event_id"
+METADATA_PREFIX = "metadata."
+
 
 class Attribution(NamedTuple):
     """The dimensions of one exchange."""

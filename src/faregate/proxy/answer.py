@@ -21,7 +21,7 @@ from faregate.dialects.answers import usage_in_tail
 from faregate.dialects.endings import Cut
 from faregate.dialects.errors_shape import render_event
 from faregate.dialects.kept import RESPONSE, Made
-from faregate.errors import CODES, Problem
+from faregate.errors import CODES, Problem, status_of
 from faregate.ports import StoredAnswer
 from faregate.proxy import kept_objects, receipt
 from faregate.proxy.deadlines import overdue
@@ -157,6 +157,20 @@ class Answer:
         #: Before which of the bytes that wait the receipt goes, 0 for none.
         self._receipt_at = 0
 
+    def delivered(self) -> tuple[int, str, bytes, int]:
+        """What came of it, for those who keep contents: status, code, the whole body, how many bytes passed.
+
+        There is no whole body of a stream, nor of one too large to be held; of a failure it is what was told of it.
+        """
+        error = self._error
+        if error is not None:
+            return self._status or status_of(error), error.code, error.message.encode(), 0
+        if self._meter is not None:
+            return self._status, "", b"", 0
+        if self._passing:
+            return self._status, "", b"", getattr(self, "_passed_bytes", 0)
+        return self._status, "", getattr(self, "_body", b""), 0
+
     @property
     def settled(self) -> bool:
         """Whether its end, or that it is not known, is on record."""
@@ -234,7 +248,10 @@ class Answer:
                 # A list passes only when what is not the caller's own was taken out of it.
                 return
             hide = dialect.asks_usage and not call.usage_wanted and target.provider.stream_usage
-            meter = self._meter = StreamMeter(dialect.events(), hide, call.choices, dialect.last_mark)
+            decoder = dialect.events()
+            if self._gate.contents is not None:
+                decoder = self._gate.contents.tapped(exchange, decoder)
+            meter = self._meter = StreamMeter(decoder, hide, call.choices, dialect.last_mark)
             meter.watch(first_look(exchange), self._look_at_hold)
             self._unowned = self._closely = dialect.made is not None
             self._holding = None
@@ -442,6 +459,8 @@ class Answer:
             self._write(self._framed(sent))
         metered = meter.finish("cut")
         decoder, now = meter.decoder, self._gate.wall_nanos() // 1_000_000_000
+        if self._gate.contents is not None:
+            decoder = self._gate.contents.untapped(decoder)
 
         def ended(usage: Usage, source: str) -> None:
             call = exchange.call
@@ -730,7 +749,7 @@ class Answer:
     def _held_answer(self, target: Target, due: int | None, usage: Usage = NO_USAGE) -> bytes:
         """The whole answer, now that it is known what its caller is charged; ``None`` where it is not known yet."""
         exchange = self.exchange
-        body = self._body if self._status < 300 else mask(self._body, target.provider)
+        body = self._body if self._status < 300 else mask(self._body, target.pool.masked)
         if self._kept is not None:
             self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
         if due is None:
@@ -746,7 +765,7 @@ class Answer:
             )
         match = exchange.match
         assert match is not None
-        special = match.tells or self._status >= 400 or exchange.attempts or exchange.cap or exchange.downgraded_from
+        special = match.tells or self._status >= 400 or exchange.attempts or exchange.cap or exchange.notes
         ours = self._our_headers(target) if special else target.tag
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
@@ -759,6 +778,8 @@ class Answer:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         if exchange.downgraded_from:
             headers += b"x-faregate-downgraded: %b\r\n" % exchange.downgraded_from.encode("ascii", "replace")
+        if exchange.notes and self._gate.contents is not None:
+            headers += self._gate.contents.header(exchange)
         if self._status >= 400:
             headers += FROM_PROVIDER
         return headers + exchange.limit_headers()

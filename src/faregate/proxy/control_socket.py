@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from faregate.config.settings import decode_settings
 from faregate.control import (
     LINE_BYTES_MAX,
     Allowances,
@@ -22,6 +23,7 @@ from faregate.control import (
     AskBrakes,
     AskFigures,
     Brakes,
+    Credentials,
     Done,
     Drain,
     Figures,
@@ -30,16 +32,20 @@ from faregate.control import (
     Loaded,
     Opening,
     Projected,
+    Reconfigure,
     Reply,
     Report,
     Reported,
     Resolve,
     Sample,
+    TellIssuerKeys,
     Trouble,
+    WantedIssuerKeys,
     decode_ask,
     encode,
 )
 from faregate.core.ledger.events import Attempt, Settled
+from faregate.proxy.reconfigured import reconfigure
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
@@ -122,6 +128,13 @@ class ControlSocket:
                 return self._load(body)
             case Opening():
                 return self._open(body)
+            case Credentials():
+                gate.renew(body.credentials)
+                return Done()
+            case TellIssuerKeys():
+                return self._take_issuer_keys(body)
+            case Reconfigure():
+                return self._reconfigure(body)
             case Resolve():
                 return Done(self._resolve(body))
             case Report():
@@ -147,6 +160,13 @@ class ControlSocket:
             return Trouble(f"not loaded: {error}")
         return Loaded(gate.snapshot.sequence, gate.journal.position, gate.journal.epoch, pending)
 
+    def _reconfigure(self, order: Reconfigure) -> Reply:
+        try:
+            reconfigure(self._gate, decode_settings(order.settings), order.catalogue)
+        except (ValueError, KeyError, OSError) as error:
+            return Trouble(f"not reconfigured: {error}")
+        return Done()
+
     def _open(self, opening: Opening) -> Reply:
         gate = self._gate
         now = gate.wall_nanos()
@@ -163,6 +183,14 @@ class ControlSocket:
         gate.opened_first = gate.opened_first or opening.first
         gate.judge()
         return Done()
+
+    def _take_issuer_keys(self, told: TellIssuerKeys) -> WantedIssuerKeys:
+        issuers = self._gate.issuers
+        if issuers is None:
+            return WantedIssuerKeys()
+        for waited in issuers.take(told.sets, told.answered):
+            self._gate.loop.call_soon(waited)
+        return WantedIssuerKeys(*issuers.wanted())
 
     def _resolve(self, order: Resolve) -> bool:
         gate = self._gate

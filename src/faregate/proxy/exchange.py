@@ -33,20 +33,21 @@ from faregate.proxy import kept_objects, uploads
 from faregate.proxy.alternatives import fitting_model
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
+from faregate.proxy.described import NOT_DESCRIBED, Described, attribution
 from faregate.proxy.downgrade import downgraded, notes_of
 from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
 from faregate.proxy.forward import VIA, request_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
-from faregate.proxy.identify import NOT_DESCRIBED, Described
 from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, limit_required, problem_answer
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.stream_holds import reserve_stream
-from faregate.proxy.upstream import UpstreamConnection
+from faregate.proxy.upstream import CREDENTIAL_RETRY_S, UpstreamConnection
 
 if TYPE_CHECKING:
+    from faregate.proxy.contents import Capture
     from faregate.proxy.gate import Gate
     from faregate.proxy.server import ClientConnection
 
@@ -73,6 +74,7 @@ class Exchange:
         "call",
         "candidates",
         "cap",
+        "capture",
         "client",
         "counted",
         "described",
@@ -107,6 +109,8 @@ class Exchange:
     tariff: Tariff
     #: Of the service tier that was asked for, where it is not the standard one.
     tier_tariff: Tariff | None
+    #: What is kept of its content; never set where the gate has no desk for contents.
+    capture: "Capture"
 
     def __init__(self, gate: "Gate", client: "ClientConnection", request: Request, body: bytes) -> None:
         self.gate = gate
@@ -162,18 +166,46 @@ class Exchange:
             problem = self._begin_again(entered)
         else:
             problem = enter(self)
-            if problem is None and self.operation is not None and self.operation.metered:
-                if uploads.is_large(self):
-                    problem = self._misread()
-                    if problem is None:
-                        uploads.read(self, self.operation.deployment)
-                        return
-                else:
-                    problem = self._read(self.operation.deployment) or recall(self) or self._choose()
+            issuers = self.gate.issuers
+            # The keys of a token's issuer may have changed a moment ago.
+            if (
+                problem is None
+                or issuers is None
+                or not issuers.wait(problem, self._told_of_keys, self.gate.loop, len(self.body))
+            ):
+                self._entered(problem)
+            return
+        self._go_on(problem)
+
+    def _told_of_keys(self) -> None:
+        guarded(self._enter_again, self.mistaken)()
+
+    def _enter_again(self) -> None:
+        """The keys of the token's issuer were looked at, or that took too long: what is known now decides."""
+        if self.client is None:
+            self._client_left()
+            return
+        self.snapshot = self.gate.snapshot
+        self._entered(enter(self))
+
+    def _entered(self, problem: Problem | None) -> None:
+        """Steps 3 to 5 behind a head that was looked at."""
+        if problem is None and self.operation is not None and self.operation.metered:
+            if uploads.is_large(self):
+                problem = self._misread()
+                if problem is None:
+                    uploads.read(self, self.operation.deployment)
+                    return
+            else:
+                problem = self._read(self.operation.deployment) or recall(self) or self._choose()
         self._go_on(problem)
 
     def _go_on(self, problem: Problem | None) -> None:
         """Steps 6 and 7, where a place was chosen."""
+        if self.gate.contents is not None and problem is None and self.candidates:
+            later, problem = self.gate.contents.look(self)
+            if later:
+                return
         brakes = self.gate.brakes
         if brakes is not None and brakes.bridged and problem is None and self.candidates and self.key is not None:
             problem = brakes.refuses(self.key.id, self.gate.wall_nanos())
@@ -181,6 +213,20 @@ class Exchange:
             self.refuse(problem)
         elif self.candidates:
             self._reserve()
+
+    def go_on_later(self, problem: Problem | None) -> None:
+        """What took too long to be looked at on the loop goes on, or is refused."""
+        if self.client is None:
+            self._client_left()
+        else:
+            self._go_on(problem)
+
+    def take_body(self, body: bytes) -> Problem | None:
+        """Go on with another body, of which only texts are others; nothing is held yet."""
+        operation = self.operation
+        assert operation is not None
+        self.body = body
+        return self._read(operation.deployment) or self._choose()
 
     def was_read(self, call: Call | Problem) -> None:
         """A large form was read off the loop."""
@@ -525,27 +571,8 @@ class Exchange:
             match = snapshot.matches.get((key.id, target.name, operation.name))
             if match is not None:
                 return match
-        end_user, source = described.end_user, "header"
-        if not end_user:
-            allowed = call.end_user and "user" in key.may_set
-            end_user, source = (call.end_user, "body") if allowed else ("", "")
-        who = Attribution(
-            key.organization,
-            key.team,
-            described.project or key.project,
-            key.user,
-            end_user,
-            key.id,
-            key.product,
-            described.stage or key.stage,
-            described.run,
-            target.model,
-            target.name,
-            target.provider.name,
-            operation.name,
-            described.tags,
-            source,
-        )
+        provider = target.provider.name
+        who = attribution(key, described, call.end_user, target.model, target.name, provider, operation.name)
         row = self.gate.metrics.row(who, "ok")
         match = Match(who, snapshot, row)
         if plain:
@@ -558,7 +585,12 @@ class Exchange:
         if self.downgraded_from or (reservation is not None and reservation.shadowed):
             shadowed = reservation.shadowed if reservation is not None else ()
             self.notes = notes_of(self.downgraded_from, self.downgraded_by, shadowed)
+            if self.gate.contents is not None:
+                self.notes = self.gate.contents.noted(self, self.notes)
         pool = target.pool
+        if pool.lacks:
+            self._not_connected("credential_unavailable", pool.lacks)
+            return
         connection = pool.take()
         if connection is not None:
             self._connected(connection)
@@ -640,7 +672,7 @@ class Exchange:
                 operation.name, operation.object_id, passed_query(operation.name, request.target)
             )
         else:
-            constant = target.heads[operation.name]
+            constant = target.heads.get(operation.name) or target.head_of(operation.name)
         answer.send(request_head(constant, self.forwarded, target.id_header, self.id, len(body)), body)
 
     def edited(self, target: Target) -> bytes:
@@ -680,7 +712,7 @@ class Exchange:
             self._reserve()
         else:
             text = f"Provider {target.provider.name}: {why}. Charged: nothing."
-            self.refuse(Problem(code, text, retry_after_s=1))
+            self.refuse(Problem(code, text, retry_after_s=CREDENTIAL_RETRY_S if target.pool.lacks else 1))
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -713,23 +745,17 @@ class Exchange:
     def _tell_refused(self, problem: Problem, limit: str) -> None:
         key, operation, gate = self.key, self.operation, self.gate
         assert key is not None
+        if gate.contents is not None:
+            gate.contents.refused(self, problem)
         call: Call | None = getattr(self, "call", None)
         who = (
             self.match.who
             if self.match is not None
-            else Attribution(
-                key.organization,
-                key.team,
-                self.described.project or key.project,
-                key.user,
-                self.described.end_user,
-                key.id,
-                key.product,
-                self.described.stage or key.stage,
-                self.described.run,
-                call.model[:256] if call is not None else "",
-                service=operation.name if operation is not None else "",
-                tags=self.described.tags,
+            else attribution(
+                key,
+                self.described,
+                model=call.model[:256] if call is not None else "",
+                asked=operation.name if operation is not None else "",
             )
         )
         latency = (gate.monotonic_nanos() - self.started) // 1000

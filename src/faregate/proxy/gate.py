@@ -1,9 +1,10 @@
-"""The gate: one process's allowances, journal, snapshot and connections, and the order in which they are told of
-things.
+"""The gate: one process's allowances, journal, snapshot and connections, and in which order they are told of things.
 
 All of it runs on one event loop, so nothing here needs a lock: a reservation is checked and taken without an await
 between. What cannot be decided in microseconds (counting tokens, opening connections, waiting for the disk) is done
 elsewhere and comes back as a callback.
+
+It is one file of more than six hundred lines, because that order is one thing: whoever changes it must see all of it.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from faregate.config.settings import GateSettings
-from faregate.control import Limit, Load, Provider, Unknown
+from faregate.control import Credential, Limit, Load, Provider, Unknown
 from faregate.core.amounts import counted_tokens, posted_amounts
 from faregate.core.ledger.events import (
     NOT_AWAITED,
@@ -36,12 +37,14 @@ from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.limits.terms import Terms
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
+from faregate.core.tokens import Identity
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
 from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
 from faregate.proxy.brakes import GateBrakes
+from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
 from faregate.proxy.control_socket import ControlSocket
 from faregate.proxy.denials import Denials
 from faregate.proxy.entry import takes_uploads
@@ -54,6 +57,7 @@ from faregate.proxy.outside_usage import OutsideUsage
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
 from faregate.proxy.tokenize import TokenizerDesk
+from faregate.proxy.tokens import CallerTokens
 from faregate.proxy.upstream import Pool
 
 logger = logging.getLogger("faregate.gate")
@@ -98,6 +102,7 @@ class Gate:
         counter: Tokenizer,
         answers: AnswerStore,
         objects: ObjectStore,
+        keeping: ContentKeeping | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -119,6 +124,8 @@ class Gate:
         self.peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
+        #: Whose tokens open the gate; ``None`` where no issuer is configured.
+        self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
         #: Streams hold in steps instead of all that they may ever cost.
         self.steps = settings.stream_hold == "steps"
@@ -146,6 +153,8 @@ class Gate:
         self._swept_at_once = SWEPT_AT_ONCE
         self._sweep_s = SWEEP_S
         self._pools: dict[str, Pool] = {}
+        #: The newest credential of each provider whose credential is renewed; a load brings none.
+        self._credentials: dict[str, Credential] = {}
         self._refused: list[Refused] = []
         self._unwritten: deque[tuple[Event, Callable[[], object] | None]] = deque()
         self._counter: TokenCounter = counter
@@ -160,6 +169,11 @@ class Gate:
         self.limit_headers = LimitHeaders(settings)
         #: ``None`` where the configuration has no brake.
         self.brakes = GateBrakes(settings.brake, self.metrics) if settings.brake is not None else None
+        #: ``None`` where no content is ever kept or looked at.
+        self.contents: ContentDesk | None = None
+        self._keeping = keeping
+        self._content_log = ContentLog(keeping.writer) if keeping is not None else None
+        self.keep_contents()
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
 
@@ -199,6 +213,8 @@ class Gate:
             self._reading.shutdown(wait=False, cancel_futures=True)
             self.tokenizer.close()
             self.journal.close()
+            if self._content_log is not None:
+                self._content_log.close()
         return 0
 
     def drain(self) -> None:
@@ -252,6 +268,8 @@ class Gate:
         if begins:
             for pool in self._pools.values():
                 pool.close_idle(now)
+                if pool.expires_at:
+                    pool.look_at_credential(self.wall_nanos())
             self.metrics.count()
             self._tell_refusals()
             self._write_unwritten()
@@ -326,6 +344,8 @@ class Gate:
 
     def closed(self, answer: Answer) -> None:
         """An answer is settled and delivered, as far as there was somebody to deliver it to."""
+        if self.contents is not None:
+            self.contents.closed(answer)
         self.answers_open.discard(answer)
         if self.drains:
             self.drains.discard(answer)
@@ -353,13 +373,21 @@ class Gate:
         def pool_of(provider: Provider) -> Pool:
             """The pool of a provider; another URL or credential is another pool."""
             old = self._pools.get(provider.name)
-            pools[provider.name] = old if old is not None and old.provider == provider else Pool(provider, self.loop)
-            return pools[provider.name]
+            if old is not None and old.provider == provider:
+                pools[provider.name] = old
+                return old
+            pool = pools[provider.name] = Pool(provider, self.loop)
+            known = self._credentials.get(provider.name)
+            if known is not None:
+                pool.renew(known, self.wall_nanos())
+            return pool
 
         if load.full and self.failing_open:
             # The console knows nothing of this limit, and comes back before the books have followed.
             load = msgspec.structs.replace(load, limits=(*load.limits, self._fail_open_row))
         snapshot = apply(self.snapshot, load, pool_of)
+        if load.catalogue is not None:
+            self._take_issuers(load.catalogue.identity)
         pending: tuple[str, ...] = ()
         if snapshot.limits is not self.snapshot.limits:
             # A change of keys or prices is no reason to go through fifty thousand limits.
@@ -370,7 +398,41 @@ class Gate:
             for name, pool in retired.items():
                 if pools.get(name) is not pool:
                     pool.close()
+            self._credentials = {name: each for name, each in self._credentials.items() if name in pools}
         return pending
+
+    def _take_issuers(self, identity: Identity | None) -> None:
+        """Trust these issuers from now on; where nothing changed, what was verified stays so."""
+        if identity is None or not identity.issuers:
+            self.issuers = None
+        elif self.issuers is None or self.issuers.identity != identity:
+            self.issuers = CallerTokens(identity, self.issuers)
+
+    def renew(self, credentials: Sequence[Credential]) -> None:
+        """Prove ourselves to providers by other credentials from now on; no snapshot changes and no connection closes.
+
+        They may come before the load that names their providers, so that no call finds its provider without one.
+        """
+        now = self.wall_nanos()
+        renewed: set[Pool] = set()
+        for each in credentials:
+            self._credentials[each.provider] = each
+            pool = self._pools.get(each.provider)
+            if pool is not None and pool.renew(each, now):
+                renewed.add(pool)
+        if renewed:
+            for target in self.snapshot.targets.values():
+                if target.pool in renewed:
+                    target.heads.clear()
+
+    def keep_contents(self) -> None:
+        """Keep contents, and look into requests, as the settings of now say; calls that run are not looked at again."""
+        settings, keeping, log = self.settings.content, self._keeping, self._content_log
+        if settings is None or keeping is None or log is None:
+            self.contents = None
+        else:
+            self.contents = ContentDesk(settings, keeping.finder, log)
+            self.metrics.contents = log.outcomes
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,12 @@ DESCRIBING: Final = frozenset(
         b"openai-proxy-staging",
         b"openai-proxy-user",
         b"x-request-timeout",
+        b"x-custom-event-id",
+        b"x-metadata",
+        b"x-apim-end-user-id",
+        b"x-apim-end-user-tenant-id",
+        b"x-apim-client-application-id",
+        b"x-apim-end-user-jwt",
     )
 )
 

@@ -70,6 +70,7 @@ class Metrics:
         "_by_labels",
         "_ended",
         "brakes",
+        "contents",
         "first_token",
         "latency",
         "overhead",
@@ -89,6 +90,8 @@ class Metrics:
         #: Keys braked, by what gave them away.
         self.brakes: dict[str, int] = {}
         self.unpriced: dict[str, int] = {}
+        #: Contents that were to be kept, by what became of them.
+        self.contents: dict[str, int] = {}
         self.latency = Distribution()
         self.first_token = Distribution()
         self.overhead = Distribution()
@@ -158,6 +161,7 @@ class Metrics:
         samples = [Sample("faregate_refusals_total", (("code", code),), n) for code, n in self.refusals.items()]
         samples += [Sample("faregate_unpriced_usage_total", (("unit", unit),), n) for unit, n in self.unpriced.items()]
         samples += [Sample("faregate_brakes_total", (("cause", cause),), n) for cause, n in self.brakes.items()]
+        samples += [Sample("faregate_contents_total", (("outcome", each),), n) for each, n in self.contents.items()]
         for values, row in self._by_labels.items():
             labels = tuple(zip(LABELS, values, strict=True))
             samples.append(Sample("faregate_requests_total", labels, row[0]))

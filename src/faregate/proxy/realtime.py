@@ -630,7 +630,7 @@ class Session:
                 used = estimated(turn, self._context, self._setup)
                 self._account.settle(held, status, http_status, code, used, _source(used))
         self._turns = Turns()
-        for text in self._target.provider.masked:
+        for text in self._target.pool.masked:
             reason = reason.replace(text, "***") if text else reason
         self._client.close(close_code, reason)
         self._provider.close(NORMAL, "")

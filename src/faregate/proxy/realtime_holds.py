@@ -22,10 +22,13 @@ from faregate.dialects.openai_audio import TRANSCRIPT_TOKENS, WRITTEN_TOKENS_PER
 from faregate.dialects.quoting import unbounded
 from faregate.errors import FaregateError, Problem, status_of
 from faregate.proxy.bound import Held, Wants, hold, upper_bound
+from faregate.proxy.described import NOT_DESCRIBED, Described, attribution, describe
 from faregate.proxy.http1 import Request
-from faregate.proxy.identify import NOT_DESCRIBED, Described, describe, identify
+from faregate.proxy.identify import identify
 from faregate.proxy.refuse import limit_problem, limit_required
 from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.standing import outside
+from faregate.proxy.tokens import TokenKey
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
@@ -73,9 +76,11 @@ class TurnHold:
 class Account:
     """Who a session is charged to, and where it may go."""
 
-    def __init__(self, gate: "Gate", request: Request, model: str) -> None:
+    def __init__(self, gate: "Gate", request: Request, model: str, peer: str = "") -> None:
         self._gate = gate
         self._request = request
+        #: The address at the client's end of the connection.
+        self._peer = peer
         self.model = model
         self.key: Key | None = None
         self._described: Described = NOT_DESCRIBED
@@ -86,12 +91,16 @@ class Account:
         """The places that the session's model may go to now, in order."""
         gate = self._gate
         snapshot: Snapshot = gate.snapshot
-        found = identify(self._request, snapshot, gate.peppers, gate.wall_nanos())
+        found = identify(self._request, snapshot, gate.peppers, gate.wall_nanos(), gate.issuers)
         if isinstance(found, Problem):
             return found
         key = self.key = found
-        if self._request.describes:
-            described = describe(self._request, key, snapshot)
+        if key.networks is not None or key.paths is not None:
+            problem = outside(gate, key, self._request, self._peer)
+            if problem is not None:
+                return problem
+        if self._request.describes or snapshot.describes or type(key) is TokenKey:
+            described = describe(self._request, key, snapshot, gate.issuers, gate.wall_nanos())
             if isinstance(described, Problem):
                 return described
             self._described = described
@@ -168,25 +177,8 @@ class Account:
         return match
 
     def _who(self, model: str, deployment: str, provider: str, operation: str) -> Attribution:
-        key, described = self.key, self._described
-        assert key is not None
-        return Attribution(
-            key.organization,
-            key.team,
-            described.project or key.project,
-            key.user,
-            described.end_user,
-            key.id,
-            key.product,
-            described.stage or key.stage,
-            described.run,
-            model,
-            deployment,
-            provider,
-            operation,
-            described.tags,
-            "header" if described.end_user else "",
-        )
+        assert self.key is not None
+        return attribution(self.key, self._described, "", model, deployment, provider, operation)
 
     # -- holds ---------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from faregate.proxy.realtime_holds import Account
 from faregate.proxy.realtime_sockets import MESSAGE_BYTES_MAX, QUIET, Socket
 from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
 from faregate.proxy.snapshot import Target
+from faregate.proxy.standing import peer_of
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -95,6 +96,18 @@ class Opening:
     def begin(self) -> None:
         """Check the request, and call the provider."""
         problem = self._enter()
+        issuers = self._gate.issuers
+        # The keys of a token's issuer may have changed a moment ago.
+        again = guarded(self._enter_again, self.mistaken)
+        if problem is None or issuers is None or not issuers.wait(problem, again, self._gate.loop):
+            self._entered(problem)
+
+    def _enter_again(self) -> None:
+        """The keys of the token's issuer were looked at, or that took too long: what is known now decides."""
+        if not self._refused:
+            self._entered(self._enter())
+
+    def _entered(self, problem: Problem | None) -> None:
         if problem is not None:
             self._refuse(problem)
         else:
@@ -115,7 +128,7 @@ class Opening:
         credential = _credential_of(request)
         if credential is not None:
             return credential
-        self._account = Account(self._gate, request, wanted.model)
+        self._account = Account(self._gate, request, wanted.model, peer_of(self._owner.transport))
         targets = self._account.choose()
         if isinstance(targets, Problem):
             return targets
@@ -133,6 +146,9 @@ class Opening:
 
     def _dial(self) -> None:
         pool = self._targets[0].pool
+        if pool.lacks:
+            self._not_connected("credential_unavailable", pool.lacks)
+            return
         pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
 
     def _not_connected(self, code: str, why: str) -> None:
@@ -167,7 +183,7 @@ class Opening:
         uri = parse_uri(f"{scheme}://{parts.netloc}{path}")
         framing = ClientProtocol(uri, max_size=MESSAGE_BYTES_MAX, logger=QUIET)
         request = framing.connect()
-        for name, value in provider.credential.items():
+        for name, value in target.pool.credential.items():
             request.headers[name] = value
         for line in forwarded_headers(_forwardable(self._request.headers)).split(b"\r\n"):
             field, colon, text = line.partition(b": ")
@@ -258,7 +274,7 @@ class Opening:
 
     def _pass_error(self, target: Target, answer: Handshake) -> None:
         """The provider's own refusal, with its status and body, but for our credential."""
-        body = mask(bytes(answer.body or b""), target.provider)
+        body = mask(bytes(answer.body or b""), target.pool.masked)
         lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.raw_items())
         passed = passed_headers(lines.encode("latin-1", "replace"))
         framing = b"content-length: %d\r\n" % len(body)

@@ -132,7 +132,7 @@ class ClientConnection(asyncio.Protocol):
             return
         problem: Problem | None = None
         if self._admitted is not request:
-            found = admissible(gate, request)
+            found = admissible(gate, request, self.transport)
             if isinstance(found, Problem):
                 problem, self._sender = found, ""
             else:

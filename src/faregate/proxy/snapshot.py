@@ -16,6 +16,7 @@ from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
 from faregate.core.pricing.charging import rule_for, text_of
 from faregate.core.pricing.cost import Tariff
+from faregate.core.tokens import USUAL_HEADERS
 from faregate.dialects.answers import says_by_name
 from faregate.dialects.operations import BY_NAME, upstream_path
 from faregate.dialects.services import Place
@@ -80,16 +81,21 @@ class Target:
             else None
         )
         self.id_header = ID_HEADERS.get(provider.kind, ID_HEADER)
-        #: The constant part of a request's head, by operation.
-        self.heads = {
-            operation: _request_head(provider, deployment.upstream_model, operation)
-            for operation in deployment.operations
-            if operation in BY_NAME
-        }
+        #: The constant part of a request's head, by operation; emptied when the provider's credential is renewed.
+        self.heads: dict[str, bytes] = {}
+        if not provider.renewed:
+            for operation in deployment.operations:
+                if operation in BY_NAME:
+                    self.head_of(operation)
+
+    def head_of(self, operation: str) -> bytes:
+        """The constant part of a request's head, made where it is not known yet."""
+        head = self.heads[operation] = _request_head(self.pool, self.upstream_model, operation)
+        return head
 
     def head_about(self, operation: str, object_id: str, query: str) -> bytes:
         """The constant part of the head of a request that concerns an object, or a provider rather than a model."""
-        return _request_head(self.provider, self.upstream_model, operation, object_id, query)
+        return _request_head(self.pool, self.upstream_model, operation, object_id, query)
 
     def tiers_at(self, now_nanos: int) -> tuple[tuple[str, str], ...]:
         """Service tier → version of its rate card, for those that have prices of their own."""
@@ -166,11 +172,14 @@ class Snapshot:
     __slots__ = (
         "by_digest",
         "catalogue",
+        "describes",
+        "halted",
         "keys",
         "limit_rows",
         "limits",
         "matches",
         "model_names",
+        "project_teams",
         "projects",
         "ranked",
         "routes",
@@ -192,8 +201,11 @@ class Snapshot:
         limits: LimitIndex,
         targets: dict[str, Target] | None = None,
         tenants: Tenants | None = None,
+        halted: frozenset[tuple[str, str, str]] = frozenset(),
     ) -> None:
         self.sequence = sequence
+        #: ``(kind, organization, name)`` of payers whose keys are stopped: looked at only where there are some.
+        self.halted = halted
         self.tenants = tenants if tenants is not None else Tenants()
         #: All deployments by name, and those that are services behind the gate, which are asked for by their path.
         self.targets = targets or {}
@@ -202,10 +214,15 @@ class Snapshot:
         self.by_digest = by_digest
         self.limit_rows = limit_rows
         self.catalogue = catalogue
+        identity = catalogue.identity
+        #: Each request must be looked at for headers that only this configuration knows.
+        self.describes = identity is not None and (identity.accounting is not None or identity.headers != USUAL_HEADERS)
         self.routes = routes
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
         self.projects = frozenset(catalogue.projects)
+        #: (organization, project) → the team that it was put into, empty for none.
+        self.project_teams = {(owner, name): team for owner, name, team in catalogue.project_teams}
         self.model_names = tuple(
             # The route without a name is that of operations which name no model.
             sorted(name for name, targets in routes.items() if name and any(t.operations for t in targets))
@@ -260,7 +277,10 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
         routes = {
             route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
         }
-    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets, tenants)
+    if catalogue.identity is not None:
+        tenants.add_callers(catalogue.identity)
+    halted = old.halted if load.halted is None and not load.full else frozenset(load.halted or ())
+    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets, tenants, halted)
 
 
 def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[Key], removed: Iterable[str]) -> None:
@@ -287,15 +307,14 @@ def _compile_targets(catalogue: Catalogue, pool_of: Callable[[Provider], Pool]) 
     }
 
 
-def _request_head(
-    provider: Provider, upstream_model: str, operation: str, object_id: str = "", query: str = ""
-) -> bytes:
+def _request_head(pool: Pool, upstream_model: str, operation: str, object_id: str = "", query: str = "") -> bytes:
     """Request line, Host, credential: what is the same for every call of an operation at a deployment."""
+    provider = pool.provider
     _, _, rest = provider.base_url.partition("://")
     authority, _, prefix = rest.partition("/")
     path = f"/{prefix}".rstrip("/")
     path += upstream_path(provider.kind, operation, upstream_model, provider.api_version, object_id) + query
     head = f"{BY_NAME[operation].method} {path} HTTP/1.1\r\nhost: {authority}\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in provider.credential.items())
+    head += "".join(f"{name}: {value}\r\n" for name, value in pool.credential.items())
     # Usage must be read from the answer, so it must not come compressed.
     return (head + "accept-encoding: identity\r\n").encode("latin-1")

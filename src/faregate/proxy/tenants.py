@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from faregate.control import Key
 from faregate.core.attribution import Attribution, dimension
 from faregate.core.limits.index import CompiledLimit
+from faregate.core.tokens import Identity
 
 #: Dimensions whose values belong to one organization, unless another uses the same name.
 _NAMED = ("team", "project", "user", "product")
@@ -24,11 +25,13 @@ class Tenants:
     A name that two organizations have used stays theirs until everything is loaded anew, which hides more, not less.
     """
 
-    __slots__ = ("_organizations", "_owners")
+    __slots__ = ("_open", "_organizations", "_owners")
 
     def __init__(self) -> None:
         self._organizations: set[str] = set()
         self._owners: dict[str, dict[str, str]] = {name: {} for name in _NAMED}
+        #: Dimension → whose callers may bring any name for it with a token or a header; ``_SEVERAL`` for anybody's.
+        self._open: dict[str, str] = {}
 
     def add(self, keys: Iterable[Key]) -> None:
         """Take the payers of keys into account."""
@@ -40,6 +43,17 @@ class Tenants:
                 if value and self._owners[name].setdefault(value, organization) != organization:
                     self._owners[name][value] = _SEVERAL
 
+    def add_callers(self, identity: Identity) -> None:
+        """Take the payers into account that callers without keys have, and those that a header may name."""
+        for issuer in identity.issuers:
+            own = (issuer.organization, issuer.team, issuer.project, issuer.user, issuer.product)
+            self.add([Key("", "", {}, *own)])
+            for name, claims in issuer.claims:
+                if claims and self._open.setdefault(name, issuer.organization) != issuer.organization:
+                    self._open[name] = _SEVERAL
+        if identity.accounting is not None:
+            self._open[identity.accounting.dimension] = _SEVERAL
+
     def owns(self, limit: CompiledLimit, who: Attribution) -> bool:
         """Whether nobody outside the organization of ``who`` is counted with it by ``limit``."""
         if len(self._organizations) <= 1:
@@ -47,7 +61,7 @@ class Tenants:
         for name in (*(name for name, _ in limit.selector), *limit.each):
             if name in ("organization", "key"):
                 return True
-            owners = self._owners.get(name)
+            owners = self._owners.get(name) if self._open.get(name, who.organization) == who.organization else None
             if owners is not None and owners.get(dimension(who, name)) == who.organization:
                 return True
         return False

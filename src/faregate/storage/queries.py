@@ -21,14 +21,17 @@ from sqlalchemy import (
     and_,
     func,
     literal_column,
+    or_,
     select,
     true,
 )
 
-from faregate.core.attribution import TAG_PREFIX
+from faregate.core.attribution import EVENT_ID, TAG_PREFIX
 from faregate.core.slots import SLOT_NANOS
 from faregate.errors import UsageError
 from faregate.storage.schema import (
+    EVENT_OF,
+    EVENTS_KNOWN,
     LEAVES,
     RARE,
     REQUEST_DIMENSIONS,
@@ -44,6 +47,9 @@ UNCOUNTED: Final = ("refused", "unknown", "pending")
 
 #: Names that group by time, and the length of their buckets, which begin at midnight UTC.
 BUCKETS: Final = {"quarter_hour": SLOT_NANOS, "hour": 4 * SLOT_NANOS, "day": 96 * SLOT_NANOS}
+
+#: What may be said of a list of records beside the columns that it is filtered by.
+_NO_COLUMNS: Final = ("since", "until", "booked_after", "sort", "within_ms")
 
 #: Request records that one call may list.
 LISTING_MAX: Final = 10_000
@@ -228,7 +234,7 @@ def totals_of(row: dict[str, Any]) -> dict[str, Any]:
 def listing(
     table: Table, after: str, limit: int, equal: Mapping[str, object], *, newest_first: bool = False
 ) -> Select[Any]:
-    """Rows of a resource in the order of their ids, or in reverse.
+    """Rows of a resource in the order of their ids, or in reverse; ``column.member`` is a member of a JSON object.
 
     Raises:
         UsageError: a filter that is not a column.
@@ -237,8 +243,21 @@ def listing(
     if after:
         statement = statement.where(table.c.id < after if newest_first else table.c.id > after)
     for name, value in equal.items():
-        statement = statement.where(_matches(column_named(table, name), value))
+        statement = statement.where(_matches(_column_or_member(table, name), value))
     return statement.order_by(table.c.id.desc() if newest_first else table.c.id).limit(limit)
+
+
+def _column_or_member(table: Table, name: str) -> ColumnElement[Any]:
+    """The column of a table with this name, or what its objects have under ``column.member``.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    column, dot, member = name.partition(".")
+    if not dot:
+        return column_named(table, name)
+    # The member is a dimension's name of ours; quoted, it is no path whatever it holds.
+    return func.json_extract(column_named(table, column), f'$."{member}"', type_=Text)
 
 
 #: What ``tally`` calls its numbers; no column is called so.
@@ -289,29 +308,31 @@ def request_list(
 ) -> Select[Any]:
     """Request records in the order of their ids, which is that of their making; with ``booked_after``, of booking.
 
+    With ``sort``, the name of a column, they are in its order, the largest first where the newest would be.
     ``where`` is the answer to ``whereabouts``: it decides how they are looked for, and nothing else.
 
     Raises:
         UsageError: a filter that is neither a column, ``since``, ``until``, ``booked_after`` nor ``tag.NAME``.
     """
     since, until = filters.get("since", 0), filters.get("until", 0)
-    chosen = span(requests.c.created_at, since, until) + _in_run(filters)
+    chosen = span(requests.c.created_at, since, until) + _in_run(filters) + _of_event(filters)
     for name, value in filters.items():
         if name.startswith(TAG_PREFIX):
             chosen.append(_matches(tag_of(name[len(TAG_PREFIX) :]), value))
-        elif name not in ("since", "until", "booked_after", *SET_DIMENSIONS):
+        elif name not in (*_NO_COLUMNS, *SET_DIMENSIONS):
             chosen.append(_matches(record_column(name), value))
     if "booked_after" in filters:
         return _booked_after(filters, chosen, limit, newest_first)
+    sort = str(filters.get("sort", ""))
     if after:
-        chosen.append(requests.c.id < after if newest_first else requests.c.id > after)
+        chosen.append(_comes_after(after, sort, newest_first))
     table: FromClause = _RECORDS
     sets = sets_with(filters)
     if sets is not None:
         chosen.append(requests.c.dimensions.in_(sets))
     # Where few records come into question they are looked up and then put in order; else the order of the ids is
     # followed until there are enough. An expression is what no index serves.
-    few = bool(_in_run(filters))
+    few = bool(_in_run(filters)) or TAG_PREFIX + EVENT_ID in filters
     if where is not None and sets is not None and where.among <= LOOKED_AT_MAX:
         few = True
         table = rollups.join(_RECORDS, _lies_in_roll_up())
@@ -320,9 +341,22 @@ def request_list(
         few = few or where.last - where.first < LOOKED_AT_MAX
         number = requests.c.number if few else _PLAIN_NUMBER
         chosen += [number >= where.first, number <= where.last]
-    order = _PLAIN_ID if few else requests.c.id
+    order: list[ColumnElement[Any]] = [_PLAIN_ID if few else requests.c.id]
+    if sort:
+        order = [record_column(sort), _PLAIN_ID]
     statement = _record_columns().select_from(table).where(*chosen)
-    return statement.order_by(order.desc() if newest_first else order).limit(min(limit, LISTING_MAX))
+    statement = statement.order_by(*(each.desc() if newest_first else each for each in order))
+    return statement.limit(min(limit, LISTING_MAX))
+
+
+def _comes_after(after: str, sort: str, newest_first: bool) -> ColumnElement[bool]:
+    """The condition of what comes after a record, which itself may be corrected meanwhile and stays where it is."""
+    later = requests.c.id < after if newest_first else requests.c.id > after
+    if not sort:
+        return later
+    column = record_column(sort)
+    mark = select(column).select_from(_RECORDS).where(requests.c.id == after).scalar_subquery()
+    return or_(column < mark if newest_first else column > mark, and_(column == mark, later))
 
 
 def _booked_after(
@@ -344,6 +378,12 @@ def _in_run(filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
     asked = filters.get("run") or ""
     runs = asked if isinstance(asked, list) else [asked]
     return [requests.c.run != literal_column("''")] if all(isinstance(run, str) and run for run in runs) else []
+
+
+def _of_event(filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
+    """What must be said for the index of events to be used, where one is asked for."""
+    event = filters.get(TAG_PREFIX + EVENT_ID)
+    return [_matches(EVENT_OF, event), EVENTS_KNOWN] if isinstance(event, str) and event else []
 
 
 def record_column(name: str) -> ColumnElement[Any]:

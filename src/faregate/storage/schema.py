@@ -14,10 +14,15 @@ from sqlalchemy import (
     Computed,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    func,
+    literal_column,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -25,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0006"
+SCHEMA_VERSION: Final = "0010"
 
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
@@ -119,12 +124,44 @@ def _resource(name: str, *columns: Column[Any], unique: tuple[str, ...] = ()) ->
 
 _PAYER = ("organization", "name")
 
-organizations = _resource("organizations", unique=("name",))
-teams = _resource("teams", _text("organization"), unique=_PAYER)
-projects = _resource("projects", _text("organization"), _text("team"), unique=_PAYER)
-users = _resource("users", _text("organization"), _text("team"), _text("email"), unique=_PAYER)
-products = _resource("products", _text("organization"), unique=_PAYER)
-stages = _resource("stages", _text("organization"), _json("providers"), unique=_PAYER)
+
+def _payer(name: str, *columns: Column[Any], unique: tuple[str, ...] = _PAYER) -> Table:
+    """A table of names that calls are charged to."""
+    table = _resource(
+        name,
+        *columns,
+        #: ``active`` or ``disabled``, which stops the keys that name it; of subscriptions ``suspended``, ``cancelled``.
+        Column("state", Text, nullable=False, server_default="active"),
+        #: What people call it, where that is more than its name, and whom to ask about it.
+        _text("title"),
+        _text("contact"),
+        unique=unique,
+    )
+    # Every change of a payer asks which ones are stopped, and few are.
+    Index(f"{name}_by_state", table.c.state)
+    return table
+
+
+def _rules() -> tuple[Column[Any], ...]:
+    """What the keys of a payer are restricted to beside their own restrictions; null allows all.
+
+    ``restricted`` is 1 where any of it restricts: such payers are few among many.
+    """
+    return _json("models"), _json("operations"), _json("paths"), _json("networks"), _number("restricted")
+
+
+organizations = _payer("organizations", unique=("name",))
+teams = _payer("teams", _text("organization"))
+projects = _payer("projects", _text("organization"), _text("team"))
+users = _payer("users", _text("organization"), _text("team"), _text("email"), *_rules())
+products = _payer("products", _text("organization"), *_rules(), _number("expires_at"), _text("content"))
+Index("users_by_restricted", users.c.restricted)
+Index("products_by_restricted", products.c.restricted)
+stages = _payer("stages", _text("organization"), _json("providers"))
+
+# The right of a team or a user to a product's keys.
+subscriptions = _payer("subscriptions", *(_text(name) for name in ("organization", "product", "team", "user")))
+Index("subscriptions_by_product", subscriptions.c.product)
 
 keys = _resource(
     "keys",
@@ -145,8 +182,20 @@ keys = _resource(
     _text("last4"),
     _number("revoked_at"),
     _number("rotated_at"),
+    #: Id of the subscription by which it has its product.
+    _text("subscription"),
+    #: Beginnings of paths, and networks, that its calls are restricted to; null allows all.
+    _json("paths"),
+    _json("networks"),
+    #: Id of the key that made it, ``local`` for the socket; empty for what is older than this column.
+    _text("made_by"),
+    #: What is kept of its calls' contents; empty as its product says.
+    _text("content"),
+    #: When it was deleted: it is revoked and in no list, and history goes on naming it.
+    _number("deleted_at"),
 )
 Index("keys_by_name", keys.c.name)
+Index("keys_by_product", keys.c.product)
 
 limits = _resource(
     "limits",
@@ -234,6 +283,40 @@ prices = _resource(
     _text("source"),
 )
 
+# Accounts at model services, places to send calls to and names that callers may use, beside those of the configuration.
+providers = _resource(
+    "providers",
+    _text("kind"),
+    _text("base_url"),
+    #: Sealed (``config.secret_box``), and as much of it as may be shown.
+    _text("secret"),
+    _text("masked"),
+    _text("api_version"),
+    Column("state", Text, nullable=False, server_default="active"),
+    #: What else may be set of a provider, where it is not as usual.
+    _json("settings"),
+    unique=("name",),
+)
+deployments = _resource(
+    "deployments",
+    _text("provider"),
+    #: What the provider calls it, and the model that it is and is priced as.
+    _text("deployment"),
+    _text("model"),
+    _number("max_output_tokens"),
+    Column("region", Text, nullable=False, server_default="global"),
+    Column("state", Text, nullable=False, server_default="active"),
+    unique=("name",),
+)
+models = _resource(
+    "models",
+    #: Names of deployments, ``{provider}/{model}`` or other models, in order.
+    _json("to"),
+    _number("max_output_tokens"),
+    _number("max_context_tokens"),
+    unique=("name",),
+)
+
 capacities = _resource(
     "capacities",
     _text("provider"),
@@ -275,6 +358,8 @@ changes = Table(
     _text("kind"),
     _text("id"),
     _number("at"),
+    #: Digest of the row as this change left it (``storage/sqlite/chain``); empty where it removed the row.
+    _text("digest"),
     sqlite_autoincrement=True,
 )
 
@@ -343,6 +428,15 @@ requests = Table(
 )
 # Most calls belong to no run, and those cost nothing here.
 Index("requests_by_run", requests.c.run, sqlite_where=requests.c.run != "")
+
+#: What a caller calls the event, and that it was called something: nearly every call is not, and costs nothing here.
+EVENT_OF: Final = func.json_extract(requests.c.tags, literal_column("'$.event_id'"), type_=Text)
+EVENTS_KNOWN: Final = and_(literal_column("requests.tags", Text) != literal_column("'{}'", Text), EVENT_OF.is_not(None))
+Index(
+    "requests_by_event",
+    EVENT_OF,
+    sqlite_where=text("tags <> '{}' AND json_extract(tags, '$.event_id') IS NOT NULL"),
+)
 
 accounts = Table(
     "accounts",
@@ -463,6 +557,52 @@ segments = Table(
     _text("sha256"),
 )
 
+#: One row for each transaction that booked something. Its hash covers all that the transaction added and the row before
+#: it, so that nothing booked can be edited, removed, moved or put in between unseen. What is hashed how is in
+#: ``storage/sqlite/chain``. Ranges are first and last number, 0 where nothing of the kind was added.
+chain = Table(
+    "chain",
+    metadata,
+    Column("number", _Sequence, primary_key=True),
+    #: The rules by which it was hashed.
+    _number("form"),
+    _number("at"),
+    #: Where the journal stood after it; 0 where it was no batch of the journal.
+    _number("position"),
+    _number("sequence"),
+    _number("epoch"),
+    *(
+        _number(f"{part}_{end}")
+        for part in ("requests", "transfers", "sets", "accounts", "changes", "trail")
+        for end in ("first", "last")
+    ),
+    #: Hash of the last of the lines of the trail of changes that told of it.
+    _text("trail_hash"),
+    #: Unknown records that it ended.
+    _number("ended"),
+    #: Rows of tables without numbers that it added, as ``[table, key]``.
+    _json("named"),
+    #: Four bytes for each row it covers, so that a row that was changed can be named.
+    Column("marks", LargeBinary, nullable=False, server_default=""),
+    _text("hash"),
+)
+
+# The trail is compared with the chain at every start, and has few lines beside the calls.
+Index("chain_by_trail", chain.c.trail_last, chain.c.trail_first, sqlite_where=chain.c.trail_last > 0)
+
+#: Records whose end was not known when they were booked, the only ones that ever change.
+unsettled = Table(
+    "unsettled",
+    metadata,
+    #: Of the record.
+    Column("number", _Sequence, primary_key=True),
+    #: Of the record and its reservation as they were booked.
+    _text("digest"),
+    #: Number of the row of the chain that ended it; 0 while its end is unknown.
+    _number("ended_by"),
+)
+Index("unsettled_by_end", unsettled.c.ended_by)
+
 meta = Table(
     "meta",
     metadata,
@@ -481,6 +621,7 @@ RESOURCES: Final = {
     "user": users,
     "product": products,
     "stage": stages,
+    "subscription": subscriptions,
     "key": keys,
     "limit": limits,
     "price": prices,
@@ -488,5 +629,8 @@ RESOURCES: Final = {
     "capacity": capacities,
     "limit_entry": limit_entries,
     "channel": channels,
+    "provider": providers,
+    "deployment": deployments,
+    "model": models,
     "alert": alerts,
 }

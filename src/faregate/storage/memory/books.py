@@ -17,7 +17,7 @@ from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
-from faregate.ports import BalanceQuery, Balances, Clock, JournalRecord, Row
+from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
 from faregate.storage.fold import Reservation, reservation_row
 from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, record_column, totals_of
 from faregate.storage.rows import TOLD_WHEN_LOST, complete, table_of
@@ -42,6 +42,7 @@ class MemoryBooks:
         self._segments: dict[int, Row] = {}
         self._adjustments: dict[str, Row] = {}
         self._lines: list[Row] = []
+        self._marks: list[TrailMark] = []
 
     # -- projection ---------------------------------------------------------------------------------------------------
     def projected(self) -> int:
@@ -103,8 +104,9 @@ class MemoryBooks:
             self._outbox.append(("late", id))
 
     # -- identity, limits, prices -------------------------------------------------------------------------------------
-    def put(self, kind: str, row: Row) -> int:
+    def put(self, kind: str, row: Row, *, told: TrailMark | None = None) -> int:
         """Insert or replace the row ``row['id']`` of a resource kind; returns the change sequence number."""
+        self._tell(told)
         table = table_of(kind)
         full = complete(kind, row, self._rows[kind].get(row.get("id", "")), self._clock.wall_nanos())
         for constraint in table.constraints:
@@ -115,8 +117,9 @@ class MemoryBooks:
         self._rows[kind][full["id"]] = full
         return self._changed(kind, full["id"])
 
-    def put_all(self, kind: str, rows: Sequence[Row]) -> None:
+    def put_all(self, kind: str, rows: Sequence[Row], *, told: TrailMark | None = None) -> None:
         """Insert or replace rows of a kind, all of them or none."""
+        self._tell(told)
         table_of(kind)
         before, changed = dict(self._rows[kind]), len(self._changes)
         try:
@@ -127,8 +130,15 @@ class MemoryBooks:
             del self._changes[changed:]
             raise
 
-    def put_together(self, rows: Sequence[tuple[str, Row]], removed: Sequence[tuple[str, str]] = ()) -> None:
+    def put_together(
+        self,
+        rows: Sequence[tuple[str, Row]],
+        removed: Sequence[tuple[str, str]] = (),
+        *,
+        told: TrailMark | None = None,
+    ) -> None:
         """Put a few ``(kind, row)`` and remove a few ``(kind, id)`` that belong together, all of them or none."""
+        self._tell(told)
         for kind, _ in (*rows, *removed):
             table_of(kind)
         before, changed = {kind: dict(self._rows[kind]) for kind, _ in (*rows, *removed)}, len(self._changes)
@@ -152,8 +162,9 @@ class MemoryBooks:
         """Those rows of a kind that there are, by their ids."""
         return {id: row for id in ids if (row := self.get(kind, id)) is not None}
 
-    def remove(self, kind: str, id: str) -> bool:
+    def remove(self, kind: str, id: str, *, told: TrailMark | None = None) -> bool:
         """Remove one row; false where there was none."""
+        self._tell(told)
         table_of(kind)
         if self._rows[kind].pop(id, None) is None:
             return False
@@ -181,11 +192,11 @@ class MemoryBooks:
         return self._listing(kind, lambda id: not before or id < before, equal)[::-1][:limit]
 
     def _listing(self, kind: str, fits: Callable[[str], bool], equal: Mapping[str, object]) -> list[Row]:
-        strange = set(equal) - set(table_of(kind).c.keys())
+        strange = {name.partition(".")[0] for name in equal} - set(table_of(kind).c.keys())
         if strange:
             raise UsageError(f"unknown filter {min(strange)!r}")
         rows = [self._rows[kind][id] for id in sorted(self._rows[kind]) if fits(id)]
-        return [dict(row) for row in rows if all(_is(row[name], value) for name, value in equal.items())]
+        return [dict(row) for row in rows if all(_is(_of_resource(row, name), value) for name, value in equal.items())]
 
     def tally(self, kind: str, by: Sequence[str]) -> list[tuple[Row, int]]:
         """How many rows of a kind have which values in the columns ``by``."""
@@ -249,11 +260,17 @@ class MemoryBooks:
 
         With ``booked_after``, the id of a record or nothing: those booked later, in the order of booking.
         """
-        tests = [_request_test(name, value) for name, value in filters.items() if name != "booked_after"]
+        special = ("booked_after", "sort", "within_ms")
+        tests = [_request_test(name, value) for name, value in filters.items() if name not in special]
+        ids, sort = self._ids(filters, newest_first), str(filters.get("sort", ""))
+        if sort:
+            ids.sort(key=lambda id: (self._requests[id][sort], id), reverse=newest_first)
+            ids = ids[ids.index(after) + 1 :] if after in ids else ids
         found = []
-        for id in self._ids(filters, newest_first):
+        for id in ids:
             row = self._requests[id]
-            if not (after and (id >= after if newest_first else id <= after)) and all(test(row) for test in tests):
+            past = not sort and after and (id >= after if newest_first else id <= after)
+            if not past and all(test(row) for test in tests):
                 found.append(dict(row))
         return found[: min(limit, LISTING_MAX)]
 
@@ -309,8 +326,16 @@ class MemoryBooks:
         return sorted(version for version in self._rate_cards if containing in version)
 
     # -- corrections --------------------------------------------------------------------------------------------------
-    def adjust(self, run: Row, lines: Sequence[Row], moved: Sequence[tuple[str, str, int]]) -> bool:
+    def adjust(
+        self,
+        run: Row,
+        lines: Sequence[Row],
+        moved: Sequence[tuple[str, str, int]],
+        *,
+        told: TrailMark | None = None,
+    ) -> bool:
         """Book a correcting run; false where one of its id is booked already."""
+        self._tell(told)
         if run["id"] in self._adjustments:
             return False
         self._adjustments[run["id"]] = dict(run)
@@ -427,6 +452,31 @@ class MemoryBooks:
         """Digests of the journal segments that were removed, oldest first."""
         return [self._segments[first] for first in sorted(self._segments)]
 
+    def _tell(self, told: TrailMark | None) -> None:
+        if told is not None:
+            self._marks.append(told)
+
+    def keep_trail(self, told: TrailMark) -> None:
+        """Remember lines of the trail of changes that no change of the books goes with."""
+        self._tell(told)
+
+    def trail_marks(self, after: int = 0, limit: int = 10_000) -> list[TrailMark]:
+        """What is known of the trail of changes, in the order of its lines."""
+        return sorted((mark for mark in self._marks if mark.last > after), key=lambda mark: mark.last)[:limit]
+
+    def trail_lines(self) -> int:
+        """How many lines of the trail of changes are known."""
+        return sum(mark.last - mark.first + 1 for mark in self._marks)
+
+    def chain_head(self) -> ChainHead:
+        """Nothing is chained in memory: nobody else can reach it."""
+        return ChainHead(0, "", 0)
+
+    def prove(self, on_progress: Callable[[int, int], None], anchor: str = "") -> Proof:
+        """There is nothing to prove, and an anchor is never that of books in memory."""
+        on_progress(0, 0)
+        return Proof(["books in memory have no anchor"] if anchor else [], 0, 0, self.chain_head())
+
     def check(self) -> list[str]:
         """What is wrong with the storage; memory is always sound."""
         return []
@@ -445,6 +495,11 @@ class MemoryBooks:
 
 def _is(value: object, wanted: object) -> bool:
     return value in wanted if isinstance(wanted, list | tuple | set | frozenset) else value == wanted
+
+
+def _of_resource(row: Row, name: str) -> Any:
+    column, dot, member = name.partition(".")
+    return (row[column] or {}).get(member) if dot else row[column]
 
 
 def _value(row: Row, name: str) -> Any:
