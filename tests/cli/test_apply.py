@@ -479,7 +479,7 @@ def _exported(client: _Client, now: str) -> str:
 
 
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(state=states())
 def test_any_state_is_the_same_after_export_and_apply_to_a_fresh_installation(

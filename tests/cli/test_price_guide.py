@@ -39,4 +39,5 @@ def test_the_guide_is_followed_as_it_is_written(tmp_path: Path, monkeypatch: pyt
     assert "imported" in said["price list --model gpt-4o"]
     assert "2.2" in said["price explain gpt-4o --at 2030-01-02"]
     assert "no price list knows" in said["price explain no-such-model"]
-    assert said["verify"].rstrip().endswith(": ok")
+    assert "\nanchor " in said["verify"]
+    assert ": ok\n" in said["verify"]

@@ -192,7 +192,9 @@ def test_every_path_of_the_admin_api_is_closed(told: Told, who: str) -> None:
         "a caller": {"authorization": f"Bearer {told.key['secret']}"},
     }[who]
     expected = {401, 403} if who == "a caller" else {401}
-    doors = [(method, path) for path, methods in _api(told).items() for method in methods]
+    # Its door is not there without a secret of its own, which no key takes the place of.
+    absent = {"/webhooks/azure-budget"}
+    doors = [(method, path) for path, methods in _api(told).items() if path not in absent for method in methods]
     doors += [("get", "/api/v1/no-such-thing"), ("get", "/api/"), ("get", "/metrics")]
     # Asked from this machine for this machine, metrics are open; that is what the other Host is for.
     headers = {**headers, "host": "faregate.example"}

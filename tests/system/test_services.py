@@ -247,4 +247,5 @@ def test_the_guide_is_followed_as_it_is_written(tmp_path: Path) -> None:
         assert "1 service" in said["check"]
         assert "busy_milliseconds" in said["price list --provider ocr"]
         assert "ocr" in said["usage --by team,model"]
-        assert said["verify"].rstrip().endswith(": ok")
+        assert "\nanchor " in said["verify"]
+        assert ": ok\n" in said["verify"]

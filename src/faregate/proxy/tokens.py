@@ -38,7 +38,7 @@ _RSA_BITS: Final = (2_048, 8_192)
 ASK_AGAIN_NANOS: Final = 10 * 1_000_000_000
 
 #: The call that named it waits for so long, and so many calls at once; the others are refused at once.
-WAIT_SECONDS: Final = 3.0
+WAIT_SECONDS: Final = 5.0
 WAITING_MAX: Final = 256
 
 #: Bodies of those who wait, together: nobody knows yet who they are, so they get a small part of what all may have.
