@@ -1,11 +1,11 @@
 """``faregate deployment``: places to send calls to that are made through the API, and those of the file."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from faregate.cli.client import Where, connect, segment
-from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.output import Json, emit_deleted, emit_json, emit_row, table
 from faregate.cli.words import without_nothing
 from faregate.errors import Unsafe, UsageError
 
@@ -51,7 +51,7 @@ def create_deployment(
     )
     with connect(data, make=True) as client:
         row = client.call("POST", "/deployments", body)
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("show")
@@ -59,7 +59,7 @@ def show_deployment(deployment: Deployment, data: Where = None, json: Json = Fal
     """Show one deployment."""
     with connect(data) as client:
         row = client.call("GET", f"/deployments/{segment(deployment)}")
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("set")
@@ -87,7 +87,7 @@ def set_deployment(
         raise UsageError("nothing to change; name at least one option, try `faregate deployment set --help`")
     with connect(data) as client:
         row = client.call("PATCH", f"/deployments/{segment(name)}", body)
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("delete")
@@ -102,17 +102,4 @@ def delete_deployment(
         raise Unsafe(f"this deletes the deployment {deployment}", hint="add --yes if that is meant")
     with connect(data) as client:
         row = client.call("DELETE", f"/deployments/{segment(deployment)}")
-    if json:
-        emit_json(row)
-    else:
-        emit(f"deleted {row['id']} ({row['name']})")
-
-
-def _show(row: dict[str, Any], *, as_json: bool) -> None:
-    applied = row.pop("applied", True)
-    if as_json:
-        emit_json(row)
-    else:
-        table(("field", "value"), [(field, value) for field, value in row.items() if value is not None])
-    if not applied:
-        say("The gate has not taken this up yet; `faregate doctor` says why.")
+    emit_deleted(row, as_json=json)

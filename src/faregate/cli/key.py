@@ -158,7 +158,7 @@ def _secret_file(out: Path | None, force: bool) -> Iterator[int | None]:
         yield descriptor
         if draft != out:
             draft.replace(out)
-    except BaseException:
+    except BaseException:  # Also when interrupted: no file with half a secret stays.
         draft.unlink(missing_ok=True)
         raise
     finally:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from faregate.cli.client import Where, connect, segment
-from faregate.cli.output import Json, emit, emit_json, table
+from faregate.cli.output import Json, emit_deleted, emit_json, table
 from faregate.cli.words import listed, without_nothing
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Names of models, and where they go.")
@@ -60,10 +60,7 @@ def delete_model(name: Model, data: Where = None, json: Json = False) -> None:
     """Delete a name."""
     with connect(data) as client:
         row = client.call("DELETE", f"/models/{segment(name)}")
-    if json:
-        emit_json(row)
-    else:
-        emit(f"deleted {row['id']} ({row['name']})")
+    emit_deleted(row, as_json=json)
 
 
 def _show(row: dict[str, Any], *, as_json: bool) -> None:

@@ -70,6 +70,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         emit("  ".join(parts).rstrip())
 
 
+def emit_row(row: dict[str, Any], *, as_json: bool) -> None:
+    """A resource as it was read, made or changed, and whether the gate works from that already."""
+    applied = row.pop("applied", True)
+    if as_json:
+        emit_json(row)
+    else:
+        table(("field", "value"), [(field, value) for field, value in row.items() if value is not None])
+    if not applied:
+        say("The gate has not taken this up yet; `faregate doctor` says why.")
+
+
+def emit_deleted(row: dict[str, Any], *, as_json: bool) -> None:
+    """A resource that is gone."""
+    if as_json:
+        emit_json(row)
+    else:
+        emit(f"deleted {row['id']} ({row['name']})")
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"

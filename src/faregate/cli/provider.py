@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from faregate.cli.client import Where, connect, segment
-from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.output import Json, emit, emit_deleted, emit_json, emit_row, table
 from faregate.cli.words import without_nothing
 from faregate.errors import Failed, Unsafe, UsageError
 
@@ -71,7 +71,7 @@ def create_provider(
     )
     with connect(data, make=True) as client:
         row = client.call("POST", "/providers", body)
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("show")
@@ -79,7 +79,7 @@ def show_provider(provider: Provider, data: Where = None, json: Json = False) ->
     """Show one provider."""
     with connect(data) as client:
         row = client.call("GET", f"/providers/{segment(provider)}")
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("set")
@@ -110,7 +110,7 @@ def set_provider(
         raise UsageError("nothing to change; name at least one option, try `faregate provider set --help`")
     with connect(data) as client:
         row = client.call("PATCH", f"/providers/{segment(provider)}", body)
-    _show(row, as_json=json)
+    emit_row(row, as_json=json)
 
 
 @app.command("delete")
@@ -125,10 +125,7 @@ def delete_provider(
         raise Unsafe(f"this deletes {provider} and its key", hint="add --yes if that is meant")
     with connect(data) as client:
         row = client.call("DELETE", f"/providers/{segment(provider)}")
-    if json:
-        emit_json(row)
-    else:
-        emit(f"deleted {row['id']} ({row['name']})")
+    emit_deleted(row, as_json=json)
 
 
 @app.command("test")
@@ -167,13 +164,3 @@ def _secret(from_stdin: bool, file: Path | None) -> str | None:
     if not secret or len(content) > _SECRET_BYTES_MAX:
         raise UsageError(f"{place} holds no key", code="value")
     return secret
-
-
-def _show(row: dict[str, Any], *, as_json: bool) -> None:
-    applied = row.pop("applied", True)
-    if as_json:
-        emit_json(row)
-    else:
-        table(("field", "value"), [(field, value) for field, value in row.items() if value is not None])
-    if not applied:
-        say("The gate has not taken this up yet; `faregate doctor` says why.")

@@ -11,7 +11,7 @@ from fastapi import Request
 from faregate.config.values import NAME_PATTERN
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import in_thread
+from faregate.console.reading import every, in_thread
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.errors import Conflict, NotFound
@@ -23,6 +23,10 @@ FILE: Final = "file:"
 #: As the configuration file bounds them.
 MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000}
 
+#: What nobody sends of any of them.
+READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source"})
+TOKENS_MAX: Final = 100_000_000
+
 #: A name of ours: it stands in headers, metrics and paths.
 NAMES: Final = NAME_PATTERN
 
@@ -31,6 +35,16 @@ def declared_of(console: Console, kind: str) -> Sequence[Row]:
     """What the configuration file declares of a kind: ``provider``, ``deployment`` or ``model``."""
     by_kind = {"provider": console.declared.providers, "deployment": console.declared.deployments}
     return by_kind.get(kind, console.declared.models)
+
+
+def all_of(console: Console, kind: str) -> list[Row]:
+    """All of a kind, those of the file first."""
+    return [*declared_of(console, kind), *every(console.books, kind)]
+
+
+def models_that_name(console: Console, row: Row) -> list[str]:
+    """Names of models made here that lead to a deployment or to another model."""
+    return [each["name"] for each in every(console.books, "model") if row["name"] in (each["to"] or ())]
 
 
 def source_of(row: Row) -> str:

@@ -3,12 +3,13 @@
 One that has no price is refused, by the same rules as in the file: no call could be held for.
 """
 
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from faregate.console.declared import NAMES, declared_of, found, listed, own, refuse_twin, source_of
+from faregate.console import declared
+from faregate.console.declared import NAMES, all_of, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread, made_places
@@ -26,21 +27,18 @@ from faregate.ports import MadePlaces, Row
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
-_READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source"})
-_TOKENS_MAX: Final = 100_000_000
-
 
 class DeploymentChange(Body):
     """What may be changed of a deployment."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"name", "provider"}
+    READ_ONLY: ClassVar[frozenset[str]] = declared.READ_ONLY | {"name", "provider"}
 
     #: What the provider calls it; the model where it is not said.
     deployment: Name | None = None
     #: The model that it is, and is priced as.
     model: Name | None = or_left_out()
     #: Most output tokens of one answer; ``null`` takes what is known of the model.
-    max_output_tokens: int | None = Field(default=None, ge=1, le=_TOKENS_MAX)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=declared.TOKENS_MAX)
     #: Where it is processed, as far as that makes a difference in price.
     region: Literal["global", "data_zone", "regional"] | None = or_left_out()
     state: Literal["active", "disabled"] | None = or_left_out()
@@ -49,7 +47,7 @@ class DeploymentChange(Body):
 class NewDeployment(Body):
     """A deployment to be made."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"state"}
+    READ_ONLY: ClassVar[frozenset[str]] = declared.READ_ONLY | {"state"}
 
     name: str = Field(pattern=NAMES)
     #: Name of a provider.
@@ -59,7 +57,7 @@ class NewDeployment(Body):
     #: The model that it is, and is priced as.
     model: Name
     #: Most output tokens of one answer; ``null`` takes what is known of the model.
-    max_output_tokens: int | None = Field(default=None, ge=1, le=_TOKENS_MAX)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=declared.TOKENS_MAX)
     #: Where it is processed, as far as that makes a difference in price.
     region: Literal["global", "data_zone", "regional"] = "global"
 
@@ -83,7 +81,7 @@ def shape(row: Row) -> dict[str, Any]:
 
 def provider_names(console: Console) -> list[str]:
     """Names of all providers, those of the file first."""
-    return [row["name"] for row in (*declared_of(console, "provider"), *every(console.books, "provider"))]
+    return [row["name"] for row in all_of(console, "provider")]
 
 
 def _check_place(console: Console, row: Row) -> None:
@@ -169,7 +167,7 @@ def delete(console: Console, deployment: str) -> Row:
         Conflict: the configuration file declares it, or a model leads to it.
     """
     row = own(console, "deployment", deployment)
-    users = [each["name"] for each in every(console.books, "model") if row["name"] in (each["to"] or ())]
+    users = declared.models_that_name(console, row)
     if users:
         raise Conflict(f"the models {', '.join(users[:5])} lead to this deployment; change them first")
     remove_row(console, "deployment", row["id"])

@@ -301,16 +301,22 @@ class BodyDoor:
         if fault is not None:
             await respond(scope[REQUEST_ID], fault[0], fault[1])(scope, receive, send)
             return
-        given = False
+        whole: Message = {"type": "http.request", "body": body, "more_body": False}
+        await self._app(scope, first(whole, receive), send)
 
-        async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, replay, send)
+def first(message: Message, receive: Receive) -> Receive:
+    """What receives ``message``, then whatever comes."""
+    given = False
+
+    async def receiving() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return message
+
+    return receiving
 
 
 def _bytes_max(path: str) -> int:

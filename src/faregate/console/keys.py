@@ -25,6 +25,7 @@ from faregate.console.restriction_fields import (
     Networks,
     Operations,
     Paths,
+    as_kept,
     check_operations,
     expiry_of,
 )
@@ -231,13 +232,7 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
             raise ApiProblem("field_range", "must not be null", field=name)
     if "name" in sent and sent["name"] != row["name"]:
         _refuse_twin(console, row["organization"], sent["name"])
-    if "operations" in sent:
-        check_operations(console, sent["operations"])
-    if "expires_at" in sent:
-        sent["expires_at"] = expiry_of(sent["expires_at"], now)
-    if "content" in sent:
-        check_mode(console, sent["content"], changes=True)
-        sent["content"] = sent["content"] or ""
+    sent = as_kept(console, sent, now)
     check_change(console, row, sent)
     row = {**row, **sent, "updated_at": now}
     put_row(console, "key", row)

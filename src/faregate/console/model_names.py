@@ -1,14 +1,15 @@
 """``/api/v1/models``: names that callers may use and where they go, beside those of the configuration file."""
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from faregate.console.declared import declared_of, found, listed, own, refuse_twin, source_of
+from faregate.console import declared
+from faregate.console.declared import all_of, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, lists, text
 from faregate.console.problems import ApiProblem
-from faregate.console.reading import every, in_thread
+from faregate.console.reading import in_thread
 from faregate.console.rights import needs
 from faregate.console.shapes import care as shapes
 from faregate.console.shapes.values import Removed
@@ -23,18 +24,15 @@ from faregate.ports import Row
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-_READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source"})
-_TOKENS_MAX: Final = 100_000_000
-
 #: Deployments, ``{provider}/{model}`` or other models, in order.
 Targets = Annotated[list[Name], Field(min_length=1, max_length=64)]
-Tokens = Annotated[int, Field(ge=1, le=_TOKENS_MAX)]
+Tokens = Annotated[int, Field(ge=1, le=declared.TOKENS_MAX)]
 
 
 class NewModel(Body):
     """A name that callers may use."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
+    READ_ONLY: ClassVar[frozenset[str]] = declared.READ_ONLY
 
     name: Name
     to: Targets
@@ -45,7 +43,7 @@ class NewModel(Body):
 class ModelChange(Body):
     """What may be changed of a name."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {"name"}
+    READ_ONLY: ClassVar[frozenset[str]] = declared.READ_ONLY | {"name"}
 
     to: Targets | None = or_left_out()
     max_output_tokens: Tokens | None = None
@@ -72,9 +70,9 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
     Raises:
         ApiProblem: field_enum or field_conflict.
     """
-    deployments = {row["name"] for row in _all(console, "deployment")}
-    kinds = {row["name"]: row["kind"] for row in _all(console, "provider")}
-    models = {row["name"]: list(row["to"] or ()) for row in _all(console, "model")} | {name: targets}
+    deployments = {row["name"] for row in all_of(console, "deployment")}
+    kinds = {row["name"]: row["kind"] for row in all_of(console, "provider")}
+    models = {row["name"]: list(row["to"] or ()) for row in all_of(console, "model")} | {name: targets}
     for at, target in enumerate(targets):
         provider, slash, model = target.partition("/")
         if target in deployments or (target in models and target != name):
@@ -87,10 +85,6 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
         raise ApiProblem("field_enum", rule, field=f"to.{at}")
     if _loops(name, models, deployments):
         raise ApiProblem("field_conflict", "it leads round in a loop, back to itself", field="to")
-
-
-def _all(console: Console, kind: str) -> list[Row]:
-    return [*declared_of(console, kind), *every(console.books, kind)]
 
 
 def _loops(name: str, models: dict[str, list[str]], deployments: set[str]) -> bool:
@@ -161,7 +155,7 @@ def delete(console: Console, model: str) -> Row:
         Conflict: the configuration file declares it, or another name leads to it.
     """
     row = own(console, "model", model)
-    users = [each["name"] for each in every(console.books, "model") if row["name"] in (each["to"] or ())]
+    users = declared.models_that_name(console, row)
     if users:
         raise Conflict(f"the models {', '.join(users[:5])} lead to this one; change them first")
     remove_row(console, "model", row["id"])

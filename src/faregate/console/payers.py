@@ -20,6 +20,7 @@ from faregate.console.reading import each_row, in_thread
 from faregate.console.restriction_fields import (
     RESTRICTIONS,
     Restricting,
+    as_kept,
     check_operations,
     expiry_of,
     shown_restrictions,
@@ -306,13 +307,7 @@ def changed(console: Console, kind: str, payer_id: str, wanted: PayerChange) -> 
     _refuse_own(console, kind, row)
     if "state" in sent and sent["state"] is None:
         raise ApiProblem("field_range", "must not be null; active or disabled", field="state")
-    if "operations" in sent:
-        check_operations(console, sent["operations"])
-    if "expires_at" in sent:
-        sent["expires_at"] = expiry_of(sent["expires_at"], now)
-    if "content" in sent:
-        check_mode(console, sent["content"], changes=True)
-        sent["content"] = sent["content"] or ""
+    sent = as_kept(console, sent, now)
     for name in ("title", "contact"):
         if name in sent:
             sent[name] = sent[name] or ""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faregate.console.doors import ACTOR, REQUEST_ID
+from faregate.console.doors import ACTOR, REQUEST_ID, first
 from faregate.console.problems import respond
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND
@@ -125,14 +125,6 @@ class RepeatDoor:
 
     async def _first(self, actor: str, name: str, body: Message, scope: Scope, receive: Receive, send: Send) -> None:
         answer: list[Message] = []
-        given = False
-
-        async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return body
 
         async def sending(message: Message) -> None:
             answer.append(message)
@@ -140,7 +132,7 @@ class RepeatDoor:
 
         status = 500
         try:
-            await self._app(scope, replay, sending)
+            await self._app(scope, first(body, receive), sending)
             status = answer[0]["status"] if answer else 500
         finally:
             # What failed inside may be tried again; so may what was refused, for nothing was done.

@@ -4,13 +4,14 @@
 nobody who writes one means a credential that works from nowhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from faregate.console.content_modes import check_mode
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
@@ -109,6 +110,23 @@ def expiry_of(text: str | None, now: int) -> int:
         rule = f"must lie in the future, at most {EXPIRY_YEARS_MAX} years ahead"
         raise ApiProblem("field_range", rule, field="expires_at")
     return at
+
+
+def as_kept(console: Console, sent: Mapping[str, Any], now: int) -> dict[str, Any]:
+    """What was sent of a key or a payer, as its row holds it.
+
+    Raises:
+        ApiProblem: an operation that there is not, a time that cannot be, or contents that may not be kept.
+    """
+    kept = dict(sent)
+    if "operations" in kept:
+        check_operations(console, kept["operations"])
+    if "expires_at" in kept:
+        kept["expires_at"] = expiry_of(kept["expires_at"], now)
+    if "content" in kept:
+        check_mode(console, kept["content"], changes=True)
+        kept["content"] = kept["content"] or ""
+    return kept
 
 
 def shown_restrictions(row: Row) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def told_of(console: Console, changes: Sequence[Told]) -> Iterator[TrailMark]:
     told = console.audit.append_all(time_text(console.clock.wall_nanos()) or "", changes)
     try:
         yield told
-    except BaseException:
+    except BaseException:  # Whatever kept the change from being made, the trail has told of it already.
         with suppress(FaregateError):
             # Where even this fails, the next start says it.
             _take_back(console, told)

@@ -86,8 +86,7 @@ class AppriseSender:
         asset = package.AppriseAsset(http_redirects=False, secure_logging=True, app_id="Faregate", app_desc="Faregate")
         try:
             service = package.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
-        # What an address may do to a parser of a hundred forms is not ours to know; none of it is a service.
-        except Exception:
+        except Exception:  # What an address does to a parser of a hundred forms is not ours to know: no service.
             return None
         if service is not None:
             # Also where the address itself asks for them.

@@ -6,14 +6,13 @@ not be sent again. Files are cut by the hour and removed whole when the last cal
 """
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
+from faregate.journal.frames import framed, next_payload, write_whole
 from faregate.ports import IdempotentCall, StoredAnswer
 
 KEPT_NANOS: Final = 24 * 3600 * 1_000_000_000
@@ -29,8 +28,6 @@ CALLS_MAX: Final = 200_000
 
 #: Bytes on disk beyond which answers are not kept any more; their calls are, and a repeat is told so.
 KEPT_BYTES_MAX: Final = 1024 * 1024 * 1024
-
-_HEADER: Final = struct.Struct("<II")
 
 
 class _Line(NamedTuple):
@@ -128,7 +125,7 @@ class FileAnswerStore:
         try:
             with self._path(entry.file).open("rb") as file:
                 file.seek(entry.offset)
-                line = _next(file.read(_HEADER.size), file)
+                line = _next(file)
         except OSError:
             return None
         return None if line is None else StoredAnswer(line.status, line.head, line.body)
@@ -187,18 +184,16 @@ class FileAnswerStore:
     def _append(self, line: _Line, entry: _Entry) -> bool:
         """Write one record; false where the disk did not take it, and then the call is only remembered in memory."""
         payload = _encode(line)
-        data = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        data = framed(payload)
         try:
             if self._descriptor < 0 or line.at - self._started >= FILE_NANOS:
                 self._open(line.at)
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                os.ftruncate(self._descriptor, self._size)
+            if not write_whole(self._descriptor, data, self._size):
                 return False
         except OSError:
             return False
         entry.file, entry.offset = self._started, self._size
-        self._size += written
+        self._size += len(data)
         self._bytes[self._started] = self._size
         return True
 
@@ -217,14 +212,9 @@ class FileAnswerStore:
             self._descriptor = -1
 
 
-def _next(header: bytes, file: BinaryIO) -> _Line | None:
-    if len(header) < _HEADER.size:
-        return None
-    length, checksum = _HEADER.unpack(header)
-    payload = file.read(length)
-    if len(payload) < length or zlib.crc32(payload) != checksum:
-        return None
-    return _decode(payload)
+def _next(file: BinaryIO) -> _Line | None:
+    payload = next_payload(file, KEPT_BYTES_MAX)
+    return None if payload is None else _decode(payload)
 
 
 def _read(path: Path) -> Iterator[tuple[int, _Line]]:
@@ -232,7 +222,7 @@ def _read(path: Path) -> Iterator[tuple[int, _Line]]:
     with path.open("rb") as file:
         while True:
             offset = file.tell()
-            line = _next(file.read(_HEADER.size), file)
+            line = _next(file)
             if line is None:
                 return
             yield offset, line

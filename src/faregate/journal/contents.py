@@ -7,14 +7,13 @@ length and checksum, so that a torn one is seen. Files and folder are their owne
 """
 
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from faregate.journal.frames import framed, next_payload, write_whole
 from faregate.ports import ContentRecord
 
 #: Of a file before the next one is begun; the console takes one in at a time.
@@ -27,7 +26,6 @@ FOLDER_BYTES_MAX: Final = 512 * 1024 * 1024
 RECORD_BYTES_MAX: Final = 10 * 1024 * 1024
 
 _OPEN, _WHOLE = ".open", ".contents"
-_HEADER: Final = struct.Struct("<II")
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(ContentRecord).decode
 
@@ -50,17 +48,15 @@ class ContentSpool:
         payload = _encode(record)
         if len(payload) > RECORD_BYTES_MAX:
             return False
-        data = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        data = framed(payload)
         try:
             if self._descriptor < 0 and not self._begin():
                 return False
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                os.ftruncate(self._descriptor, self._size)
+            if not write_whole(self._descriptor, data, self._size):
                 return False
         except OSError:
             return False
-        self._size += written
+        self._size += len(data)
         if self._size >= FILE_BYTES_MAX:
             self.hand_over()
         return True
@@ -113,13 +109,7 @@ class SpooledContents:
     def read(self, file: Path) -> Iterator[ContentRecord]:
         """Its records, up to the first that is torn."""
         with file.open("rb") as source:
-            while len(header := source.read(_HEADER.size)) == _HEADER.size:
-                length, checksum = _HEADER.unpack(header)
-                if length > RECORD_BYTES_MAX:
-                    return
-                payload = source.read(length)
-                if len(payload) < length or zlib.crc32(payload) != checksum:
-                    return
+            while (payload := next_payload(source, RECORD_BYTES_MAX)) is not None:
                 try:
                     yield _decode(payload)
                 except msgspec.DecodeError:

@@ -11,7 +11,6 @@ with all that is in it, so that responses never push out files.
 
 import contextlib
 import os
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from faregate.journal.frames import HEADER, framed, write_whole
 from faregate.ports import KeptObject, Owner
 
 _DAY: Final = 24 * 3600 * 1_000_000_000
@@ -45,7 +45,6 @@ UNWRITTEN_MAX: Final = 10_000
 #: No record is larger: a length beyond it is damage.
 RECORD_BYTES_MAX: Final = 64 * 1024
 
-_HEADER: Final = struct.Struct("<II")
 #: A place is the number of a file and an offset in it.
 _OFFSET_BITS: Final = 40
 _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
@@ -144,7 +143,7 @@ class _Shelf:
         try:
             with self._path(number).open("rb") as file:
                 file.seek(offset)
-                header = file.read(_HEADER.size)
+                header = file.read(HEADER.size)
                 return _line_of(header + file.read(_length(header)), 0)
         except OSError:
             return None
@@ -167,20 +166,18 @@ class _Shelf:
     def _append(self, line: _Line, at: int) -> int:
         """Write one record and return its place in the file; negative where the disk did not take it."""
         payload = _encode(line)
-        data = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        data = framed(payload)
         if len(payload) > RECORD_BYTES_MAX:
             return -1
         try:
             if self._descriptor < 0 or self._full(at, len(data)):
                 self._open(at)
             size = self._bytes[self._number]
-            written = os.write(self._descriptor, data)
-            if written < len(data):
-                os.ftruncate(self._descriptor, size)
+            if not write_whole(self._descriptor, data, size):
                 return -1
         except OSError:
             return -1
-        self._bytes[self._number] = size + written
+        self._bytes[self._number] = size + len(data)
         return size
 
     def _full(self, at: int, more: int) -> bool:
@@ -280,16 +277,16 @@ class FileObjectStore:
 
 
 def _length(header: bytes) -> int:
-    length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else 0
+    length = HEADER.unpack(header)[0] if len(header) == HEADER.size else 0
     return min(length, RECORD_BYTES_MAX)
 
 
 def _line_of(data: bytes, offset: int) -> _Line | None:
     """The whole record at ``offset``; ``None`` where there is none."""
-    start = offset + _HEADER.size
+    start = offset + HEADER.size
     if start > len(data):
         return None
-    length, checksum = _HEADER.unpack_from(data, offset)
+    length, checksum = HEADER.unpack_from(data, offset)
     payload = data[start : start + length]
     if length > RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != checksum:
         return None
@@ -304,4 +301,4 @@ def _records(data: bytes) -> Iterator[tuple[int, _Line]]:
     offset = 0
     while (line := _line_of(data, offset)) is not None:
         yield offset, line
-        offset += _HEADER.size + _HEADER.unpack_from(data, offset)[0]
+        offset += HEADER.size + HEADER.unpack_from(data, offset)[0]

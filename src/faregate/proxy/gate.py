@@ -46,14 +46,11 @@ from faregate.proxy.answer import Answer
 from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
 from faregate.proxy.control_socket import ControlSocket
-from faregate.proxy.denials import Denials
-from faregate.proxy.entry import takes_uploads
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
-from faregate.proxy.http1 import Bounds
-from faregate.proxy.limit_headers import LimitHeaders
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.outside_usage import OutsideUsage
+from faregate.proxy.reconfigured import Derived, derived
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
 from faregate.proxy.tokenize import TokenizerDesk
@@ -113,22 +110,12 @@ class Gate:
         self.answers = answers
         self.objects = objects
         self.metrics = Metrics()
-        self.bounds = Bounds(
-            settings.header_bytes_max,
-            settings.headers_max,
-            settings.uri_bytes_max,
-            settings.body_bytes_max,
-            settings.upload_bytes_max,
-            takes_uploads,
-        )
-        self.peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
+        self.adopt(derived(settings))
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
         #: Whose tokens open the gate; ``None`` where no issuer is configured.
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
-        #: Streams hold in steps instead of all that they may ever cost.
-        self.steps = settings.stream_hold == "steps"
         self.new_id = UlidSource("req_", clock.wall_nanos, os.urandom).__call__
         #: The loop's time at the last sweep: coarse, and free to read.
         self.now = 0.0
@@ -165,8 +152,6 @@ class Gate:
         self._reading = ThreadPoolExecutor(1, "read-files")
         self.tokenizer = TokenizerDesk(counter)
         self.outside = OutsideUsage(self)
-        self.denials = Denials(settings)
-        self.limit_headers = LimitHeaders(settings)
         #: ``None`` where the configuration has no brake.
         self.brakes = GateBrakes(settings.brake, self.metrics) if settings.brake is not None else None
         #: ``None`` where no content is ever kept or looked at.
@@ -176,6 +161,11 @@ class Gate:
         self.keep_contents()
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
+
+    def adopt(self, found: Derived) -> None:
+        """Work by what follows from settings, those of the start or later ones."""
+        self.bounds, self.peppers, self.steps = found.bounds, found.peppers, found.steps
+        self.denials, self.limit_headers = found.denials, found.limit_headers
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ are; a call that runs ends by what it began with, as far as that was decided. Wh
 listens, the journal, how many values are counted) is not looked at here: the settings that come keep it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,35 @@ from faregate.proxy.limit_headers import LimitHeaders
 
 if TYPE_CHECKING:
     from faregate.proxy.gate import Gate
+
+
+class Derived(NamedTuple):
+    """What the gate works by that follows from its settings alone."""
+
+    bounds: Bounds
+    peppers: tuple[bytes, ...]
+    #: Streams hold in steps instead of all that they may ever cost.
+    steps: bool
+    denials: Denials
+    limit_headers: LimitHeaders
+
+
+def derived(settings: GateSettings) -> Derived:
+    """What follows from settings.
+
+    Raises:
+        ValueError, KeyError, OSError: they cannot be used.
+    """
+    bounds = Bounds(
+        settings.header_bytes_max,
+        settings.headers_max,
+        settings.uri_bytes_max,
+        settings.body_bytes_max,
+        settings.upload_bytes_max,
+        takes_uploads,
+    )
+    peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
+    return Derived(bounds, peppers, settings.stream_hold == "steps", Denials(settings), LimitHeaders(settings))
 
 
 def reconfigure(gate: "Gate", settings: GateSettings, catalogue: Catalogue | None) -> None:
@@ -40,8 +69,7 @@ def reconfigure(gate: "Gate", settings: GateSettings, catalogue: Catalogue | Non
         journal_segment_bytes=before.journal_segment_bytes,
         sync_interval_ms=before.sync_interval_ms,
     )
-    peppers = tuple(bytes.fromhex(secret) for _, secret in settings.peppers)
-    denials, limit_headers = Denials(settings), LimitHeaders(settings)
+    found = derived(settings)
     brakes = gate.brakes
     if settings.brake != before.brake:
         # Keys that are braked are limits by now, or will be as soon as they trip it again.
@@ -49,15 +77,7 @@ def reconfigure(gate: "Gate", settings: GateSettings, catalogue: Catalogue | Non
     if catalogue is not None:
         gate.apply(Load(gate.snapshot.sequence, catalogue=catalogue))
     gate.settings = settings
-    gate.bounds = Bounds(
-        settings.header_bytes_max,
-        settings.headers_max,
-        settings.uri_bytes_max,
-        settings.body_bytes_max,
-        settings.upload_bytes_max,
-        takes_uploads,
-    )
-    gate.peppers, gate.steps, gate.brakes = peppers, settings.stream_hold == "steps", brakes
-    gate.denials, gate.limit_headers = denials, limit_headers
+    gate.adopt(found)
+    gate.brakes = brakes
     gate.keep_contents()
     gate.judge()
