@@ -105,6 +105,17 @@ async def test_an_unknown_key_is_looked_for_at_once_after_a_look_in_the_rhythm()
 
 
 @scenario
+async def test_a_look_for_want_of_any_keys_is_none_for_a_key_that_is_new() -> None:
+    """A token came before the first keys were there; a second later the issuer has others, and they are fetched."""
+    rig = Rig()
+    rig.reply = WantedIssuerKeys(unknown=("entra",), missing=("entra",))
+    for _ in range(3):
+        await rig.round()
+
+    assert len(rig.fetched) == 2
+
+
+@scenario
 async def test_an_issuer_that_is_down_is_asked_again_and_nothing_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     """Once in ten seconds, told in the log once; what was fetched before stays the gate's."""
     rig = Rig()

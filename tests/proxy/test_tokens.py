@@ -253,6 +253,18 @@ def test_a_flood_of_unknown_keys_makes_one_look_in_ten_seconds() -> None:
     assert (looks, hurt) == (10, 0)
 
 
+def test_the_look_after_a_start_takes_nothing_from_a_key_that_is_new() -> None:
+    """The first token of a new gate has keys fetched; when they change a second later, they are looked at again."""
+    desk = CallerTokens(Identity((rules(),)))
+    assert named(desk, signer().token()) == "issuer_unavailable"
+    assert named(desk, signer().token(), NOW + SECOND) == "issuer_unavailable"
+    first = desk.wanted()[0]
+    desk.take([told(signer())], ("entra",))
+    assert named(desk, signer("k2").token(), NOW + SECOND) == "kid"
+
+    assert (first, desk.wanted()) == (("entra",), (("entra",), ()))
+
+
 def test_tokens_that_are_bad_anyway_make_no_look() -> None:
     """Only one that is ours, in force and well-formed may make the console ask its issuer."""
     desk = known()

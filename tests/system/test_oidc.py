@@ -101,7 +101,7 @@ def test_another_proxy_is_told_who_a_token_names(running: Running) -> None:
 def test_an_abrupt_change_of_keys_loses_nobody(running: Running) -> None:
     """The provider comes back with other keys: the first call with a new token waits for them, old tokens are over.
 
-    It stands before the tests that send bad tokens: those make the one look that is allowed in ten seconds.
+    It stands before the tests that send bad tokens: those make the look that is allowed in ten seconds.
     """
     installation, provider = running
     old = provider.token("dora", "my-app")

@@ -103,8 +103,8 @@ class IssuerKeyFetcher:
             due = now >= self._due.get(name, 0)
             if known.looking is None and (due or (known.wanted and now >= known.again_at)):
                 self._due[name] = now + REFRESH_NANOS
-                if known.wanted or name in self._failing:
-                    # A look that comes by itself takes nothing from what tokens may ask for.
+                if (known.wanted and known.keys is not None) or name in self._failing:
+                    # A look that comes by itself, or for want of any keys, takes nothing from what tokens may ask for.
                     known.again_at = now + AGAIN_NANOS
                 known.wanted = False
                 known.looking = asyncio.get_running_loop().create_task(self._look(known.rules))

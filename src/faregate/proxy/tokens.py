@@ -86,15 +86,27 @@ class _Waiter:
 class _Source:
     """An issuer, and its keys as far as they are known."""
 
-    __slots__ = ("asked_at", "by_kid", "claims", "fetched_at", "no_keys", "open", "rules", "unknown_kid", "waiting")
+    __slots__ = (
+        "asked_at",
+        "by_kid",
+        "claims",
+        "fetched_at",
+        "missed_at",
+        "no_keys",
+        "open",
+        "rules",
+        "unknown_kid",
+        "waiting",
+    )
 
     def __init__(self, rules: Issuer) -> None:
         self.rules = rules
         self.claims = dict(rules.claims)
         self.by_kid: dict[str, tuple[VerifyingKey, ...]] = {}
         self.fetched_at = 0
-        #: When the console was last asked to look for a key that is not known, and whether it has not answered yet.
-        self.asked_at = 0
+        #: When the console was last asked to look for a key that is not known, when for want of any, and whether it has
+        #: not answered yet.
+        self.asked_at = self.missed_at = 0
         self.open = False
         self.waiting: list[_Waiter] = []
         #: Told for what another look may settle; known by identity, so that a call may wait for that.
@@ -107,8 +119,14 @@ class _Source:
         return bool(self.by_kid) and now - self.fetched_at < KEYS_NANOS_MAX
 
     def ask(self, now: int) -> None:
-        """Want another look, unless there was one a moment ago."""
-        if not 0 <= now - self.asked_at < ASK_AGAIN_NANOS:
+        """Want another look, unless there was one a moment ago.
+
+        One for want of any keys, as after a start, takes nothing from the first token with a key that is new.
+        """
+        if not self.usable(now):
+            if not 0 <= now - self.missed_at < ASK_AGAIN_NANOS:
+                self.missed_at, self.open = now, True
+        elif not 0 <= now - self.asked_at < ASK_AGAIN_NANOS:
             self.asked_at, self.open = now, True
 
     def answered(self) -> list[_Waiter]:
