@@ -9,6 +9,10 @@ COMPILED := .venv-compiled/bin
 ARGS ?=
 WORKERS ?= 3
 
+# Where this is set, as in many containers, every start of a process compiles its thousand modules anew: it takes most of
+# the time of a suite that starts hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run install install-dev wheel lint format check test test-compiled bench bench-limits soak docs lock clean
 
