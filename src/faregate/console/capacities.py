@@ -75,7 +75,7 @@ def capacity_named(console: Console, name: str) -> Row:
     """
     found = next((row for row in rows_of(console) if row["name"] == name), None)
     if found is None:
-        raise NotFound(f"there is no capacity {name[:128]!r}")
+        raise NotFound(f"there is no capacity {name[:64]!r}")
     return found
 
 

@@ -48,7 +48,8 @@ def _total(row: Row, wanted: NewEntry, amount: int | None) -> int | None:
     if row["amount"] is None:
         rule = f"this limit is unlimited, so that a {wanted.operation} cannot add to it; set an amount first"
         raise ApiProblem("conflict", rule, field="amount")
-    if not amount:
+    if amount is None or amount <= 0:
+        # Tokens come as numbers, which have a sign; a negative deposit would take away without a reason.
         raise ApiProblem("field_range", f"a {wanted.operation} is more than 0", field="amount")
     return within_largest(row["unit"], row["amount"] + amount)
 
