@@ -34,7 +34,7 @@ class Told(NamedTuple):
 def command(*words: object, typed: str = "") -> Told:
     """Run one command in this process; ``typed`` is what it finds on standard input."""
     out, err = io.StringIO(), io.StringIO()
-    before, sys.stdin = sys.stdin, io.StringIO(typed)
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run([str(word) for word in words])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 
+from bad_input.catalogue import catalogue
 from commands import command
 from faregate.assembly.declare import declared
 from faregate.catalogue.compile import compile_catalogue
@@ -104,8 +105,8 @@ def test_every_row_has_its_words(page: Path) -> None:
     empty = []
     for _, name, body, _ in WRITE._PART.findall(page.read_text()):
         told = WRITE.PARTS[name]()
-        words = 0 if isinstance(told, str) else len(told.words)
-        empty += [row[0] for row in WRITE.rows_of(body) if words and not all(row[-words:])]
+        rows = [] if isinstance(told, str) else WRITE.rows_of(body)
+        empty += [row[0] for row in rows if not all(told.written(row))]
 
     assert empty == []
 
@@ -115,6 +116,17 @@ def test_every_generated_part_stands_on_a_page() -> None:
     shown = {name for page in REFERENCE.glob("*.md") for _, name, _, _ in WRITE._PART.findall(page.read_text())}
 
     assert shown == set(WRITE.PARTS)
+
+
+def test_every_bad_input_is_in_the_reference() -> None:
+    """Whatever the catalogue knows stands beside its code, or among what is no error."""
+    page = (REFERENCE / "errors.md").read_text()
+    rows = [(row[0], row[-1]) for row in WRITE.rows_of(page)]
+
+    for each in (each for inputs in catalogue().values() for each in inputs if not each.later):
+        for code, what in each.codes.items():
+            assert any(first == f"`{code}`" and WRITE.plain(what) in last for first, last in rows), each
+        assert each.codes or f"- {WRITE.plain(each.what)}\n" in page, each
 
 
 def test_every_header_is_in_the_reference() -> None:

@@ -4,6 +4,7 @@ A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 are, found again by the first cell of their row; ``tests/test_docs.py`` fails while one is empty or a part is stale.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 SOURCE = FOLDER.parent.parent / "src" / "faregate"
+TESTS = FOLDER.parent.parent / "tests"
 
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _UNITS_OF_TIME = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
@@ -19,21 +21,31 @@ _UNITS_OF_SIZE = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("B", 1))
 
 
 class Table(NamedTuple):
-    """Columns and rows that the code tells, and the names of the columns that people write."""
+    """Columns and rows that the code tells, and the names of the columns that people write.
+
+    ``after`` are columns that the code tells too, to the right of those that people write.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: Sequence[str] = ()
+    after: Sequence[str] = ()
+
+    def written(self, cells: Sequence[str]) -> list[str]:
+        """Of the cells of a row, those that people write; empty where the row has fewer."""
+        there = cells[len(self.columns) : len(cells) - len(self.after)]
+        return [there[at] if at < len(there) else "" for at in range(len(self.words))]
 
 
 def markdown(table: Table, before: str) -> str:
     """The table, with the words that ``before`` had in the rows of the same first cell."""
-    kept = {cells[0]: cells[len(table.columns) :] for cells in rows_of(before)}
-    lines = [_line((*table.columns, *table.words)), _line(["---"] * (len(table.columns) + len(table.words)))]
+    kept = {cells[0]: table.written(cells) for cells in rows_of(before)}
+    headings = (*table.columns, *table.words, *table.after)
+    lines = [_line(headings), _line(["---"] * len(headings))]
     for row in table.rows:
         escaped = [cell.replace("|", "\\|") for cell in row]
-        words = kept.get(escaped[0], [])
-        lines.append(_line([*escaped, *(words[at] if at < len(words) else "" for at in range(len(table.words)))]))
+        told, after = escaped[: len(table.columns)], escaped[len(table.columns) :]
+        lines.append(_line([*told, *kept.get(told[0], [""] * len(table.words)), *after]))
     return "\n".join(lines) + "\n"
 
 
@@ -67,6 +79,90 @@ def console_errors() -> Table:
 
     rows = [(f"`{code}`", str(status)) for code, status in sorted(problems._STATUSES.items())]
     return Table(("Code", "Status"), rows, ("When",))
+
+
+# -- bad inputs --------------------------------------------------------------------------------------------------------
+
+
+def examples(*surfaces: str) -> dict[str, str]:
+    """Code → the inputs of the catalogue that get it on these surfaces."""
+    from bad_input.catalogue import catalogue
+
+    found: dict[str, list[str]] = {}
+    for each in (each for surface in surfaces for each in catalogue()[surface]):
+        for code, what in each.codes.items():
+            found.setdefault(code, []).append(plain(what))
+    return {code: "<br>".join(dict.fromkeys(inputs)) for code, inputs in found.items()}
+
+
+def taken(surface: str) -> str:
+    """The inputs of the catalogue that are no error, as a list."""
+    from bad_input.catalogue import catalogue
+
+    inputs = [each for each in catalogue()[surface] if not each.codes and not each.later]
+    return "\n".join(["These are no errors:", "", *(f"- {plain(each.what)}" for each in inputs)]) + "\n"
+
+
+def plain(what: str) -> str:
+    """An input's phrase without what Markdown would take for a tag or for the end of a cell."""
+    return what.replace("<", "&lt;").replace("|", "&#124;")
+
+
+def gateway_inputs() -> str:
+    """What gets which code on the gateway port."""
+    from faregate.errors import CODES
+
+    told = examples("gateway")
+    rows = [(f"`{code}`", told[code]) for code in CODES if code in told]
+    return markdown(Table(("Code", "For example"), rows), "") + "\n" + taken("gateway")
+
+
+def console_inputs() -> str:
+    """What gets which code on the console port; some have another status there."""
+    from faregate.console.problems import status_of
+
+    told = sorted(examples("admin").items())
+    rows = [(f"`{code}`", str(status_of(code)), inputs) for code, inputs in told]
+    return markdown(Table(("Code", "Status", "For example"), rows), "") + "\n" + taken("admin")
+
+
+def command_errors() -> Table:
+    """Codes that commands tell of themselves, with their exit status."""
+    told = examples("cli", "config")
+    rows = [(f"`{code}`", str(status), told.get(code, "")) for code, status in sorted(exits().items())]
+    return Table(("Code", "Exit"), rows, ("When",), ("For example",))
+
+
+def command_refusals() -> str:
+    """Codes of the console that a command passes on."""
+    from faregate.cli.client import error_of
+    from faregate.console.problems import status_of
+
+    told = sorted((code, inputs) for code, inputs in examples("cli").items() if code not in {*exits(), *_findings()})
+    rows = [(f"`{code}`", str(error_of(code, status_of(code)).exit_code), inputs) for code, inputs in told]
+    return markdown(Table(("Code", "Exit", "For example"), rows), "") + "\n" + taken("cli")
+
+
+def exits() -> dict[str, int]:
+    """Code → exit status of the errors that are raised below commands, without those of the configuration."""
+    from faregate import errors
+
+    kinds = {name: kind for name, kind in vars(errors).items() if getattr(kind, "exit_code", None)}
+    found = {kind.code: kind.exit_code for kind in kinds.values()}
+    for file in (SOURCE / "supervise.py", *(file for part in _BELOW for file in (SOURCE / part).rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in kinds:
+                continue
+            named = [each.value for each in node.keywords if each.arg == "code"]
+            found |= {each.value: kinds[node.func.id].exit_code for each in named if isinstance(each, ast.Constant)}
+    return {code: status for code, status in found.items() if code not in {*_findings(), *_ABOVE}}
+
+
+#: Where commands raise errors with a code of their own.
+_BELOW = ("cli", "config", "storage")
+
+#: Of these codes those that commands are told by the console, or that it tells as another.
+_ABOVE = ("secret_sealed", "search_too_long")
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------
@@ -212,10 +308,13 @@ def variables() -> Table:
 
 def findings() -> Table:
     """Codes of what can be wrong with a configuration."""
-    found: set[str] = set()
-    for file in sorted((SOURCE / "config").glob("*.py")):
-        found.update(re.findall(r"CFG-[A-Z]+", file.read_text()))
-    return Table(("Code",), [(f"`{code}`",) for code in sorted(found)], ("When",))
+    told = examples("config", "cli")
+    rows = [(f"`{code}`", told.get(code, "")) for code in sorted(_findings())]
+    return Table(("Code",), rows, ("When",), ("For example",))
+
+
+def _findings() -> set[str]:
+    return {code for file in (SOURCE / "config").glob("*.py") for code in re.findall(r"CFG-[A-Z]+", file.read_text())}
 
 
 # -- command line ------------------------------------------------------------------------------------------------------
@@ -452,10 +551,15 @@ def operations() -> Table:
 
 PARTS: Mapping[str, Callable[[], Table | str]] = {
     "errors": errors,
+    "gateway-inputs": gateway_inputs,
     "console-errors": console_errors,
+    "console-inputs": console_inputs,
+    "command-errors": command_errors,
+    "command-refusals": command_refusals,
     "configuration": configuration,
     "variables": variables,
     "findings": findings,
+    "findings-taken": lambda: taken("config"),
     "command-line": command_line,
     "admin-api": admin_api,
     "roles": roles,
@@ -483,6 +587,7 @@ def rewritten(page: str) -> str:
 
 def main() -> int:
     """Rewrite every page of the reference; says which ones changed."""
+    sys.path.append(str(TESTS))
     for file in sorted(FOLDER.glob("*.md")):
         before = file.read_text()
         after = rewritten(before)

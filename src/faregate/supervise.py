@@ -433,13 +433,22 @@ def check_start(addresses: Sequence[Address], *, files_wanted: int, orphans: boo
         Unavailable: a port is in use.
         UsageError: a host is not of this machine.
     """
-    if time.time() < MADE_AT_SECONDS:
-        raise Unsafe("the clock stands before the day this version was made", hint="set the machine's clock")
+    check_clock(time.time())
     for address in addresses:
         check_address(address, ORPHANS_SECONDS_MAX if orphans else 0.0)
     allowed = raise_file_limit(files_wanted)
     if allowed < FILES_MIN:
         logger.warning("few_open_files", extra={"allowed": allowed, "advised": files_wanted})
+
+
+def check_clock(now_seconds: float) -> None:
+    """Whether the machine's clock can be right.
+
+    Raises:
+        Unsafe: it stands before this program was made.
+    """
+    if now_seconds < MADE_AT_SECONDS:
+        raise Unsafe("the clock stands before the day this version was made", hint="set the machine's clock")
 
 
 def check_address(address: Address, patience_s: float = 0.0) -> None:

@@ -131,7 +131,7 @@ def _json_rows() -> list[Row]:
     bom, depth = b"\xef\xbb\xbf", b"[" * 100_000
     digits = "9" * 10_000
     invalid = [
-        Row("P02", raw(b" \n\t "), 400, ("json_invalid", "body_empty")),
+        Row("P02", raw(b" \n\t "), 400, ("json_invalid",)),
         Row("P03", raw(b"{"), 400, ("json_invalid",), has="line 1"),
         Row("P04", raw(b"[]"), 400, ("field_type",), has="object"),
         Row("P05", raw(b"null"), 400, ("field_type",)),
@@ -146,7 +146,7 @@ def _json_rows() -> list[Row]:
         Row("P14", raw(b'{"model": "sim\xc0\xaf1", "messages": []}'), 400, ("json_utf8",)),
         Row("P15", raw(b'{"model": "sim\x001", "messages": []}'), 400, ("json_invalid",)),
         Row("P16", raw(depth), 400, ("json_depth",), has="64"),
-        Row("P16a", raw(b'{"model": ' + depth), 400, ("json_depth", "json_invalid")),
+        Row("P16a", raw(b'{"model": ' + depth), 400, ("json_depth",)),
         Row("P16b", raw(b'{"model": "sim-1", "messages": ' + depth + b"]" * 100_000 + b"}"), 400, ("json_depth",)),
         Row("P17", members('"model": "sim-1", "model": "sim-fast"'), 400, ("json_dup_key",), has="model"),
         Row("P17a", members(r'"model": "sim-1", "mod\u0065l": "sim-fast"'), 400, ("json_dup_key",)),
@@ -221,7 +221,7 @@ def _field_rows() -> list[Row]:
         ("P94", {"stream_options": {"include_usage": True}}, ("field_conflict",)),
     )
     rows += [Row(id, chat(fields), 400, codes, has=next(iter(fields))) for id, fields, codes in numbers]
-    rows.append(Row("P90g", members('"model": "sim-1", "max_tokens": 1e9'), 400, ("field_range", "field_type")))
+    rows.append(Row("P90g", members('"model": "sim-1", "max_tokens": 1e9'), 400, ("field_range",)))
     # Not ours to judge: what changes neither a count nor a limit goes to the provider as it came.
     untouched: tuple[tuple[str, dict[str, Any]], ...] = (
         ("P93", {"temperature": "hot"}),
@@ -268,7 +268,7 @@ def _target_rows() -> list[Row]:
         Row("P70a", good(path="/v1/../admin/keys"), 400, ("uri_invalid",)),
         Row("P71", good(path=f"{CHAT}%00"), 400, ("uri_invalid",)),
         Row("P72", good(path="/" + "a" * 9 * 1024), 414, ("uri_too_long",)),
-        Row("P72a", good(path="/v1/assistants"), 404, ("operation_unmetered", "not_found")),
+        Row("P72a", good(path="/v1/assistants"), 404, ("operation_unmetered",)),
     ]
 
 
@@ -338,7 +338,7 @@ def _credential_rows() -> list[Row]:
         Row("P89", key_of("picky"), 403, ("model_forbidden",)),
         Row("P95", good(headers=[("Idempotency-Key", "")]), 400, ("idem_invalid",)),
         Row("P95a", good(headers=[("Idempotency-Key", "k" * 300)]), 400, ("idem_invalid",)),
-        Row("P95b", good(headers=[("Idempotency-Key", "a\rb")]), 400, ("bad_framing",)),
+        Row("P77n", good(headers=[("Idempotency-Key", "a\rb")]), 400, ("bad_framing",)),
     ]  # fmt: skip
     # No issuer is configured here: told is what is wrong with a token itself, else that nobody is known.
     tokens: tuple[dict[str, Any], ...] = (

@@ -72,21 +72,13 @@ def test_a_cleared_limit_is_gone(running: Parts) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--unit", "usd", "--amount", "10,5", "--window", "day"], "12.50"),
-        (["--unit", "usd", "--amount", "-1", "--window", "day"], "negative"),
-        (["--unit", "usd", "--amount", "NaN", "--window", "day"], "amount"),
-        (["--unit", "usd", "--amount", "0.30000000000000004", "--window", "day"], "decimals"),
-        (["--unit", "usd", "--amount", "10000000000000000000", "--window", "day"], "1000000000"),
         (["--unit", "tokens", "--amount", "1.5", "--window", "day"], "whole number"),
-        (["--unit", "euro", "--amount", "1", "--window", "day"], "unit"),
         (["--unit", "usd", "--amount", "1"], "window"),
         (["--unit", "usd", "--amount", "1", "--window", "fortnight"], "window"),
-        (["--unit", "usd", "--amount", "1", "--window", "day", "--timezone", "Mars/Base"], "Europe/Berlin"),
         (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "team"], "name=value"),
         (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "team=a,team=b"], "twice"),
         (["--unit", "usd", "--amount", "1", "--window", "day", "--select", "colour=red"], "organization"),
         (["--unit", "usd", "--window", "day"], "--amount"),
-        (["--unit", "usd", "--amount", "1", "--amount", "2", "--window", "day"], "twice"),
     ],
 )
 def test_a_value_that_cannot_be_names_the_rule(running: Parts, words: list[str], said: str) -> None:

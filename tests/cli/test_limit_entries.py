@@ -75,12 +75,6 @@ def test_what_is_no_amount_is_refused(running: Parts, money: str) -> None:
     assert limit(running, "list", "--json").json[0]["amount"] == "10"
 
 
-def test_another_deposit_under_the_same_reference_is_a_conflict(running: Parts, money: str) -> None:
-    """Exit 1, as what exists already."""
-    limit(running, "deposit", money, "--amount", "5", "--reference", "r")
-    assert limit(running, "deposit", money, "--amount", "6", "--reference", "r").code == 1
-
-
 def test_a_limit_may_be_named_by_what_it_counts(running: Parts, money: str) -> None:
     """As ``limit set`` was told, so that no id need be looked up; by nothing is a usage error."""
     named = ("--unit", "usd", "--window", "lifetime")

@@ -1,8 +1,5 @@
 """``faregate provider``, ``deployment`` and ``model``."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,6 @@ FILE = (
     b'providers:\n  - {name: openai, kind: openai, base_url: "https://api.openai.com/v1", api_key: abcdefgh12345678}\n'
 )
 CREATE = ("provider", "create", "--name", "mine", "--kind", "openai", "--base-url", "https://8.8.4.4/v1")
-
-
-PROGRAM = str(Path(sys.executable).with_name("faregate"))
 
 
 @pytest.fixture
@@ -59,21 +53,6 @@ def test_a_provider_is_made_shown_changed_and_deleted(running: Parts) -> None:
     assert ask(running, "provider", "delete", "mine").code == 4
     assert ask(running, "provider", "delete", "mine", "--yes").code == 0
     assert ask(running, "provider", "show", "mine").code == 1
-
-
-def piped(made: Parts, given: bytes, *words: str) -> "subprocess.CompletedProcess[bytes]":
-    """A command as a program of its own, with something on its standard input."""
-    words = (*words, "--data", str(made.folder / "data"))
-    return subprocess.run([PROGRAM, *words], input=given, capture_output=True, timeout=60, check=False)
-
-
-def test_a_key_comes_from_standard_input(running: Parts) -> None:
-    """L81, L82: where neither the list of processes nor a shell's history holds it; the line's end is left off."""
-    assert piped(running, b"\n", *CREATE, "--secret-stdin").returncode == 2
-
-    done = piped(running, SECRET.encode() + b"\r\n", *CREATE, "--secret-stdin", "--json")
-
-    assert json.loads(done.stdout)["api_key"] == "sk-…6789"
 
 
 def test_what_holds_no_key_is_told(running: Parts) -> None:

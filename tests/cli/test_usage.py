@@ -39,12 +39,6 @@ def test_usage_is_told_as_the_contract_shows_it(running: Parts) -> None:
     ]
 
 
-def test_an_empty_result_is_its_header(running: Parts) -> None:
-    """Exit 0: there is just nothing."""
-    told = usage(running, "--by", "team")
-    assert (told.code, told.out) == (0, "team  requests  input_tokens  output_tokens  cost  charge\n")
-
-
 def test_usage_by_key_has_its_name_and_intervals_come_first(running: Parts) -> None:
     """A row for each day and key."""
     running.journal.add(opened(), *settled_call("req_1"))
@@ -56,8 +50,6 @@ def test_usage_by_key_has_its_name_and_intervals_come_first(running: Parts) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--from", "2026-12-01", "--to", "2026-11-01"], "from"),
-        (["--from", "01/11/2026"], "2026-11-01"),
         (["--by", "colour"], "organization"),
         (["--interval", "fortnight"], "month"),
         (["--select", "team"], "name=value"),

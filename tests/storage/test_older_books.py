@@ -1,7 +1,10 @@
 """Books that an older version wrote: brought up to date they say what they said, and go on."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +205,39 @@ def test_a_ledger_that_does_not_balance_is_left_alone(tmp_path: Path, damage: st
     file = sqlite3.connect(path)
     assert list(file.iterdump()) == before
     file.close()
+
+
+#: A program that opens books and is killed when a migration is at a change of the schema.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from faregate.assembly.clock import SystemClock
+from faregate.storage.sqlite.opening import open_books
+
+left = [20]
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, statement, *more):
+    left[0] -= statement.lstrip().upper().startswith(("CREATE", "ALTER", "INSERT", "UPDATE", "DROP"))
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_books(Path(sys.argv[1]), SystemClock())
+"""
+
+
+def test_a_migration_that_is_killed_is_as_if_it_had_not_begun(tmp_path: Path) -> None:
+    """L65: the schema stays what it was, the backup of before is there, and the next start completes it."""
+    path, truth = tmp_path / "books.sqlite3", MemoryBooks(HeldClock())
+    truth.project(told(history()))
+    older_books(path, truth, "0002")
+    done = subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True, timeout=60, check=False)
+
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert schema_version(path) == "0002"
+    assert list(tmp_path.glob("books.sqlite3.before-*.tar"))
+    books = open_books(path, HeldClock())
+    assert look(books) == look(truth)
+    books.close()

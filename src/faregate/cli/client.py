@@ -236,11 +236,15 @@ def _told(answer: httpx2.Response, place: str) -> Any:
         return value
     if not isinstance(value, dict) or "code" not in value:
         raise Failed(f"{place} answered {answer.status_code}", hint="is FAREGATE_URL right?")
-    code, detail = str(value["code"]), str(value.get("detail", ""))
+    raise error_of(str(value["code"]), answer.status_code, str(value.get("detail", "")), value.get("errors") or ())
+
+
+def error_of(code: str, status: int, detail: str = "", errors: Sequence[Mapping[str, str]] = ()) -> FaregateError:
+    """A problem of the API as the error of the command line that has the fitting exit code."""
     if code in _ERRORS:
-        raise _ERRORS[code](detail, code=code)
-    if answer.status_code in (401, 403):
-        raise Failed(detail, code=code, hint="set FAREGATE_ADMIN_KEY to an admin key of this installation")
-    if answer.status_code >= 500:
-        raise (Unavailable if answer.status_code in (502, 503, 504) else Failed)(detail, code=code)
-    raise Refused(detail, code, value.get("errors") or ())
+        return _ERRORS[code](detail, code=code)
+    if status in (401, 403):
+        return Failed(detail, code=code, hint="set FAREGATE_ADMIN_KEY to an admin key of this installation")
+    if status >= 500:
+        return (Unavailable if status in (502, 503, 504) else Failed)(detail, code=code)
+    return Refused(detail, code, errors)

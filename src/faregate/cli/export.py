@@ -1,5 +1,6 @@
 """``faregate export``: what lives in the books as a state file, without any secret."""
 
+import json as json_text
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,11 @@ def command(
     lists = {name: in_order(entries, LISTS[name]) for name, entries in found.entries.items()}
     if found.left_out:
         say(f"left out: {found.left_out} limits of revoked keys, or set by the quota API, stops and brakes")
-    if json:
-        emit_json(lists)
-    elif out is not None:
-        write_new(out, HEAD + written(lists), force=force)
+    if out is not None:
+        # JSON is YAML, too: `apply` reads either.
+        write_new(out, json_text.dumps(lists, ensure_ascii=False) if json else HEAD + written(lists), force=force)
         say(f"wrote {out}")
+    elif json:
+        emit_json(lists)
     else:
         emit(HEAD + written(lists).rstrip("\n"))

@@ -15,7 +15,7 @@ from faregate.cli.client import AdminClient, Where, connect, segment
 from faregate.cli.many import items_of
 from faregate.cli.named import agreed, cell, one_named
 from faregate.cli.output import Json, emit, emit_json, say, table
-from faregate.cli.words import file_text, listed, without_nothing
+from faregate.cli.words import file_text, listed, refuse_special, without_nothing
 from faregate.core.access import CALLER, ROLES
 from faregate.errors import Unsafe, UsageError
 
@@ -98,12 +98,14 @@ def create(
         }
     )
     if from_file is not None:
-        if body.keys() - {"role"} or role != CALLER:
-            raise UsageError("--from-file says all of the keys; leave the other options out", code="value")
+        given = [name for name in body if name != "role" or role != CALLER]
+        if given:
+            option = "--expires" if given[0] == "expires_at" else f"--{given[0].replace('_', '-')}"
+            raise UsageError(f"--from-file and {option} exclude each other: the file says all of the keys")
         _create_many(from_file, out, force, data, as_json=json)
         return
     if name is None:
-        raise UsageError("name the key with --name, or many of them with --from-file", code="value")
+        raise UsageError("name the key with --name, or many of them with --from-file")
     with connect(data, make=True) as client, _secret_file(out, force) as file:
         made = client.call("POST", "/keys", body)
         _keep_secret(made, file)
@@ -143,11 +145,12 @@ def _secret_file(out: Path | None, force: bool) -> Iterator[int | None]:
     """A file for a secret, open before the secret is made, so that none is made which cannot be kept.
 
     Raises:
-        Unsafe: it exists, and nobody said that it may be replaced.
+        Unsafe: it exists, and nobody said that it may be replaced, or it is no regular file.
     """
     if out is None:
         yield None
         return
+    refuse_special(out)
     draft = out.with_name(f".{out.name}.{os.getpid()}") if force else out
     try:
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -329,10 +332,14 @@ def _found_secret(file: str) -> str:
     Raises:
         UsageError: it holds none.
     """
+    if file != "-" and not Path(file).exists():
+        # It may be what was found, so it is not repeated.
+        hint = "a secret does not belong on a command line, where others see it: use standard input"
+        raise UsageError("there is no such file to read what was found from", code="value", hint=hint)
     text = sys.stdin.readline(FOUND_CHARACTERS_MAX) if file == "-" else file_text(Path(file))[:FOUND_CHARACTERS_MAX]
     line = text.strip().split("\n")[0].strip()
     if not line:
-        raise UsageError("there is nothing to check; put what was found into a file or on standard input")
+        raise UsageError("there is nothing to check; put what was found into a file or on standard input", code="value")
     return line
 
 

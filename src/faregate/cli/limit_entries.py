@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from faregate.cli.client import AdminClient, Where, connect, segment
-from faregate.cli.limit_names import Each, LimitId, Select, Unit, Window, limit_row
+from faregate.cli.limit_names import Each, LimitId, Select, Unit, Window, limit_row, refuse_vague
 from faregate.cli.output import Json, emit_json, say, table
 from faregate.cli.words import amount as read_amount
 from faregate.cli.words import without_nothing
@@ -83,6 +83,7 @@ def history(
 ) -> None:
     """What changed a limit's amount or mode, newest first, by whom and why; by its id also of one that is gone."""
     with connect(data) as client:
+        refuse_vague(limit, select, each, unit, window)
         id = limit if limit is not None else limit_row(client, limit, select, each, unit, window)["id"]
         path = f"/limits/{segment(id)}/entries"
         if json:

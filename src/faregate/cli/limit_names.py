@@ -20,6 +20,17 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _UNITS: Final = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
+def refuse_vague(id: str | None, select: str | None, each: str | None, unit: str | None, window: str | None) -> None:
+    """A limit is named by its id or by what it counts, and never by both, which could be two limits.
+
+    Raises:
+        UsageError: it was named by nothing, or by both.
+    """
+    described = any(given is not None for given in (select, each, unit, window))
+    if (id is not None) == described or (described and unit is None):
+        raise UsageError("name the limit by its id, or by --unit with --select, --each and --window")
+
+
 def limit_row(
     client: AdminClient, id: str | None, select: str | None, each: str | None, unit: str | None, window: str | None
 ) -> dict[str, Any]:
@@ -29,8 +40,7 @@ def limit_row(
         UsageError: it was named by nothing, or by both its id and what it counts.
         NotFound: there is none.
     """
-    if (id is None) == (unit is None):
-        raise UsageError("name the limit by its id, or by --unit with --select, --each and --window", code="value")
+    refuse_vague(id, select, each, unit, window)
     if id is not None:
         row: dict[str, Any] = client.call("GET", f"/limits/{segment(id)}")
         return row

@@ -89,6 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
+        output.drop_unwritten()
         where = f": {error.filename}" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
         return output.report(FaregateError(f"{reason}{where}", code="failed"), as_json=as_json)
@@ -160,7 +161,9 @@ def _call(name: str, command: Command, words: list[str]) -> int:
     except typer.TyperException as error:
         # Typer's usage errors; their words are good, their layout is ours.
         text = error.format_message().rstrip(".")
-        raise UsageError(f"{text[:1].lower()}{text[1:]}; try `{asked} --help`") from None
+        # A missing option is a kind of bad parameter to Typer; to us only a value can be a bad value.
+        code = "value" if type(error) is typer.BadParameter else "usage"
+        raise UsageError(f"{text[:1].lower()}{text[1:]}; try `{asked} --help`", code=code) from None
     except typer.Abort:
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0

@@ -131,6 +131,14 @@ def finding_json(finding: Any) -> dict[str, Any]:
     }
 
 
+def drop_unwritten() -> None:
+    """Forget what standard output does not take, so that the interpreter does not fail over it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        close_quietly()
+
+
 def close_quietly() -> None:
     """Give standard output a place to go after its reader left, so that nothing is said at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,11 +9,12 @@ import typer
 
 from faregate.cli.output import emit, say
 from faregate.cli.state_api import Api, Present, now_text, present
+from faregate.cli.words import refuse_special
 from faregate.config.environment import process_environment
 from faregate.config.state_file import load_state
 from faregate.config.state_things import LISTS, Entry, entries_of, thing_of, things_in
 from faregate.core.desired_state import Change, Impossible, Plan, Step, Thing, plan
-from faregate.errors import Conflict, Unsafe
+from faregate.errors import Conflict, Failed, Unsafe
 
 File = Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="The state file.")]
 Prune = Annotated[
@@ -140,22 +141,36 @@ def counted(steps: Sequence[Step]) -> str:
 
 
 def write_new(file: Path, text: str, *, force: bool) -> None:
-    """Write a file that only its owner may read.
+    """Write a file that only its owner may read: all of it, or nothing, so that what it replaces is not lost.
 
     Raises:
         Unsafe: it is there already.
     """
     refuse_existing(file, force=force)
-    with os.fdopen(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as opened:
-        os.fchmod(opened.fileno(), 0o600)
-        opened.write(text)
+    # A link to a file is followed, as opening it would.
+    file = file.resolve()
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            os.fchmod(descriptor, 0o600)
+            opened.write(text)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def refuse_existing(file: Path | None, *, force: bool) -> None:
-    """Refuse to replace a file that nobody said may be replaced.
+    """Refuse to replace a file that nobody said may be replaced, and find out early that none can be written.
 
     Raises:
+        Failed: there is no such folder.
         Unsafe: it is there already.
     """
+    if file is not None and not file.parent.is_dir():
+        raise Failed(f"{file.parent} is not a folder that {file.name} could be written into")
+    if file is not None:
+        refuse_special(file)
     if file is not None and file.exists() and not force:
         raise Unsafe(f"{file} exists", hint="name another file, or add --force")

@@ -54,7 +54,7 @@ def _read_line() -> str:
     """An address that stays out of the history of the shell."""
     line = sys.stdin.readline(4_096).strip()
     if not line:
-        raise UsageError("--url -: standard input holds no address")
+        raise UsageError("--url -: standard input holds no address", code="value")
     return line
 
 

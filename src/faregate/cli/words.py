@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from faregate.errors import UsageError
+from faregate.errors import Unsafe, UsageError
 
 
 def pairs(text: str | None) -> dict[str, str]:
@@ -68,6 +68,16 @@ def file_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{file}:{line} is not UTF-8", code="value") from error
+
+
+def refuse_special(file: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe or a folder, which replacing would take away.
+
+    Raises:
+        Unsafe: it is one.
+    """
+    if file.exists() and not file.is_file():
+        raise Unsafe(f"{file} is no regular file", hint="name another file, or leave --out away for the screen")
 
 
 def ascii_name(file: Path) -> str:

@@ -28,6 +28,9 @@ NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre")
 )
 
+#: Where the kernel lists what is mounted, and as what.
+MOUNTS = Path("/proc/self/mounts")
+
 FOLDER_MODE = 0o700
 
 LOCK_TRIES, LOCK_RETRY_S = 5, 0.02
@@ -112,7 +115,7 @@ def prepare(root: Path) -> DataFolder:
     return folder
 
 
-def folder_problems(folder: DataFolder) -> list[ConfigError]:
+def folder_problems(folder: DataFolder, mounts: Path = MOUNTS) -> list[ConfigError]:
     """Everything that keeps an existing folder from being used."""
     problems: list[ConfigError] = []
     # The kernel is asked, not the mode, because read-only mounts and capabilities overrule modes.
@@ -130,16 +133,16 @@ def folder_problems(folder: DataFolder) -> list[ConfigError]:
         problems.append(
             _unusable(f"{folder.root} has {free >> 20} MiB free", f"at least {FREE_BYTES_MIN >> 20} MiB are needed")
         )
-    kind = file_system(folder.root)
+    kind = file_system(folder.root, mounts)
     if kind in NETWORK_FILE_SYSTEMS:
         problems.append(_unusable(f"{folder.root} is on a network file system ({kind})", "use a local disk"))
     return problems
 
 
-def file_system(path: Path) -> str:
+def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     """The kind of file system that ``path`` is on; empty where the system does not tell."""
     try:
-        lines = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+        lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return ""
     best, kind = "", ""
