@@ -28,6 +28,7 @@ install-dev: $(BIN)/.dev
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer was not found; set PYTHON=/path/to/python3' >&2; exit 2; }
+	@echo 'installing into .venv; this first time takes about half a minute …' >&2
 	@$(PYTHON) -m venv .venv || { echo 'venv is missing: install python3-venv, or set PYTHON to another one' >&2; exit 2; }
 
 $(BIN)/uv: $(BIN)/python requirements/build.txt
@@ -84,6 +85,9 @@ bench-limits: wheel
 
 soak: install-dev
 	$(BIN)/python tests/chaos/soak.py $(ARGS)
+	$(BIN)/python tests/chaos/soak_canaries.py
+	$(BIN)/python tests/chaos/soak_revocations.py
+	$(BIN)/python tests/chaos/soak_timing.py
 	$(BIN)/python tests/core/soak_pricing.py 1000000
 	FAREGATE_SOAK=1 $(BIN)/pytest -n $(WORKERS) --timeout 0 tests/core/test_life_cycle.py tests/core/limits tests/storage/test_contract.py \
 		tests/console/test_schemathesis.py

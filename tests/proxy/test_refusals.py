@@ -7,11 +7,11 @@ import pytest
 
 from builders import START, HeldClock
 from faregate.control import Deployment, Limit
-from faregate.core.ledger.events import Intended
+from faregate.core.ledger.events import Intended, Refused
 from faregate.core.limits.terms import Action, Raise, Terms
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
-from gates import deployment, key, money, running_gate, scenario, steered
+from gates import deployment, key, money, running_gate, scenario, secret, steered
 
 SECOND = 1_000_000_000
 DOLLAR = 1_000_000_000
@@ -234,3 +234,19 @@ async def test_an_answer_is_clamped_where_all_that_bind_say_so(
             assert answer.headers.get("x-faregate-clamped", "0") == str(intent.clamped_to)
             assert intent.clamped_to == 0 or 256 <= intent.clamped_to < cap
             assert intent.held.usd <= MILLIDOLLAR
+
+
+@scenario
+async def test_a_service_that_there_is_not_is_recorded_without_its_name(tmp_path: Path) -> None:
+    """What a caller makes up in a path, a secret perhaps, is no operation and no model of any record."""
+    keys = (key(), key("narrow", models=("sim-1",)), key("narrower", operations=("chat.completions",)))
+    async with running_gate(tmp_path, keys=keys) as running:
+        for name in ("caller", "narrow", "narrower"):
+            sent = {"authorization": f"Bearer {secret(name)}"}
+            answer = await running.client.get("/services/made-up/x", headers=sent)
+            assert "made-up" in answer.json()["error"]["message"]
+
+        await running.until(lambda: len(running.of(Refused)) == len(keys))
+        told = [(event.code, event.who.model, event.who.service) for event in running.of(Refused)]
+        codes = ("not_found", "model_forbidden", "operation_forbidden")
+        assert told == [(code, "", "") for code in codes]

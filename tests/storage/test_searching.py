@@ -12,7 +12,7 @@ from faregate.core.ledger.events import Event
 from faregate.errors import Failed
 from faregate.ports import Books, JournalRecord
 from faregate.storage.memory.books import MemoryBooks
-from faregate.storage.queries import request_list
+from faregate.storage.queries import record, request_list
 from faregate.storage.sqlite import connect
 from faregate.storage.sqlite.opening import open_books
 
@@ -82,6 +82,28 @@ def test_a_call_is_found_by_what_its_caller_calls_it(books: Books) -> None:
 
     assert [row["tags"]["event_id"] for row in named["order-3"]] == ["order-3"]
     assert named["order-4"] == []
+
+
+def test_a_record_is_told_by_its_id_where_it_also_fits(books: Books) -> None:
+    """What is of another organization or team is as one that there is not."""
+    id = books.requests(limit=1)[0]["id"]
+    own: dict[str, Any] = {"organization": "default", "team": "research"}
+
+    assert books.request(id, **own) == books.request(id) is not None
+    assert books.request(id, **{**own, "team": "other"}) is None
+    assert books.request(id + "x", **own) is None
+
+
+def test_a_record_is_looked_up_by_its_id_first(tmp_path: Path) -> None:
+    """Whose it is comes after that: nobody's other records are gone through."""
+    books = open_books(tmp_path / "books.sqlite3", HeldClock())
+    statement = record("req_1", {"organization": "default", "user": "ada"})
+    with books._reading() as connection:
+        text = str(statement.compile(connection.engine, compile_kwargs={"literal_binds": True}))
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+    books.close()
+
+    assert [line.partition(" USING")[0] for line in plan] == ["SEARCH requests", "SEARCH dimension_sets"]
 
 
 def test_the_index_of_events_is_used(tmp_path: Path) -> None:

@@ -263,7 +263,8 @@ class Exchange:
         operation = self.operation
         if operation is not None and operation.below is not None:
             # What it may use is the service's to say, which is looked up when the place is chosen.
-            self.call = Call(operation.name, operation.name, has_output=False)
+            name = self._asked()
+            self.call = Call(name, name, has_output=False)
             return None
         problem = self._misread() if self.dialect.media == "form" else None
         if problem is not None:
@@ -305,7 +306,8 @@ class Exchange:
         if key.operations is not None and operation.name not in key.operations:
             return Problem("operation_forbidden", f"This key may not call {operation.name}.")
         if key.models is not None and call.model not in key.models:
-            return Problem("model_forbidden", f"model: this key may not use {call.model[:64]!r}.", "model")
+            name = call.model or operation.name
+            return Problem("model_forbidden", f"model: this key may not use {name[:64]!r}.", "model")
         if operation.below is not None:
             problem = not_offered(self.request, snapshot, operation, len(self.body))
             if problem is not None:
@@ -743,7 +745,7 @@ class Exchange:
             self.refuse(_MISTAKE)
 
     def _tell_refused(self, problem: Problem, limit: str) -> None:
-        key, operation, gate = self.key, self.operation, self.gate
+        key, gate = self.key, self.gate
         assert key is not None
         if gate.contents is not None:
             gate.contents.refused(self, problem)
@@ -755,7 +757,7 @@ class Exchange:
                 key,
                 self.described,
                 model=call.model[:256] if call is not None else "",
-                asked=operation.name if operation is not None else "",
+                asked=self._asked(),
             )
         )
         latency = (gate.monotonic_nanos() - self.started) // 1000
@@ -763,6 +765,13 @@ class Exchange:
         gate.tell_refused(
             Refused(self.id, gate.wall_nanos(), who, stream, status_of(problem), problem.code, latency, limit)
         )
+
+    def _asked(self) -> str:
+        """The operation, as records name it; where no service is called so, its name is only a text of the caller's."""
+        operation = self.operation
+        if operation is None or (operation.below is not None and operation.name not in self.snapshot.services):
+            return ""
+        return operation.name
 
     def _release(self) -> None:
         if self.reservation is not None:

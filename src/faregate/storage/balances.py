@@ -33,6 +33,9 @@ VALUES_MAX: Final = 30_000
 #: Runs the statement and gives its rows.
 Fetch = Callable[[Select[Any]], Iterable[Sequence[Any]]]
 
+#: Places of queries that one statement answers, and the dimension that it is narrowed to their values of.
+Group = tuple[str, list[int]]
+
 _Values = tuple[str, ...]
 
 
@@ -45,13 +48,19 @@ def balances(
         UsageError: a name that is neither a dimension nor ``tag.NAME``.
     """
     found: list[Balances] = [[] for _ in asked]
-    for name, places in _groups(asked, values_max):
-        if len(places) == 1:
-            (place,) = places
-            found[place] = _alone(asked[place], fetch, tag_of)
-        else:
-            _together(asked, places, name, found, fetch, tag_of)
+    for group in groups(asked, values_max=values_max):
+        answer(group, asked, found, fetch, tag_of)
     return found
+
+
+def answer(group: Group, asked: Sequence[BalanceQuery], found: list[Balances], fetch: Fetch, tag_of: TagOf) -> None:
+    """Put what one group of queries asks for into its places of ``found``."""
+    name, places = group
+    if len(places) == 1:
+        (place,) = places
+        found[place] = _alone(asked[place], fetch, tag_of)
+    else:
+        _together(asked, places, name, found, fetch, tag_of)
 
 
 def _alone(asked: BalanceQuery, fetch: Fetch, tag_of: TagOf) -> Balances:
@@ -79,8 +88,8 @@ def _in_roll_ups(since: int, until: int, selector: Mapping[str, object]) -> list
     return span(rollups.c.slot, since, until) + ([rollups.c.dimensions.in_(sets)] if sets is not None else [])
 
 
-def _groups(asked: Sequence[BalanceQuery], values_max: int) -> Iterator[tuple[str, list[int]]]:
-    """Places of the queries that one statement can answer, and the dimension that it is narrowed to their values of."""
+def groups(asked: Sequence[BalanceQuery], *, values_max: int = VALUES_MAX) -> Iterator[Group]:
+    """The queries, by which of them one statement can answer."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     # Of very many limits few differ in more than their values.
     groups_of: dict[tuple[Any, ...], list[int]] = {}

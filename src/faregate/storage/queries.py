@@ -274,9 +274,10 @@ def tally(table: Table, by: Sequence[str]) -> Select[Any]:
     return select(*columns, func.count().label(COUNT)).group_by(*columns)
 
 
-def record(id: str) -> Select[Any]:
-    """One request record."""
-    return _record_columns().select_from(_RECORDS).where(requests.c.id == id)
+def record(id: str, equal: Mapping[str, object]) -> Select[Any]:
+    """One request record, if it fits these filters."""
+    chosen = [_matches(record_column(name), value) for name, value in equal.items()]
+    return _record_columns().select_from(_RECORDS).where(requests.c.id == id, *chosen)
 
 
 class Whereabouts(NamedTuple):

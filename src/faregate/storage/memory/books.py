@@ -283,10 +283,10 @@ class MemoryBooks:
             ids = ids[ids.index(mark) + 1 :] if mark in self._requests else []
         return ids[::-1] if newest_first else ids
 
-    def request(self, id: str) -> Row | None:
-        """One request record."""
+    def request(self, id: str, /, **equal: object) -> Row | None:
+        """One request record, if it also fits filters by equality of any column."""
         row = self._requests.get(id)
-        return dict(row) if row else None
+        return dict(row) if row and all(_is(row[name], value) for name, value in equal.items()) else None
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
         """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
@@ -488,6 +488,10 @@ class MemoryBooks:
             Failed: always.
         """
         raise Failed(f"books in memory cannot be backed up to {file}")
+
+    def is_backup(self, file: str) -> bool:
+        """There are none."""
+        return False
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -77,6 +77,10 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
     """
     if file.exists() and file.samefile(books):
         raise Unsafe(f"{file} is the books themselves", hint="name another file")
+    if not file.parent.is_dir():
+        raise Failed(
+            f"the backup could not be written: {file.parent} is no folder", hint="make it, or name another file"
+        )
     try:
         with tempfile.TemporaryDirectory(prefix=_BACKING_UP, dir=file.parent) as scratch:
             copy, trail, whole = Path(scratch) / _BOOKS, Path(scratch) / TRAIL, Path(scratch) / _WHOLE
@@ -90,6 +94,22 @@ def backup(books: Path, file: Path, now: int) -> Manifest:
             return manifest
     except (OSError, sqlite3.Error) as problem:
         raise Failed(f"the backup could not be written: {problem}", hint="nothing was left behind") from problem
+
+
+def is_one(file: Path) -> bool:
+    """Whether a file is a backup of Faregate by its manifest, whole or not, and of any version."""
+    try:
+        # Whoever opens a pipe waits for its other end.
+        if not file.is_file():
+            return False
+        with tarfile.open(file, "r:") as archive:
+            _manifest_of(archive, file)
+    except Unsafe:
+        # A newer version's.
+        return True
+    except (Failed, tarfile.TarError, EOFError, OSError):
+        return False
+    return True
 
 
 def restore_into(data_dir: Path, file: Path, start_journal: StartJournal) -> Manifest:

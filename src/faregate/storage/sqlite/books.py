@@ -7,8 +7,10 @@ rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -28,7 +30,7 @@ from sqlalchemy import (
 from faregate.errors import Unavailable
 from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
 from faregate.storage import queries
-from faregate.storage.balances import balances
+from faregate.storage.balances import Group, answer, balances, groups
 from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
 from faregate.storage.rows import postings_of, request_row, table_of
 from faregate.storage.schema import (
@@ -50,6 +52,9 @@ from faregate.storage.sqlite.prove import prove
 
 #: How long a writer waits for its turn.
 _TURN_S: Final = 30.0
+
+#: Queries of balances that are worth a second connection and a thread.
+_MANY_QUERIES: Final = 1_000
 
 
 def _tag_of(name: str) -> ColumnElement[str]:
@@ -205,8 +210,37 @@ class SqliteBooks:
 
     def balances_of(self, asked: Sequence[BalanceQuery]) -> list[Balances]:
         """The balances of many limits as of one moment, in their order; far faster than one by one."""
+        if len(asked) >= _MANY_QUERIES:
+            found = self._balances_at_once(asked)
+            if found is not None:
+                return found
         with self._reading() as connection:
             return balances(asked, lambda statement: resources.values_of(connection.execute(statement)), _tag_of)
+
+    def _balances_at_once(self, asked: Sequence[BalanceQuery]) -> list[Balances] | None:
+        """The balances by two connections, for a start with very many limits waits for them; nearly all is SQLite's.
+
+        ``None`` where something was booked between the moments that the two look at.
+        """
+        found: list[Balances] = [[] for _ in asked]
+        waiting = SimpleQueue[Group]()
+        for group in groups(asked):
+            waiting.put(group)
+
+        def work(connection: Connection) -> None:
+            with suppress(Empty):
+                while True:
+                    group = waiting.get_nowait()
+                    answer(group, asked, found, lambda each: resources.values_of(connection.execute(each)), _tag_of)
+
+        with self._reading() as one, self._reading() as other, ThreadPoolExecutor(1) as beside:
+            newest = select(func.max(chained.c.number))
+            if one.execute(newest).scalar() != other.execute(newest).scalar():
+                return None
+            done = beside.submit(work, other)
+            work(one)
+            done.result()
+        return found
 
     def open_reservations(self, state: str | None = None) -> list[Row]:
         """Reservations that have not ended: ``dispatched`` or ``unknown``, oldest first."""
@@ -234,9 +268,9 @@ class SqliteBooks:
             statement = queries.request_list(after, limit, newest_first, filters, _tag_of, where)
             return [request_row(dict(row)) for row in connection.execute(statement).mappings()]
 
-    def request(self, id: str) -> Row | None:
-        """One request record."""
-        found = self._rows(queries.record(id))
+    def request(self, id: str, /, **equal: object) -> Row | None:
+        """One request record, if it also fits filters by equality of any column."""
+        found = self._rows(queries.record(id, equal))
         return request_row(found[0]) if found else None
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
@@ -470,6 +504,10 @@ class SqliteBooks:
             Unsafe: ``file`` is the books themselves.
         """
         backup.backup(self.path, Path(file), self._clock.wall_nanos())
+
+    def is_backup(self, file: str) -> bool:
+        """Whether a file is a backup of Faregate, of any version; neither a folder nor a device is opened for that."""
+        return backup.is_one(Path(file))
 
     def close(self) -> None:
         """Give the database back."""
