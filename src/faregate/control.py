@@ -14,6 +14,7 @@ answers
 3. From then on the gate counts for itself.
 """
 
+from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,11 +29,18 @@ from faregate.core.limits.terms import PLAIN, Terms
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.restrictions import NOT_RESTRICTED, Restrictions
 from faregate.core.tokens import Identity
 from faregate.core.usage import Usage
 
 #: A full load of 100,000 keys stays below it; longer lines end the connection.
 LINE_BYTES_MAX = 256 * 1024 * 1024
+
+#: Keys of one issuer that are taken; real ones publish fewer than ten.
+ISSUER_KEYS_MAX = 64
+
+#: Shorter texts would also mask what is no credential.
+_MASKED_CHARACTERS_MIN = 8
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
@@ -65,6 +73,39 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     paths: tuple[str, ...] | None = None
     #: What is kept of its calls' contents: ``off``, ``metadata`` or ``full``; empty as the configuration says.
     content: str = ""
+
+
+class PayerRule(msgspec.Struct, frozen=True, array_like=True):
+    """What a product or a user restricts whoever names it to."""
+
+    kind: str
+    organization: str
+    name: str
+    restrictions: Restrictions = NOT_RESTRICTED
+    #: What is kept of contents, as a key's own.
+    content: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """By which it is found."""
+        return self.kind, self.organization, self.name
+
+    @property
+    def restricts(self) -> bool:
+        """Whether it has a word to say."""
+        return bool(self.content) or self.restrictions != NOT_RESTRICTED
+
+
+def restricted(key: Key, rules: Mapping[tuple[str, str, str], PayerRule]) -> Key:
+    """A key as far as its product and its user allow, too."""
+    for payer in (("product", key.organization, key.product), ("user", key.organization, key.user)):
+        rule = rules.get(payer)
+        if rule is not None:
+            own = Restrictions(key.models, key.operations, key.paths, key.networks, key.expires_at)
+            met = own.met_by(rule.restrictions)._asdict()
+            # Its own word about contents goes before that of its payers.
+            key = msgspec.structs.replace(key, content=key.content or rule.content, **met)
+    return key
 
 
 class Limit(msgspec.Struct, frozen=True, array_like=True):
@@ -135,6 +176,11 @@ class Provider(msgspec.Struct, frozen=True):
     renewed: bool = False
     #: Where its name may lead when a connection is made, a key of ``dialects.urls.REACHES``; empty for anywhere.
     reach: str = ""
+
+
+def masked_of(secret: str) -> tuple[str, ...]:
+    """What of a secret is masked in bodies that come back."""
+    return (secret,) if len(secret) >= _MASKED_CHARACTERS_MIN else ()
 
 
 class Credential(msgspec.Struct, frozen=True, array_like=True):
@@ -220,6 +266,9 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     #: ``(kind, organization, name)`` of every payer whose keys are stopped, of a subscription its id; ``None`` where
     #: nothing of it changed.
     halted: tuple[tuple[str, str, str], ...] | None = None
+    #: Products and users that restrict otherwise than before, as they do now, for callers whose keys nobody stored:
+    #: what is stored comes restricted.
+    restricting: tuple[PayerRule, ...] = ()
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from console.test_link import Linked, with_link
-from console_parts import Parts, parts
+from console_parts import Parts, catalogue_of, parts
 from faregate.console.compile import all_keys
-from faregate.console.keys import KeyChange, NewKey, change, create
-from faregate.console.payer_rules import PayerRules
+from faregate.console.keys import KeyChange, NewKey, change, create, revoke
+from faregate.console.link import GateLink
+from faregate.console.payer_rules import PayerRules, stopped_among
 from faregate.console.payers import (
     NewPayer,
     NewProduct,
@@ -21,6 +22,10 @@ from faregate.console.payers import (
     created,
     find,
 )
+from faregate.console.subscriptions import NewSubscriptionTo, SubscriptionChange
+from faregate.console.subscriptions import change as change_subscription
+from faregate.console.subscriptions import create as subscribe
+from faregate.console.subscriptions import remove as unsubscribe
 from faregate.control import Key
 from faregate.ports import Row
 
@@ -95,6 +100,53 @@ def test_a_change_of_a_product_is_sent_with_the_keys_that_it_concerns(tmp_path: 
     with_link(tmp_path, work, before)
 
 
+def test_the_gate_is_told_what_products_and_users_restrict(tmp_path: Path) -> None:
+    """For callers whose keys nobody stored: all of it with the keys, then each change, and that one ends."""
+
+    def before(made: Parts) -> None:
+        created(made.console, "product", NewProduct(name="gold", models=["a"], content="off"))
+        created(made.console, "product", NewProduct(name="silver"))
+
+    async def work(both: Linked) -> None:
+        made = both.parts
+
+        def told() -> list[tuple[str, str, Any, str]]:
+            rules = [rule for load in both.gate.loads() for rule in load.restricting]
+            return [(rule.kind, rule.name, rule.restrictions.models, rule.content) for rule in rules]
+
+        assert told() == [("product", "gold", ("a",), "off")]
+        create(made.console, NewKey(name="one", user="ada"))
+        changed(made.console, "user", payer(made, "user", "ada")["id"], UserChange(models=["b"]))
+        assert await both.link.applied(3)
+        assert told()[1:] == [("user", "ada", ("b",), "")]
+        changed(made.console, "product", payer(made, "product", "gold")["id"], ProductChange(models=None, content=None))
+        assert await both.link.applied(3)
+        assert told()[2:] == [("product", "gold", None, "")]
+
+    with_link(tmp_path, work, before)
+
+
+def test_what_else_changes_waits_for_no_product_with_many_keys(tmp_path: Path) -> None:
+    """Its keys are sent in parts, and whatever was changed meanwhile goes before the rest of them."""
+    with parts(tmp_path) as made:
+        link = GateLink("", made.books, made.journal, made.projector, catalogue_of, made.clock, part=2)
+        created(made.console, "product", NewProduct(name="gold"))
+        for number in range(5):
+            create(made.console, NewKey(name=f"k{number}", product="gold"))
+        link._sequence = made.books.newest_change()
+        changed(made.console, "product", payer(made, "product", "gold")["id"], ProductChange(models=["a"]))
+        sent = []
+        while load := link._next_load():
+            link._sequence = load.sequence
+            sent.append([(key.name, key.models, key.state) for key in load.keys])
+            if len(sent) == 2:
+                revoke(made.console, key_named(made, "k4")["id"], "left")
+
+        both = [(f"k{number}", ("a",), "active") for number in range(4)]
+        gone = [("k4", ("a",), "revoked")]
+        assert sent == [[], both[:2], gone, both[2:], gone]
+
+
 def test_the_gate_is_told_whose_the_projects_are(tmp_path: Path) -> None:
     """With the team of those that were put into one, and no team of those that merely came with a key."""
 
@@ -148,3 +200,78 @@ def test_a_gate_that_starts_is_told_who_is_disabled(tmp_path: Path) -> None:
         assert told == [(("team", "default", "x"),)]
 
     with_link(tmp_path, work, before)
+
+
+# -- subscriptions that are over ---------------------------------------------------------------------------------------
+
+
+def subscription(made: Parts, name: str, *states: str) -> Row:
+    """A subscription to gold with one key, which goes through these states."""
+    row = subscribe(made.console, payer(made, "product", "gold"), NewSubscriptionTo(name=name, team="red"))
+    create(made.console, NewKey(name=f"{name}-key", subscription=name))
+    for state in states:
+        row = change_subscription(made.console, row["id"], SubscriptionChange(state=state))  # type: ignore[arg-type]
+    return row
+
+
+def test_a_cancelled_subscription_whose_keys_are_revoked_is_forgotten_at_the_next_full_load(tmp_path: Path) -> None:
+    """Cancelled ones are for ever; those that a key could still be used by are told, one that is disabled, too."""
+    with parts(tmp_path) as made:
+        created(made.console, "product", NewProduct(name="gold"))
+        subscription(made, "going")
+        rows = [subscription(made, name, "cancelled") for name in ("over", "used", "resting")]
+        paused = subscription(made, "paused", "suspended")
+        revoke(made.console, key_named(made, "over-key")["id"], "left")
+        change(made.console, key_named(made, "resting-key")["id"], KeyChange(state="disabled"))
+        told = {("subscription", "default", row["id"]) for row in (*rows[1:], paused)}
+        assert set(PayerRules(made.books).read()) == told
+
+
+def test_a_cancelled_subscription_stays_told_while_the_gate_may_know_a_key_of_it(tmp_path: Path) -> None:
+    """From its end on, also after its key was revoked, until it is removed; one without keys never is."""
+    with parts(tmp_path) as made:
+        created(made.console, "product", NewProduct(name="gold"))
+        rules = PayerRules(made.books)
+        assert rules.read() == ()
+        position = made.books.newest_change()
+
+        def told() -> Any:
+            nonlocal position
+            changes, position = made.books.changes(position), made.books.newest_change()
+            return rules.halted_by(changes)
+
+        row = subscription(made, "one", "cancelled")
+        named = ("subscription", "default", row["id"])
+        assert told() == (named,)
+        revoke(made.console, key_named(made, "one-key")["id"], "left")
+        change_subscription(made.console, row["id"], SubscriptionChange(title="One"))
+        assert told() is None
+        unsubscribe(made.console, row["id"])
+        assert told() == ()
+        bare = subscribe(made.console, payer(made, "product", "gold"), NewSubscriptionTo(name="bare", team="red"))
+        change_subscription(made.console, bare["id"], SubscriptionChange(state="suspended"))
+        assert told() == (("subscription", "default", bare["id"]),)
+        other = subscribe(made.console, payer(made, "product", "gold"), NewSubscriptionTo(name="other", team="red"))
+        change_subscription(made.console, other["id"], SubscriptionChange(state="cancelled"))
+        assert told() is None
+
+
+def test_of_the_payers_that_are_stopped_a_key_is_told_its_own(tmp_path: Path) -> None:
+    """They are asked for by their names: one of the same name in another organization stops nothing here."""
+    with parts(tmp_path) as made:
+        created(made.console, "product", NewProduct(name="gold"))
+        over = subscription(made, "over", "cancelled")
+        for name, organization in (("red", "default"), ("blue", "default"), ("green", "else")):
+            create(made.console, NewKey(name=name, team=name, user="ada", organization=organization))
+        for name in ("red", "blue"):
+            changed(made.console, "team", payer(made, "team", name)["id"], PayerChange(state="disabled"))
+        other = find(made.console, "user", "ada", "else")
+        assert other is not None
+        changed(made.console, "user", other["id"], PayerChange(state="disabled"))
+        red = ("team", "default", "red")
+        assert stopped_among(made.books, [key_named(made, "red")]) == {red}
+        keys = [key_named(made, name) for name in ("over-key", "green")]
+        assert stopped_among(made.books, keys) == {
+            red, ("subscription", "default", over["id"]), ("user", "else", "ada"),
+        }  # fmt: skip
+        assert stopped_among(made.books, []) == set()

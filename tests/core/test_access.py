@@ -27,6 +27,7 @@ from faregate.core.access import (
     principal_of,
     scope_of,
 )
+from faregate.core.restrictions import Restrictions
 
 NAMES = st.sampled_from(["", "a", "b"])
 SCOPES = st.builds(Scope, NAMES, NAMES, NAMES, NAMES, NAMES)
@@ -239,7 +240,7 @@ def test_a_restriction_is_handed_on(field: str, bound: Any, wanted: Any, fits: b
 
 def test_whoever_looks_after_the_installation_makes_keys_that_last() -> None:
     """An admin key that expires makes callers' keys that do not, but none that opens the console for longer."""
-    maker = Principal("key_1", "admin", expires_at=5)
+    maker = Principal("key_1", "admin", restrictions=Restrictions(expires_at=5))
 
     assert not fault_of_grant(maker, {"role": CALLER, "organization": "acme", "expires_at": 0})
     assert fault_of_grant(maker, {"role": "auditor", "expires_at": 0})

@@ -80,6 +80,18 @@ def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
         finder(pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "is_anchored"),
+    [
+        ("^a", True), ("(a|^b)", True), (r"\Aa", True), ("a$", True), (r"a\z", True), ("(?m)^a", True), ("[[]^a", True),
+        (r"\ba\b", False), ("[^a]b", False), ("AzA", False), (r"\d{4}", False),
+    ],
+)  # fmt: skip
+def test_whether_a_pattern_asks_where_a_text_begins_or_ends(pattern: str, is_anchored: bool) -> None:
+    """Texts are searched as one by patterns alone that certainly do not; the edge of a word is no end of a text."""
+    assert finder(pattern).anchored is is_anchored
+
+
 def test_a_pattern_that_stops_others_is_searched_in_one_go() -> None:
     """Nested repetitions over a megabyte: a backtracking engine would be at it for longer than the sun burns."""
     pattern = finder(r"(?:(?:a+)+)+\$")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.core.networks import holds
+from faregate.core.networks import holds, networks
 from faregate.core.restrictions import NOT_RESTRICTED, Restrictions, path_begins, path_fault
 
 NAMES = st.none() | st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True).map(tuple)
@@ -51,6 +51,17 @@ def test_nothing_wider_is_taken_for_narrower(one: Restrictions, other: Restricti
     """Where no restriction is exceeded, nothing more is allowed."""
     if one.allows(other) == "":
         assert allowed(other) <= allowed(one)
+
+
+def test_long_lists_of_networks_are_read_once_and_met_once() -> None:
+    """However many pairs they make, and however many keys have the same."""
+    own = Restrictions(networks=tuple(f"10.77.{number}.0/24" for number in range(64)))
+    of_product = Restrictions(networks=tuple(f"10.77.{number}.128/25" for number in range(32, 96)))
+    before = networks.cache_info().misses
+    met = [own.met_by(of_product) for _ in range(3)]
+
+    assert met == [Restrictions(networks=tuple(f"10.77.{number}.128/25" for number in range(32, 64)))] * 3
+    assert networks.cache_info().misses == before + 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from faregate.core.ledger.events import Intended, Refused, Settled
 from faregate.core.redaction import BUILT_IN
 from faregate.journal.contents import SpooledContents
 from faregate.ports import ContentRecord
+from faregate.proxy.contents import WAITING_BYTES_MAX, ContentLog
 from faregate.proxy.metrics import Metrics
 from gates import RunningGate, deployment, key, money, provider, running_gate, scenario, secret, steered, truth
 
@@ -320,6 +321,60 @@ async def test_a_form_is_refused_where_something_would_have_to_be_taken_out(tmp_
     assert answer.status_code == 400
 
 
+def anchored(action: str, apply: str = "both") -> ContentSettings:
+    """A rule of each kind that matches by where a text begins or ends."""
+    patterns = {"begins": "^INTERNAL", "first": r"\AINTERN:", "ends": "secret$", "last": r"hidden\z"}
+    return ruled(*(rule(name, action, apply, pattern) for name, pattern in patterns.items()))
+
+
+def second(text: str) -> list[dict[str, Any]]:
+    """Messages of which neither the first nor the last is what is looked for."""
+    return [{"role": "user", "content": each} for each in ("One.", text, "Three.")]
+
+
+@scenario
+async def test_a_rule_by_where_a_text_begins_or_ends_holds_for_each_text(tmp_path: Path) -> None:
+    """A message amid others is blocked by each kind of anchor, in a small body and in a large one, and is not kept."""
+    texts = {"begins": "INTERNAL plan", "first": "INTERN: a plan", "ends": "a secret", "last": "a plan hidden"}
+    async with running_gate(tmp_path, content=anchored("block")) as running:
+        told = []
+        for padding in ("", "all is well. " * 5_000):
+            for name, text in texts.items():
+                messages = second(text)
+                messages[0]["content"] += padding
+                error = (await running.chat(messages=messages)).json()["error"]
+                told.append((error["code"], error["faregate"]["rule"] == name))
+        inside = await running.chat(messages=second("It is INTERNAL, a secret of ours"))
+        records = await kept(running, 9)
+
+    assert told == [("content_blocked", True)] * 8
+    assert inside.status_code == 200
+    assert [record.prompt.text for record in records[:8]] == [""] * 8
+    assert records[8].prompt.text == "user: One.\n\nuser: It is INTERNAL, a secret of ours\n\nuser: Three."
+
+
+@scenario
+async def test_what_is_kept_is_searched_text_by_text_where_a_rule_asks_where_one_begins(tmp_path: Path) -> None:
+    """Neither who speaks nor what stands before is taken for the beginning: of whole answers, and of streams."""
+    content = ruled(rule("begins", "redact", "log", "^INTERNAL"), rule("ends", "warn", "log", "secret$"))
+    async with (
+        listener(said("INTERNAL too")) as (url, _),
+        running_gate(tmp_path / "a", providers=(provider(url),), content=content) as running,
+    ):
+        await running.chat(messages=second("INTERNAL secret"))
+        (record,) = await kept(running)
+    async with running_gate(tmp_path / "b", content=content) as running:
+        await running.chat(steered(content="INTERNAL words", output_tokens=2), stream=True, n=2)
+        (streamed,) = await kept(running)
+
+    assert record.prompt.text == "user: One.\n\nuser: [begins] secret\n\nuser: Three."
+    assert record.answer.text == "[begins] too"
+    assert record.found == (
+        ("begins", "redact", "prompt", 1), ("ends", "warn", "prompt", 1), ("begins", "redact", "answer", 1),
+    )  # fmt: skip
+    assert streamed.answer.text == "[begins] words\n\n[begins] words"
+
+
 @scenario
 async def test_the_same_head_again_is_looked_at_again(tmp_path: Path) -> None:
     """What is remembered of a connection's head says nothing about the next body."""
@@ -343,6 +398,32 @@ async def test_a_disk_that_takes_nothing_costs_contents_and_no_calls(tmp_path: P
 
     assert answer.status_code == 200
     assert Metrics().contents == {}
+
+
+class _Takes:
+    """A writer that takes everything."""
+
+    def append(self, record: ContentRecord) -> bool:
+        return True
+
+    def hand_over(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_became_of_contents_can_be_counted_while_it_is_read() -> None:
+    """No outcome is new to whoever goes through them in another thread."""
+    log = ContentLog(_Takes())
+    reading = iter(log.outcomes.items())
+    next(reading)
+    log.put(lambda: ContentRecord("req_1", 0, "full", False, 200, ""), 1)
+    log.put(lambda: ContentRecord("req_2", 0, "full", False, 200, ""), WAITING_BYTES_MAX + 1)
+    log.close()
+
+    assert [name for name, _ in reading] == ["dropped", "lost"]
+    assert log.outcomes == {"kept": 1, "dropped": 1, "lost": 0}
 
 
 # -- what callers have calls found by ------------------------------------------------------------------------------

@@ -198,16 +198,24 @@ async def test_a_header_says_who_is_charged(tmp_path: Path) -> None:
 
 @scenario
 async def test_a_header_may_name_a_project_or_a_product(tmp_path: Path) -> None:
-    """Projects must exist, as with the header of ours; products are names."""
-    async with running_gate(tmp_path / "a", identity=Identity(accounting=Accounting("app-key", "project"))) as running:
+    """Projects must exist, and take the right to name one, as with the header of ours; products are names."""
+    keys = (key(may_set=("project",)), key("usual"))
+    identity = Identity(accounting=Accounting("app-key", "project"))
+    async with running_gate(tmp_path / "a", keys=keys, identity=identity) as running:
         good, bad = await running.chat(headers={"app-key": "other"}), await running.chat(headers={"app-key": "nowhere"})
+        usual = await running.chat(name="usual", headers={"app-key": "other"})
 
         assert (good.status_code, bad.json()["error"]["code"]) == (200, "field_range")
+        assert (usual.status_code, usual.json()["error"]["code"]) == (403, "field_forbidden")
         assert [intent.who.project for intent in running.of(Intended)] == ["other"]
-    async with running_gate(tmp_path / "b", identity=Identity(accounting=Accounting("app-key", "product"))) as running:
+    keys, identity = (key(), key("own", product="gold")), Identity(accounting=Accounting("app-key", "product"))
+    async with running_gate(tmp_path / "b", keys=keys, identity=identity) as running:
         await running.chat(headers={"app-key": "gold"})
+        await running.chat(name="own", headers={"app-key": "gold"})
+        other = await running.chat(name="own", headers={"app-key": "silver"})
 
-        assert [intent.who.product for intent in running.of(Intended)] == ["gold"]
+        assert [intent.who.product for intent in running.of(Intended)] == ["gold", "gold"]
+        assert (other.status_code, other.json()["error"]["code"]) == (403, "field_forbidden")
 
 
 @scenario

@@ -122,6 +122,19 @@ async def test_more_than_the_cap_is_an_overrun(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_a_provider_whose_name_nobody_knows_is_told_as_that(tmp_path: Path) -> None:
+    """A wrong name is found sooner than one more provider that would not accept connections."""
+    async with running_gate(tmp_path, providers=()) as running:
+        lost = provider("http://nowhere.invalid/v1", **QUICK)
+        catalogue = msgspec.structs.replace(running.gate.snapshot.catalogue, providers=(lost,))
+        await running.ask(Load(2, catalogue=catalogue))
+        answer = await running.chat()
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_connect")
+        assert "its name could not be resolved" in answer.json()["error"]["message"]
+
+
+@scenario
 async def test_a_provider_that_does_not_accept_connections_in_time(tmp_path: Path) -> None:
     """The connect deadline ends it; nothing was sent, so nothing is charged."""
     with BlackHole() as hole:

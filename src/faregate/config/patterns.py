@@ -4,11 +4,16 @@ They run on texts of callers while calls wait, so an engine that goes back and t
 pattern such as ``(a+)+$`` would stop the gate. RE2 has no such patterns. It is loaded when the first one is made.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 #: For the states of one pattern; one that needs more is refused, or searched for in less memory and more time.
 _MEMORY_BYTES_MAX: Final = 8 * 1024 * 1024
+
+#: Whatever may say where in a text a match is; a mere character that is taken for it costs a few searches, no match.
+#: A ``^`` just behind a bracket makes a class of others, or can match nothing.
+_ANCHOR: Final = re.compile(r"(?<!\[)\^|\$|\\[Az]")
 
 
 class PatternError(ValueError):
@@ -18,10 +23,11 @@ class PatternError(ValueError):
 class LinearPattern:
     """One pattern, ready to search. Safe to use from several threads."""
 
-    __slots__ = ("_compiled",)
+    __slots__ = ("_compiled", "anchored")
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, *, anchored: bool) -> None:
         self._compiled = compiled
+        self.anchored = anchored
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where it matches, from left to right, without overlaps."""
@@ -42,7 +48,7 @@ def finder(pattern: str) -> LinearPattern:
     # It would write what is wrong to standard error, beside the one who is told.
     options.log_errors = False
     try:
-        return LinearPattern(re2.compile(pattern, options=options))
+        return LinearPattern(re2.compile(pattern, options=options), anchored=_ANCHOR.search(pattern) is not None)
     except re2.error as error:
         reason = error.args[0] if error.args else "it cannot be read"
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)

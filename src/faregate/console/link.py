@@ -68,6 +68,9 @@ RETRY_SECONDS_MAX: Final = 0.5
 CREDENTIALS_SECONDS_MAX: Final = 3.0
 
 _CHANGES_MAX: Final = 10_000
+
+#: Keys that are sent again because of a payer, at once: a revocation waits for no more of them.
+_PART: Final = 2_000
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
@@ -91,6 +94,7 @@ class GateLink:
         projector: "Projector",
         compile_catalogue: "CompileCatalogue",
         clock: Clock,
+        part: int = _PART,
     ) -> None:
         self._socket_path = socket_path
         self._books = books
@@ -108,6 +112,9 @@ class GateLink:
         self._waiting: list[asyncio.Future[None]] = []
         self._sequence = 0
         self._told_position = 0
+        #: Payers that restrict otherwise than their keys were sent → the last of these keys that was sent again.
+        self._behind: dict[tuple[str, str, str], str] = {}
+        self._part = part
         #: The providers of the catalogue that was compiled last, by name.
         self.providers: Mapping[str, Provider] = {}
         #: Likewise the issuers of tokens.
@@ -482,25 +489,42 @@ class GateLink:
     def _load_of(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
         """Everything but the catalogue."""
         halted = self._payers.read()
+        self._behind.clear()
         keys = tuple(self._payers.applied(all_keys(self._books)))
-        return Load(sequence, full=True, keys=keys, limits=limits, halted=halted)
+        return Load(sequence, full=True, keys=keys, limits=limits, halted=halted, restricting=self._payers.rules)
 
     def _next_load(self) -> Load | None:
-        """What changed since the last load; ``None`` where nothing did."""
+        """What changed since the last load, then keys that another change concerns; ``None`` where there is neither."""
         while changes := self._books.changes(self._sequence, _CHANGES_MAX):
-            touched = self._payers.keys_touched(changes)
+            touched = self._payers.touched(changes)
+            self._behind.update((rule.place, "") for rule in touched)
             halted = self._payers.halted_by(changes)
             if touched or halted is not None or any(kind in _LOADED_KINDS for _, kind, _ in changes):
                 break
             # Alerts, entries of limits, most of payers: the gate knows nothing of them, and a load is work for it.
             self._sequence = changes[-1][0]
         else:
-            return None
-        keys, keys_removed = self._changed([*changes, *((0, "key", id) for id in touched)], "key", key_of)
+            return self._next_part()
+        keys, keys_removed = self._changed(changes, "key", key_of)
         keys = tuple(self._payers.applied(keys))
         limits, limits_removed = self._changed(changes, "limit", limit_of)
         catalogue = self._catalogue() if any(kind in _CATALOGUE_KINDS for _, kind, _ in changes) else None
-        return Load(changes[-1][0], False, keys, keys_removed, limits, limits_removed, catalogue, halted)
+        return Load(
+            changes[-1][0], False, keys, keys_removed, limits, limits_removed, catalogue, halted, tuple(touched)
+        )
+
+    def _next_part(self) -> Load | None:
+        """Some of the keys that a payer restricts otherwise than they were sent, as they are now."""
+        while self._behind:
+            payer, after = next(iter(self._behind.items()))
+            kind, organization, name = payer
+            within: dict[str, object] = {"organization": organization, kind: name}
+            rows = self._books.listing("key", after=after, limit=self._part, **within)
+            if rows:
+                self._behind[payer] = rows[-1]["id"]
+                return Load(self._sequence, keys=tuple(self._payers.applied(map(key_of, rows))))
+            del self._behind[payer]
+        return None
 
     def _changed(
         self, changes: Sequence[tuple[int, str, str]], wanted: str, compiled: Callable[[Row], Made]

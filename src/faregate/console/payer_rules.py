@@ -8,10 +8,8 @@ changes, the keys that it concerns are sent again. Both are few among many payer
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import msgspec
-
-from faregate.console.reading import each_row
-from faregate.control import Key
+from faregate.console.reading import each_part, each_row
+from faregate.control import Key, PayerRule, restricted
 from faregate.core.restrictions import NOT_RESTRICTED, Restrictions
 from faregate.ports import Books, Row
 
@@ -32,22 +30,63 @@ RESTRICTING: Final = ("product", "user")
 #: In ``details`` of a project or user: it was put into its team.
 PLACED: Final = "placed"
 
-Halted = tuple[tuple[str, str, str], ...]
-Stopped = frozenset[tuple[str, str, str]]
+#: States of a key that can be used, or made so again by whoever may: all but ``revoked``.
+_USABLE: Final = ("active", "disabled")
+
+#: Kind, organization and name of a payer; a subscription is known to its keys by its id instead.
+Named = tuple[str, str, str]
+
+Halted = tuple[Named, ...]
+Stopped = frozenset[Named]
 
 
-def each_stopped(books: Books) -> Iterator[tuple[str, str, str]]:
-    """``(kind, organization, name)`` of every payer whose keys are stopped; of a subscription its id."""
+def each_stopped(books: Books) -> Iterator[tuple[str, Named]]:
+    """Id and name of every payer that stops keys which could be used otherwise.
+
+    Subscriptions stay cancelled for ever. Those whose keys are all revoked stop nothing any more, and are left out.
+    """
+    in_use: frozenset[str] | None = None
     for kind, states in STOPPING.items():
-        for state in states:
-            for row in each_row(books, kind, state=state):
-                # A subscription is known to its keys by its id, all others by their names.
-                yield (kind, row.get("organization", ""), row["id"] if kind == "subscription" else row["name"])
+        for row in each_row(books, kind, state=list(states)):
+            if row["state"] == "cancelled":
+                in_use = _subscriptions_in_use(books) if in_use is None else in_use
+                if row["id"] not in in_use:
+                    continue
+            yield row["id"], _named(kind, row)
 
 
-def stopped_payers(books: Books) -> Stopped:
-    """Every payer whose keys are stopped."""
-    return frozenset(each_stopped(books))
+def _named(kind: str, row: Row) -> Named:
+    return kind, row.get("organization", ""), row[_known_by(kind)]
+
+
+def _known_by(kind: str) -> str:
+    return "id" if kind == "subscription" else "name"
+
+
+def _subscriptions_in_use(books: Books) -> frozenset[str]:
+    """Ids of the subscriptions of all keys that are not revoked, in one pass over the keys."""
+    return frozenset(
+        subscription
+        for _, subscriptions, states in each_part(books, "key", ("id", "subscription", "state"))
+        for subscription, state in zip(subscriptions, states, strict=True)
+        if state in _USABLE
+    )
+
+
+def stopped_among(books: Books, keys: Sequence[Row]) -> Stopped:
+    """The stopped ones among the payers of these keys, which are asked for by name, however many others are."""
+    found: set[Named] = set()
+    for kind, states in STOPPING.items():
+        named: dict[str, set[str]] = {}
+        for key in keys:
+            if key[kind]:
+                named.setdefault("" if kind == "organization" else key["organization"], set()).add(key[kind])
+        for organization, names in named.items():
+            wanted: dict[str, Any] = {_known_by(kind): sorted(names), "state": list(states)}
+            if kind != "organization":
+                wanted["organization"] = organization
+            found.update(_named(kind, row) for row in books.listing(kind, limit=len(names), **wanted))
+    return frozenset(found)
 
 
 def stopped_by(row: Row, stopped: Stopped) -> str:
@@ -84,86 +123,83 @@ def restricts(row: Row) -> int:
     return int(restrictions_of(row) != NOT_RESTRICTED or bool(row.get("content")))
 
 
-def restricted(key: Key, by: Restrictions) -> Key:
-    """``key`` as far as a payer of it allows."""
-    own = Restrictions(key.models, key.operations, key.paths, key.networks, key.expires_at)
-    return msgspec.structs.replace(key, **own.met_by(by)._asdict())
-
-
 class PayerRules:
     """Follows the payers for the link. It is used from one thread at a time."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
         #: Id of a restricting payer → its kind, organization and name; and by these what it restricts.
-        self._names: dict[str, tuple[str, str, str]] = {}
-        self._rules: dict[tuple[str, str, str], Restrictions] = {}
-        #: What a product says about keeping contents, where it does.
-        self._contents: dict[tuple[str, str, str], str] = {}
-        self._halted: Halted = ()
+        self._names: dict[str, Named] = {}
+        self._rules: dict[Named, PayerRule] = {}
+        #: Id → name of every payer that stops keys.
+        self._stopped: dict[str, Named] = {}
 
     def read(self) -> Halted:
         """Read everything anew, for a full load; the payers that are stopped."""
-        self._names, self._rules, self._contents = {}, {}, {}
+        self._names, self._rules = {}, {}
         for kind in RESTRICTING:
             for row in each_row(self._books, kind, restricted=1):
-                self._take(kind, row)
-        self._halted = tuple(each_stopped(self._books))
-        return self._halted
+                self._take(row["id"], _rule(kind, row))
+        self._stopped = dict(each_stopped(self._books))
+        return tuple(self._stopped.values())
 
-    def _take(self, kind: str, row: Row) -> None:
-        name = self._names[row["id"]] = (kind, row["organization"], row["name"])
-        self._rules[name] = restrictions_of(row)
-        if row.get("content"):
-            self._contents[name] = row["content"]
+    @property
+    def rules(self) -> tuple[PayerRule, ...]:
+        """What all of them restrict, as it was read last."""
+        return tuple(self._rules.values())
+
+    def _take(self, id: str, rule: PayerRule) -> None:
+        self._names[id] = rule.place
+        self._rules[rule.place] = rule
 
     def halted_by(self, changes: Sequence[tuple[int, str, str]]) -> Halted | None:
         """The payers that are stopped, where that may have changed with ``changes`` and did; else ``None``."""
-        if not any(kind in STOPPING for _, kind, _ in changes):
-            return None
-        before, self._halted = self._halted, tuple(each_stopped(self._books))
-        return self._halted if self._halted != before else None
+        changed = False
+        for kind in STOPPING:
+            ids = list(dict.fromkeys(id for _, each, id in changes if each == kind))
+            rows = self._books.get_all(kind, ids) if ids else {}
+            for id in ids:
+                before = self._stopped.get(id)
+                after = self._stop(kind, rows.get(id), before)
+                if after is None:
+                    self._stopped.pop(id, None)
+                else:
+                    self._stopped[id] = after
+                changed = changed or after != before
+        return tuple(self._stopped.values()) if changed else None
 
-    def keys_touched(self, changes: Sequence[tuple[int, str, str]]) -> list[str]:
-        """Ids of the keys that products and users among ``changes`` restrict otherwise than before."""
-        found: list[str] = []
+    def _stop(self, kind: str, row: Row | None, before: Named | None) -> Named | None:
+        """What a payer that stops keys is known by."""
+        if row is None or row["state"] not in STOPPING[kind]:
+            return None
+        # What is in force stays so until the next full load: that its keys were revoked the gate may not know yet.
+        if row["state"] == "cancelled" and before is None:
+            within = {"product": row["product"], "subscription": row["id"], "state": list(_USABLE)}
+            if not self._books.listing("key", limit=1, **within):
+                return None
+        return _named(kind, row)
+
+    def touched(self, changes: Sequence[tuple[int, str, str]]) -> list[PayerRule]:
+        """Products and users among ``changes`` that restrict otherwise than before, as they do now."""
+        found: list[PayerRule] = []
         for kind in RESTRICTING:
             ids = list(dict.fromkeys(id for _, changed, id in changes if changed == kind))
             rows = self._books.get_all(kind, ids)
             for id in ids:
-                name = self._retaken(kind, id, rows.get(id))
-                if name is not None:
-                    within: dict[str, Any] = {"organization": name[1], kind: name[2]}
-                    found += [key["id"] for key in each_row(self._books, "key", **within)]
+                known = self._names.pop(id, None)
+                before = self._rules.pop(known, None) if known is not None else None
+                row = rows.get(id)
+                after = _rule(kind, row) if row is not None else PayerRule(*known) if known is not None else None
+                if after is not None and after.restricts:
+                    self._take(id, after)
+                if after is not None and (before or PayerRule(*after.place)) != after:
+                    found.append(after)
         return found
-
-    def _retaken(self, kind: str, id: str, row: Row | None) -> tuple[str, str, str] | None:
-        """Take a payer as it is now; its kind, organization and name where it restricts otherwise than before."""
-        known = self._names.pop(id, None)
-        before, said = NOT_RESTRICTED, ""
-        if known is not None:
-            before, said = self._rules.pop(known, NOT_RESTRICTED), self._contents.pop(known, "")
-        if row is None:
-            return known
-        after, says = restrictions_of(row), row.get("content") or ""
-        if after != NOT_RESTRICTED or says:
-            self._take(kind, row)
-        if says != said:
-            return kind, row["organization"], row["name"]
-        return (kind, row["organization"], row["name"]) if after != before else None
 
     def applied(self, keys: Iterable[Key]) -> Iterator[Key]:
         """Keys as they may be used: restricted by their products and users, too."""
-        if not self._rules:
-            yield from keys
-            return
-        for key in keys:
-            for kind in RESTRICTING:
-                rules = self._rules.get((kind, key.organization, getattr(key, kind)))
-                if rules is not None:
-                    key = restricted(key, rules)
-            if self._contents and not key.content:
-                # Its own word goes before that of its product.
-                said = self._contents.get(("product", key.organization, key.product), "")
-                key = msgspec.structs.replace(key, content=said) if said else key
-            yield key
+        return (restricted(key, self._rules) for key in keys) if self._rules else iter(keys)
+
+
+def _rule(kind: str, row: Row) -> PayerRule:
+    return PayerRule(kind, row["organization"], row["name"], restrictions_of(row), row.get("content") or "")

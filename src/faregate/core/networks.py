@@ -58,6 +58,22 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(map(network, texts))
 
 
+@lru_cache(maxsize=1_024)
+def inside(texts: tuple[str, ...], wide: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some networks that lie wholly in one of others; both were checked before."""
+    blocks = frozenset(networks(wide))
+    # A few sizes among many networks: one look for each of them, rather than one for each network.
+    sizes = {(each.version, each.free) for each in blocks}
+    return tuple(
+        text
+        for text, each in zip(texts, networks(texts), strict=True)
+        if any(
+            version == each.version and free >= each.free and (version, each.bits >> (free - each.free), free) in blocks
+            for version, free in sizes
+        )
+    )
+
+
 def _numbers(text: str) -> tuple[int, int] | None:
     """Version and number of an address; ``None`` where it is none."""
     if len(text) > _ADDRESS_CHARACTERS_MAX:

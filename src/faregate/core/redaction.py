@@ -15,6 +15,11 @@ ACTIONS: Final = ("redact", "warn", "block")
 class Pattern(Protocol):
     """Something that can be searched for in linear time."""
 
+    @property
+    def anchored(self) -> bool:
+        """Whether it may match by where a text begins or ends, so that texts cannot be searched as one."""
+        ...
+
     def spans(self, text: str) -> Iterable[tuple[int, int]]:
         """Where it matches, from left to right, without overlaps."""
         ...

@@ -8,7 +8,7 @@ where that is full a content is dropped and counted, and no call waits.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from faregate.config.settings import ContentSettings
 from faregate.control import Key
 from faregate.core.metering.meter import Event, EventDecoder
-from faregate.core.redaction import Found, Pattern, Rule, added, matches_any, redacted
+from faregate.core.redaction import Found, Pattern, Redacted, Rule, added, matches_any, redacted
 from faregate.dialects import Dialect, strings, texts
 from faregate.errors import Problem, status_of
 from faregate.ports import ContentRecord, ContentWriter, KeptText
@@ -43,6 +43,9 @@ _BEYOND_CUT: Final = 8 * 1024
 
 #: Between the texts of a request when they are searched as one.
 _GAP: Final = "\n\0\n"
+
+#: Between those that people read.
+_GAP_SHOWN: Final = "\n\n"
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_notes: Final = msgspec.json.Decoder(dict[str, object]).decode
@@ -123,9 +126,9 @@ class TextTap:
         return min(self.characters, self._most)
 
     @property
-    def text(self) -> str:
-        """What was kept."""
-        return "\n\n".join("".join(self._pieces[choice]) for choice in sorted(self._pieces))
+    def texts(self) -> list[str]:
+        """What was kept of each choice."""
+        return ["".join(self._pieces[choice]) for choice in sorted(self._pieces)]
 
 
 class Looked(NamedTuple):
@@ -136,14 +139,29 @@ class Looked(NamedTuple):
     blocked_by: str = ""
 
 
-class _Sides(NamedTuple):
-    """The texts of one call as they are read by people, before anything is left out."""
+class _Rules:
+    """Rules in their order, and which of them can be searched for in many texts at once."""
 
-    prompt: str
-    prompt_bytes: int
-    answer: str
-    answer_characters: int
-    answer_bytes: int
+    __slots__ = ("anchored", "every", "others")
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.every = tuple(rules)
+        #: By where a text begins or ends: each text is searched for itself.
+        self.anchored = tuple(rule for rule in self.every if rule.pattern.anchored)
+        self.others = tuple(rule for rule in self.every if not rule.pattern.anchored)
+
+    def __bool__(self) -> bool:
+        return bool(self.every)
+
+
+class _Side(NamedTuple):
+    """The texts of one side of a call as they are read by people, before anything is left out."""
+
+    texts: Sequence[str]
+    characters: int
+    bytes: int
+    #: What the rules by where a text begins or ends found in it; ``None`` where they were not tried yet.
+    found: tuple[Found, ...] | None = None
 
 
 class ContentLog:
@@ -155,15 +173,16 @@ class ContentLog:
         self._bytes = 0
         self._wake = threading.Condition()
         self._stopping = False
-        #: ``kept``, ``dropped`` (the line was full) and ``lost`` (the disk was, or it could not be read).
-        self.outcomes: dict[str, int] = {}
+        #: ``kept``, ``dropped`` (the line was full) and ``lost`` (the disk was, or it could not be read). All are there
+        #: from the start: a dictionary that grows in one thread may not be gone through in another.
+        self.outcomes = {"kept": 0, "dropped": 0, "lost": 0}
         self._thread: threading.Thread | None = None
 
     def put(self, make: Callable[[], ContentRecord], size: int) -> None:
         """Let ``make`` be called and its record be written some time; never waits. ``size`` is what it holds."""
         with self._wake:
             if len(self._waiting) >= WAITING_MAX or self._bytes + size > WAITING_BYTES_MAX or self._stopping:
-                self._count("dropped")
+                self.outcomes["dropped"] += 1
                 return
             self._waiting.append((make, size))
             self._bytes += size
@@ -171,9 +190,6 @@ class ContentLog:
                 self._thread = threading.Thread(target=self._run, name="contents", daemon=True)
                 self._thread.start()
             self._wake.notify()
-
-    def _count(self, outcome: str) -> None:
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def _run(self) -> None:
         written = False
@@ -203,7 +219,7 @@ class ContentLog:
             written = self._writer.append(make())
         except Exception:  # A body that nobody foresaw must not end the thread; its content is lost, and counted so.
             written = False
-        self._count("kept" if written else "lost")
+        self.outcomes["kept" if written else "lost"] += 1
         return written
 
     def close(self) -> None:
@@ -225,10 +241,10 @@ class ContentDesk:
             (Rule(each.name, finder(each.pattern), each.action, each.check), each.apply) for each in settings.rules
         ]
         #: Tried on a request before it is sent.
-        self._sent = [rule for rule, apply in rules if apply in ("provider", "both")]
+        self._sent = _Rules(rule for rule, apply in rules if apply in ("provider", "both"))
         # What a provider may not see is not kept either, also of calls that were refused before anybody looked.
-        self._prompt = [rule for rule, apply in rules if apply != "provider" or rule.action != "warn"]
-        self._answer = [rule for rule, apply in rules if apply in ("log", "both")]
+        self._prompt = _Rules(rule for rule, apply in rules if apply != "provider" or rule.action != "warn")
+        self._answer = _Rules(rule for rule, apply in rules if apply in ("log", "both"))
 
     # -- before it is sent ---------------------------------------------------------------------------------------------
 
@@ -320,33 +336,33 @@ class ContentDesk:
         tap, id, at = capture.tap, exchange.id, exchange.gate.wall_nanos()
 
         def make() -> ContentRecord:
-            read = dialect.prompt_text if dialect is not None and form else None
-            prompt = "\n\n".join(read(request)) if read is not None else texts.request_text(request)
-            if tap is not None:
-                sides = _Sides(prompt, len(request), tap.text, tap.characters, passed)
+            if dialect is not None and form:
+                found = dialect.prompt_text(request)
+                prompt = _Side(found, len(_GAP_SHOWN.join(found)), len(request))
             else:
-                text = texts.answer_text(answer)
-                sides = _Sides(prompt, len(request), text, len(text), passed or len(answer))
-            return self._record(capture, ContentRecord(id, at, capture.kept, tap is not None, status, code), sides)
+                prompt = _side(request, texts.request_text, self._prompt, len(request))
+            if tap is not None:
+                said = _Side(tap.texts, tap.characters, passed)
+            else:
+                said = _side(answer, texts.answer_text, self._answer, passed or len(answer))
+            record = ContentRecord(id, at, capture.kept, tap is not None, status, code)
+            return self._record(capture, record, prompt, said)
 
         self._log.put(make, len(request) + len(answer) + (tap.kept_characters if tap is not None else 0))
 
-    def _record(self, capture: Capture, record: ContentRecord, sides: _Sides) -> ContentRecord:
+    def _record(self, capture: Capture, record: ContentRecord, prompt: _Side, answer: _Side) -> ContentRecord:
         """What is written: texts without what may not be kept, cut where they are too long."""
         found = [(each.name, each.action, "request", each.times) for each in capture.found]
         whole = capture.kept == "full"
         kept: list[KeptText] = []
-        for where, text, characters, size, rules in (
-            ("prompt", sides.prompt, len(sides.prompt), sides.prompt_bytes, self._prompt),
-            ("answer", sides.answer, sides.answer_characters, sides.answer_bytes, self._answer),
-        ):
+        for where, side, rules in (("prompt", prompt, self._prompt), ("answer", answer, self._answer)):
             most = self._settings.characters_max
             # What the rules have no time for is not kept anyway.
-            made = redacted(text[: most + _BEYOND_CUT], rules)
+            made = _shown(side, rules, most + _BEYOND_CUT)
             found += [(each.name, each.action, where, each.times) for each in made.found]
             shown = made.text[:most] if whole and not made.blocked_by else ""
-            cut = whole and (bool(made.blocked_by) or characters > most or len(made.text) > most)
-            kept.append(KeptText(shown, characters, size, cut))
+            cut = whole and (bool(made.blocked_by) or side.characters > most or len(made.text) > most)
+            kept.append(KeptText(shown, side.characters, side.bytes, cut))
         return record._replace(prompt=kept[0], answer=kept[1], found=tuple(found))
 
     def _kept_of(self, key: Key) -> str:
@@ -355,7 +371,7 @@ class ContentDesk:
         return "metadata" if kept == "full" and not self._settings.retention_ms else kept
 
 
-def _looked_at(body: bytes, dialect: Dialect, rules: Sequence[Rule]) -> Looked:
+def _looked_at(body: bytes, dialect: Dialect, rules: _Rules) -> Looked:
     """What rules make of a request's body. Nothing of it is decoded but its texts, and no other byte changes."""
     if dialect.media == "none" or not body:
         return Looked(body)
@@ -363,8 +379,15 @@ def _looked_at(body: bytes, dialect: Dialect, rules: Sequence[Rule]) -> Looked:
         return _form_looked_at(body, dialect, rules)
     placed = list(strings.texts_in(body))
     # Nearly every request holds nothing, and one search of all its texts is cheaper than one of each.
-    if not matches_any(_GAP.join(each.text for each in placed), rules):
-        return Looked(body)
+    if matches_any(_GAP.join(each.text for each in placed), rules.others) or (
+        rules.anchored and any(matches_any(each.text, rules.anchored) for each in placed)
+    ):
+        return _changed(body, placed, rules.every)
+    return Looked(body)
+
+
+def _changed(body: bytes, placed: Iterable[strings.Placed], rules: Sequence[Rule]) -> Looked:
+    """A JSON body as rules leave it, by each of its texts for itself."""
     found: list[Found] = []
     changes = []
     for each in placed:
@@ -377,7 +400,31 @@ def _looked_at(body: bytes, dialect: Dialect, rules: Sequence[Rule]) -> Looked:
     return Looked(strings.with_texts(body, changes) if changes else body, added(found))
 
 
-def _form_looked_at(body: bytes, dialect: Dialect, rules: Sequence[Rule]) -> Looked:
+def _form_looked_at(body: bytes, dialect: Dialect, rules: _Rules) -> Looked:
     """As above, for a form: nothing can be taken out of it, so what would be replaced is refused."""
-    found = redacted(_GAP.join(dialect.prompt_text(body)), rules).found
+    found = added(found for text in dialect.prompt_text(body) for found in redacted(text, rules.every).found)
     return Looked(body, found, next((each.name for each in found if each.action != "warn"), ""))
+
+
+def _side(body: bytes, read: Callable[[bytes], str], rules: _Rules, size: int) -> _Side:
+    """One side of a call by its body. What it says is read as one text, so its texts are searched where they stand."""
+    text = read(body)
+    if not rules.anchored:
+        return _Side((text,), len(text), size)
+    looked = _changed(body, strings.texts_in(body), rules.anchored)
+    left = Redacted(read(looked.body), looked.found)
+    if text == texts.raw_text(body):
+        # Of no known shape, and maybe no JSON: all of it is one text, too.
+        again = redacted(left.text, rules.anchored)
+        left = Redacted(again.text, added((*left.found, *again.found)))
+    return _Side((left.text,), len(text), size, left.found)
+
+
+def _shown(side: _Side, rules: _Rules, characters_max: int) -> Redacted:
+    """The texts of a side as one, as rules leave them: those by where a text begins or ends come first."""
+    said, found = side.texts, side.found
+    if found is None:
+        apart = [redacted(text, rules.anchored) for text in said]
+        said, found = [each.text for each in apart], added(each for made in apart for each in made.found)
+    made = redacted(_GAP_SHOWN.join(said)[:characters_max], rules.others)
+    return Redacted(made.text, added((*found, *made.found)))

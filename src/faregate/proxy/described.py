@@ -35,6 +35,9 @@ TAGS_MAX: Final = 16
 _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _TAG_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+#: What the header that says who is charged names → the right of a key that it takes.
+_CHARGED_BY: Final = {"user": "user", "project": "project", "product": "user"}
+
 #: Right of a key → the headers that need it; of several the first that is sent counts.
 _RIGHTS: Final = (
     ("project", "x-faregate-project", "openai-proxy-project"),
@@ -266,10 +269,13 @@ def _charged(request: Request, key: Key, snapshot: Snapshot, accounting: Account
     if value is None:
         text = "" if own else accounting.default
     else:
-        said = _text(value, header, "user", key)
+        said = _text(value, header, _CHARGED_BY[dimension], key)
         if isinstance(said, Problem):
             return said
         text = said
+        if dimension == "product" and own and own != text:
+            # It would go on with what its product allows, and leave all limits on it.
+            return Problem("field_forbidden", f"{header}: this key has a product of its own.", header)
         problem = _named(dimension, text, header, snapshot.projects, key, snapshot) if dimension == "project" else None
         if problem is None and snapshot.halted:
             problem = halted_name(dimension, key.organization, text, snapshot.halted)

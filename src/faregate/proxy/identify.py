@@ -8,14 +8,16 @@ import hmac
 from typing import Final
 from urllib.parse import parse_qs
 
-from faregate.control import Key
+import msgspec
+
+from faregate.control import Key, restricted
 from faregate.core.keys import is_well_formed
 from faregate.core.tokens import looks_like_one
 from faregate.errors import Problem
 from faregate.proxy.http1 import Request
 from faregate.proxy.snapshot import Snapshot
 from faregate.proxy.standing import halted
-from faregate.proxy.tokens import CallerTokens, of_nobody
+from faregate.proxy.tokens import CallerTokens, TokenKey, of_nobody
 
 _HEADERS: Final = (b"api-key", b"x-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key")
 
@@ -110,9 +112,24 @@ def _named(
     if issuers is None:
         return of_nobody(secret)
     key = issuers.identify(secret, wall_nanos)
-    if snapshot.halted and not isinstance(key, Problem):
-        return halted(key, snapshot.halted) or key
-    return key
+    return key if isinstance(key, Problem) else _allowed(key, snapshot, wall_nanos)
+
+
+def _allowed(named: TokenKey, snapshot: Snapshot, wall_nanos: int) -> Key | Problem:
+    """A token's caller as far as its payers allow, which a stored key was asked when it was made and sent."""
+    key: Key = named
+    team = snapshot.project_teams.get((key.organization, key.project), "") if key.project else ""
+    if team and not key.team:
+        key = msgspec.structs.replace(key, team=team)
+    elif team and team != key.team:
+        text = f"This token's project {key.project[:128]} is of another team. Ask your administrator."
+        return Problem("field_forbidden", text, "Authorization")
+    if snapshot.restricting:
+        key = restricted(key, snapshot.restricting)
+        if wall_nanos >= key.expires_at:
+            text = "The product or the user that this token names has ended. Ask your administrator."
+            return Problem("key_expired", text, "Authorization")
+    return (halted(key, snapshot.halted) if snapshot.halted else None) or key
 
 
 def _judged(key: Key, digest: str, snapshot: Snapshot, wall_nanos: int) -> Key | Problem:

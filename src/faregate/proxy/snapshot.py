@@ -7,7 +7,7 @@ So a request holds one reference and needs no lock, however often the console ch
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from faregate.control import Catalogue, Deployment, Key, Limit, Load, Provider, compiled
+from faregate.control import Catalogue, Deployment, Key, Limit, Load, PayerRule, Provider, compiled
 from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Standing
 from faregate.core.limits.figures import is_told
@@ -182,6 +182,7 @@ class Snapshot:
         "project_teams",
         "projects",
         "ranked",
+        "restricting",
         "routes",
         "sequence",
         "services",
@@ -202,8 +203,11 @@ class Snapshot:
         targets: dict[str, Target] | None = None,
         tenants: Tenants | None = None,
         halted: frozenset[tuple[str, str, str]] = frozenset(),
+        restricting: dict[tuple[str, str, str], PayerRule] | None = None,
     ) -> None:
         self.sequence = sequence
+        #: What products and users restrict callers to that have tokens; keys come restricted.
+        self.restricting = restricting or {}
         #: ``(kind, organization, name)`` of payers whose keys are stopped: looked at only where there are some.
         self.halted = halted
         self.tenants = tenants if tenants is not None else Tenants()
@@ -278,9 +282,24 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
             route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
         }
     if catalogue.identity is not None:
-        tenants.add_callers(catalogue.identity)
+        tenants.add_callers(catalogue.identity, catalogue.project_teams)
     halted = old.halted if load.halted is None and not load.full else frozenset(load.halted or ())
-    return Snapshot(load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets, tenants, halted)
+    restricting = _restricting(old, load)
+    return Snapshot(
+        load.sequence, keys, by_digest, rows, catalogue, routes, limits, targets, tenants, halted, restricting
+    )
+
+
+def _restricting(old: Snapshot, load: Load) -> dict[tuple[str, str, str], PayerRule]:
+    if not load.full and not load.restricting:
+        return old.restricting
+    restricting = {} if load.full else dict(old.restricting)
+    for each in load.restricting:
+        if each.restricts:
+            restricting[each.place] = each
+        else:
+            restricting.pop(each.place, None)
+    return restricting
 
 
 def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[Key], removed: Iterable[str]) -> None:

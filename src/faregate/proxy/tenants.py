@@ -43,8 +43,13 @@ class Tenants:
                 if value and self._owners[name].setdefault(value, organization) != organization:
                     self._owners[name][value] = _SEVERAL
 
-    def add_callers(self, identity: Identity) -> None:
-        """Take the payers into account that callers without keys have, and those that a header may name."""
+    def add_callers(self, identity: Identity, project_teams: Iterable[tuple[str, str, str]] = ()) -> None:
+        """Take the payers into account that callers without keys have, and those that a header may name.
+
+        A token that names no team has that of its project, which ``project_teams`` tells with its organization.
+        """
+        organizations = {issuer.organization for issuer in identity.issuers}
+        self.add(Key("", "", {}, owner, team) for owner, _, team in project_teams if team and owner in organizations)
         for issuer in identity.issuers:
             own = (issuer.organization, issuer.team, issuer.project, issuer.user, issuer.product)
             self.add([Key("", "", {}, *own)])

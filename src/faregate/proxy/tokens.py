@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from faregate.control import IssuerKeys, Key
+from faregate.control import ISSUER_KEYS_MAX, IssuerKeys, Key
 from faregate.core import tokens
 from faregate.core.tokens import Caller, Identity, Issuer, Reason, Token
 from faregate.errors import Problem
@@ -27,9 +27,6 @@ REMEMBERED_MAX: Final = 8_192
 
 #: Keys of an issuer that cannot be reached any more are good for so long.
 KEYS_NANOS_MAX: Final = 24 * 3_600 * 1_000_000_000
-
-#: Keys of one issuer that are looked at; real ones publish fewer than ten.
-KEYS_MAX: Final = 64
 
 #: RSA keys of fewer bits can be broken, and larger ones make every check of a signature slow.
 _RSA_BITS: Final = (2_048, 8_192)
@@ -365,7 +362,7 @@ def _candidates(source: _Source, kid: str | None, algorithm: str) -> tuple[Verif
 def _usable_keys(jwks: Sequence[Mapping[str, Any]], allowed: Sequence[str]) -> list[VerifyingKey]:
     """Those of the published keys that tokens may be checked with; an odd one is no reason to lose the others."""
     found = []
-    for jwk in jwks[:KEYS_MAX]:
+    for jwk in jwks[:ISSUER_KEYS_MAX]:
         algorithms = tokens.fitting_algorithms(jwk, allowed)
         kid = jwk.get("kid", "")
         native = _native(jwk) if algorithms and isinstance(kid, str) else None

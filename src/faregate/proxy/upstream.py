@@ -355,6 +355,8 @@ class Pool:
             failed("upstream_connect", f"its TLS certificate or handshake was refused ({error.reason or 'TLS'})")
         except _OutOfReach:
             failed("upstream_connect", "its name leads to an address that it may not have")
+        except socket.gaierror:
+            failed("upstream_connect", "its name could not be resolved")
         except (OSError, ConnectionError, _TunnelRefused):
             failed("upstream_connect", "it does not accept connections")
         except Exception:  # Whatever it is, one of the callbacks must hear of it, or the call would wait for ever.
