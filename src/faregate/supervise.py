@@ -131,6 +131,9 @@ class Supervisor:
         self._reloading: asyncio.Task[None] | None = None
         self._adopted: asyncio.Future[Adopted] | None = None
         self._orders = 0
+        #: The newest question of the console's, and whether the file is to be read once more.
+        self._wanted = 0
+        self._again = False
         #: Processes of a killed supervisor may still be about to end.
         self._orphans = orphans
         self._ports: dict[str, int] = {}
@@ -185,22 +188,30 @@ class Supervisor:
     # -- another configuration -----------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Read the configuration again, and let both planes work by it, or neither; one at a time."""
-        if self._reloading is not None and not self._reloading.done():
-            logger.warning("config_reload_runs_already")
-            return
-        self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
+        """Read the configuration again, and let both planes work by it, or neither; one at a time.
+
+        While it is being read, once more afterwards: it may have been written in between.
+        """
+        self._again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload_each(), name="reload")
+
+    async def _reload_each(self) -> None:
+        while self._again:
+            self._again = False
+            await self._reload()
 
     async def _reload(self) -> None:
+        answers = self._wanted
         try:
             if self._reread is None:
                 raise Unsafe("there is no configuration file to read again", hint="start with --config FILE")
             found = await asyncio.to_thread(self._reread)
         except FaregateError as error:
-            await self._tell_not_reread(error)
+            await self._tell_not_reread(error, answers)
             return
         try:
-            answer = await self._adopt(found)
+            answer = await self._adopt(found, answers)
         except (OSError, TimeoutError, FaregateError) as error:
             logger.error(
                 "config_reload_failed", extra={"why": str(error) or "no answer in time", "kept": "the old one"}
@@ -216,7 +227,7 @@ class Supervisor:
             logger.warning("config_warning", extra={"why": warning})
         logger.info("config_reloaded", extra={"wait_for_restart": list(found.restart)})
 
-    async def _adopt(self, found: Reread) -> Adopted:
+    async def _adopt(self, found: Reread, answers: int) -> Adopted:
         """Let the console, and through it the gate, work by other settings; what it says of it.
 
         Raises:
@@ -224,7 +235,7 @@ class Supervisor:
         """
         self._orders += 1
         self._adopted = asyncio.get_running_loop().create_future()
-        order = Adopt(self._orders, found.console(self._ports), found.restart, found.warnings)
+        order = Adopt(self._orders, found.console(self._ports), found.restart, found.warnings, answers)
         await self._order(encode(order))
         async with asyncio.timeout(RELOAD_SECONDS_MAX):
             return await self._adopted
@@ -236,7 +247,7 @@ class Supervisor:
         console.process.stdin.write(line + b"\n")
         await console.process.stdin.drain()
 
-    async def _tell_not_reread(self, error: FaregateError) -> None:
+    async def _tell_not_reread(self, error: FaregateError, answers: int) -> None:
         """Say once in the log why, and tell the console, which counts it and answers whoever asked."""
         findings = getattr(error, "findings", ())
         lines = [finding.line() for finding in findings] or [error.message]
@@ -248,7 +259,8 @@ class Supervisor:
         code = "config_invalid" if isinstance(error, ConfigError) else error.code
         # A console that is away counts nothing; it starts by the old configuration, too.
         with contextlib.suppress(OSError, Unavailable):
-            await self._order(encode(NotReread(code, f"{message}; the old configuration stays in force", problems)))
+            told = NotReread(code, f"{message}; the old configuration stays in force", problems, answers)
+            await self._order(encode(told))
 
     def _heard(self, line: bytes) -> None:
         """A later word of a part's."""
@@ -257,6 +269,7 @@ class Supervisor:
         except msgspec.DecodeError:
             return
         if isinstance(word, RereadWanted):
+            self._wanted = word.number
             self.reload()
         elif self._adopted is not None and not self._adopted.done() and word.number == self._orders:
             self._adopted.set_result(word)

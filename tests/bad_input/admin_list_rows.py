@@ -27,6 +27,7 @@ def _versions() -> Iterator[Row]:
         yield Row(f"A65 {name}", "PATCH", path, body, 412, "stale_version", has="read it again", headers=stale)
     no_tag = {"if-match": CANARY}
     yield Row("A65 tag", "PATCH", ONE, {"name": "other"}, 400, "header_invalid", "If-Match", "versions", headers=no_tag)
+    yield Row("A65 none", "POST", KEYS, {"name": "o"}, 400, "header_invalid", "If-Match", "no version", headers=stale)
     wrong: tuple[object, ...] = ([], [{"name": "other"}], "text", 5)
     for sent in wrong:
         yield Row(f"A66 {sent}", "PATCH", ONE, sent, 422, "field_type")

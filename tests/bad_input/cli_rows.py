@@ -61,6 +61,8 @@ class Row(NamedTuple):
     changes: bool = False
     #: The command looks for what is wrong, so that scripts get it as its result, on standard output.
     report: bool = False
+    #: Of such a command that has no problems with codes: the names of all that it found failed.
+    failed: tuple[str, ...] = ()
     #: The command speaks JSON.
     json: bool = True
 
@@ -331,6 +333,7 @@ ROWS: tuple[Row, ...] = (
         ("posting",),
         build=altered("UPDATE requests SET cost = cost + 1"),
         report=True,
+        failed=("rollups", "providers", "chain", "derived", "sums"),
     ),
     Row("L74", here("verify"), has=("0 requests, 0 postings", ": ok"), build=empty),
     Row(
@@ -376,7 +379,14 @@ ROWS: tuple[Row, ...] = (
         environment={"FAREGATE_GATEWAY_PROT": "1"},
         build=written("faregate.yaml", CONFIG),
     ),
-    Row("L84", here("doctor"), "unavailable", ("configuration", "data folder", "clock", "does not exist"), report=True),
+    Row(
+        "L84",
+        here("doctor"),
+        "unavailable",
+        ("configuration", "data folder", "clock", "does not exist"),
+        report=True,
+        failed=("data folder",),
+    ),
     Row(
         "L85",
         ("check",),

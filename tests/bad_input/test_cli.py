@@ -60,7 +60,7 @@ def _tried(row: Row, place: Place, *, as_json: bool) -> None:
     if row.code and not row.report:
         assert told.out == ""
     if as_json:
-        assert row.code in _codes(told, row), said
+        _told_for_scripts(told, row)
     if not as_json or (row.code and not row.report):
         where = said if row.report or not row.code else told.err
         assert [each for each in row.has if each.format_map(names) not in where] == [], where
@@ -70,14 +70,19 @@ def _tried(row: Row, place: Place, *, as_json: bool) -> None:
         assert _state(place, row) == before
 
 
-def _codes(told: Told, row: Row) -> set[str]:
-    """What scripts are told, be it an error on standard error or a result."""
-    if row.report or not row.code:
-        result = json.loads(told.out)
-        problems = result.get("problems", ()) if isinstance(result, dict) else ()
-        return {problem["code"] for problem in problems} or {row.code}
-    error = json.loads(told.err.splitlines()[-1])["error"]
-    return {error["code"], *(problem["code"] for problem in error.get("problems", ()))}
+def _told_for_scripts(told: Told, row: Row) -> None:
+    """An error on standard error, or a result on standard output, which has problems or names what failed."""
+    if row.code and not row.report:
+        error = json.loads(told.err.splitlines()[-1])["error"]
+        assert row.code in {error["code"], *(problem["code"] for problem in error.get("problems", ()))}, told.err
+        return
+    result = json.loads(told.out)
+    if row.failed:
+        looked = [*result.get("checks", ()), *result.get("looks", ())]
+        failed = {each["name"] for each in looked if each.get("ok") is False or each.get("state") == "failed"}
+        assert (result["ok"], failed) == (False, {*row.failed}), told.out
+    elif row.code:
+        assert row.code in {problem["code"] for problem in result["problems"]}, told.out
 
 
 def _state(place: Place, row: Row) -> tuple[object, ...]:
@@ -107,6 +112,18 @@ def test_an_export_for_which_there_is_no_room_leaves_what_was_there(
 
     assert (told.code, told.out, "too large" in told.err) == (1, "", True)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"state.yaml": before} if before else {})
+
+
+def test_secrets_for_which_there_is_no_room_are_shown_instead(installations: World, tmp_path: Path) -> None:
+    """L59: their keys are made by then, and nobody can show them again; no empty file stays either."""
+    (tmp_path / "state.yaml").write_text("keys: [{name: no room}]\n")
+    words = ("apply", "-f", "state.yaml", "--yes", "--json", "--out", "secrets", "--data", installations.data)
+    told = bounded("-f 0", tmp_path, *words)
+
+    (key,) = json.loads(told.out)["keys"]
+    assert (told.code, key["name"], key["secret"][:6]) == (1, "no room", "sk-fg-")
+    assert "could not be written to secrets: file too large" in told.err
+    assert [file.name for file in tmp_path.iterdir()] == ["state.yaml"]
 
 
 def test_a_result_for_which_there_is_no_room_is_a_failure(installations: World, tmp_path: Path) -> None:

@@ -134,8 +134,26 @@ class TestApply:
         )
 
         assert told.code == 1
-        assert "state.yaml:7:5: key ci its team cannot change" in told.err
+        assert "state.yaml:7:5: key ci: its team cannot change" in told.err
         assert command("export", "--json", "--data", tmp_path / "data").json["users"] == []
+
+    @pytest.mark.parametrize(
+        ("right", "wrong", "told"),
+        [
+            ("Europe/Berlin", "Europe/Berln", '"Europe/Berln" is not a time zone'),
+            ("window: month", "window: moth", 'its window "moth": unknown window'),
+        ],
+    )
+    def test_a_zone_or_window_that_cannot_be_is_told_before_anything_is_compared(
+        self, tmp_path: Path, right: str, wrong: str, told: str
+    ) -> None:
+        """`diff` exits 2 with the line, as `apply` does, instead of showing it as a change."""
+        file = write(tmp_path, STATE.replace(right, wrong))
+        compared = command("diff", "-f", file, "--data", tmp_path / "data")
+
+        assert (compared.code, compared.out) == (2, "")
+        assert "state.yaml:9:" in compared.err
+        assert told in compared.err
 
     def test_nobody_is_asked_without_a_terminal(self, tmp_path: Path) -> None:
         """Exit 4, and the way out."""
@@ -145,7 +163,7 @@ class TestApply:
 
     def test_it_stops_at_the_first_refusal_and_goes_on_from_there(self, tmp_path: Path) -> None:
         """What was done is said, what was not, and where; the corrected file does the rest only."""
-        wrong = STATE.replace("timezone: Europe/Berlin", "timezone: Europe/Berlim")
+        wrong = STATE.replace("timezone: Europe/Berlin", "timezone: Europe/Berlin, denial: unheard-of")
         told = apply(tmp_path, wrong, "--json")
 
         assert told.code == 2

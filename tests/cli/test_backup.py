@@ -27,6 +27,14 @@ def test_a_backup_that_would_do_harm_is_refused(tmp_path: Path) -> None:
     assert command("backup", file, "--force", "--data", data).code == 0
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """And no name of a file that only the writing of a backup knows."""
+    command("key", "create", "--name", "one", "--data", tmp_path / "data")
+    told = command("backup", tmp_path / "missing" / "x.tar", "--data", tmp_path / "data")
+
+    assert (told.code, f"{tmp_path / 'missing'} is no folder" in told.err, ".backup-" in told.err) == (1, True, False)
+
+
 def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """A folder that is not there is told."""
     data = tmp_path / "data"

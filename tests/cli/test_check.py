@@ -25,7 +25,15 @@ def test_a_good_file_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """Exit 0, and one line on what it declares."""
     code = run(["check", "--config", write(tmp_path, GOOD)])
 
-    assert (code, "ok, 1 provider, 0 deployments" in capsys.readouterr().out) == (0, True)
+    assert (code, "ok, 1 provider, bundled prices" in capsys.readouterr().out) == (0, True)
+
+
+def test_issuers_and_services_are_counted_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is declared is named, so that whoever adds an issuer sees it."""
+    issuer = "identity: {issuers: [{name: a, issuer: 'https://a.example', audiences: [x]}]}\n"
+    run(["check", "--config", write(tmp_path, GOOD + issuer)])
+
+    assert "ok, 1 provider, 1 issuer, bundled prices" in capsys.readouterr().out
 
 
 def test_every_problem_has_its_line_and_the_exit_code_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,19 @@ def test_contents_are_listed_and_searched(running: Parts) -> None:
     assert "Find the needle again." in content(running, "list", "--limit", "1").out
 
 
+def test_a_text_that_is_cut_in_the_list_says_so(running: Parts) -> None:
+    """What is longer than its column ends with a mark."""
+    store = running.console.contents
+    assert isinstance(store, ContentStore)
+    running.journal.add(*settled_call("req_9", who=WHO, at=NOON + 9 * SECOND))
+    running.project()
+    kept = KeptText("Tell " * 40, 200, 200), KeptText("It is told.", 11, 11)
+    store.take("b", [ContentRecord("req_9", NOON, "full", False, 200, "", *kept, ())])
+    (line,) = [line for line in content(running, "list").out.splitlines() if "req_9" in line]
+
+    assert line.endswith("Tell Tell Tell Tell Tell Tell Tell Tell Tell Tell Tell Tell…  It is told.")
+
+
 def test_requests_are_found_by_text_and_put_in_order(running: Parts) -> None:
     """The dearest first, or the cheapest."""
     assert [row["id"] for row in requests(running, "--text", "needle", "--json").json] == ["req_3", "req_2"]

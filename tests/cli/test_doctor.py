@@ -68,7 +68,7 @@ def test_a_file_open_to_others_is_named_with_the_way_to_close_it(
 
     _, seen = looks(tmp_path, capsys)
 
-    assert "chmod 600" in seen["secrets"][0]["detail"]
+    assert "chmod 600" in seen["secrets"][0]["mend"]
     assert "first-run.json" in seen["file modes"][0]["detail"]
 
 
@@ -132,6 +132,7 @@ def test_a_listener_that_is_gone_is_wrong(tmp_path: Path, capsys: pytest.Capture
 
     assert (code, [look["state"] for look in seen["gateway port"]], "console port" in seen) == (1, ["failed"], False)
     assert f"127.0.0.1:{port}" in seen["gateway port"][0]["detail"]
+    assert f"127.0.0.1:{port}: only this machine" in seen["gateway access"][0]["detail"]
 
 
 def test_what_another_process_wrote_of_its_listeners_is_not_believed(tmp_path: Path) -> None:

@@ -173,3 +173,4 @@ class TestProviders:
         seen = looks(tmp_path, "--providers")
 
         assert (seen["provider house"][0]["state"], "time zones" in seen) == ("warning", True)
+        assert all(seen["provider house"][0][word] for word in ("why", "mend"))

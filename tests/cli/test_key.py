@@ -162,6 +162,55 @@ def test_a_secret_that_was_found_is_checked_without_standing_on_the_command_line
     told = command("key", "check", "--data", data, typed=f"{secret}\n")
     assert ("ci" in told.out, secret[8:] in told.out) == (True, False)
     (tmp_path / "found").write_text("sk-proj-of-somebody-else\n")
-    assert "no key of this installation" in command("key", "check", tmp_path / "found", "--data", data).out
+    none = command("key", "check", tmp_path / "found", "--data", data)
+    assert (none.code, "no key of this installation" in none.out) == (1, True)
     (tmp_path / "found").write_text("\n")
     assert command("key", "check", tmp_path / "found", "--data", data).code == 2
+
+
+def test_keys_are_found_in_a_log_with_the_lines_they_stand_in(running: Parts, tmp_path: Path) -> None:
+    """Whatever stands around them: each is told once, and those of other installations are not."""
+    data = running.folder / "data"
+    secrets = [
+        command("key", "create", "--name", name, "--json", "--data", data).json["secret"] for name in ("one", "two")
+    ]
+    stranger = keys.make(bytes(keys.SECRET_BYTES))
+    log = f"started\nlog: Authorization Bearer {secrets[0]}\n{{key={secrets[1]}}} {stranger}\nagain {secrets[0]}\n"
+    (tmp_path / "log").write_text(log)
+    told = command("key", "check", tmp_path / "log", "--json", "--data", data).json
+    shown = command("key", "check", "--data", data, typed=log)
+
+    assert [(each["line"], each.get("name"), each["found"]) for each in told["secrets"]] == [
+        (2, "one", True),
+        (3, "two", True),
+        (3, None, False),
+    ]
+    assert (shown.code, [secret in shown.out for secret in secrets]) == (0, [False, False])
+
+
+def test_a_created_key_shows_what_was_said_of_it_and_no_empty_stage(tmp_path: Path) -> None:
+    """Offline, where a configuration keeps contents."""
+    data = tmp_path / "data"
+    plain = command("key", "create", "--name", "plain", "--data", data).out
+    staged = command("key", "create", "--name", "staged", "--stage", "dev", "--content", "off", "--data", data).out
+
+    assert "stage" not in plain
+    assert ["stage", "dev"] in [line.split() for line in staged.splitlines()]
+    assert ["content", "off"] in [line.split() for line in staged.splitlines()]
+
+
+def test_what_is_refused_for_want_of_a_configuration_says_why_it_was_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first start a file that others may read says nothing about contents, and the hint says so."""
+    file = tmp_path / "faregate.yaml"
+    provider = "{name: sim, kind: openai, base_url: 'http://127.0.0.1:9/v1', api_key: sim}"
+    file.write_text(f"providers: [{provider}]\ncontent: {{retention: 30d}}\n")
+    file.chmod(0o644)
+    monkeypatch.setenv("FAREGATE_CONFIG", str(file))
+    words = ("key", "create", "--name", "watched", "--content", "full", "--data", tmp_path / "data")
+    refused = command(*words)
+    file.chmod(0o600)
+
+    assert (refused.code, "the configuration could not be used here" in refused.err) == (4, True)
+    assert command(*words).code == 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commands import command, served
-from console_parts import Parts, opened, parts, settled_call
+from console_parts import SECOND, Parts, opened, parts, settled_call
 from faregate.console.doors import trusted
 
 
@@ -35,6 +35,18 @@ def test_the_examples_of_the_contract_work_as_written(running: Parts) -> None:
     listed = limit(running, "list", "--json").json
     assert [each["id"] for each in listed] == sorted([first["id"], second["id"], third["id"]])
     assert all(name in listed[0] for name in ("id", "posted", "held", "remaining", "window_start", "resets_at"))
+
+
+def test_a_limit_that_was_there_already_says_what_was_changed(running: Parts) -> None:
+    """So that nobody lowers another's budget unseen; one that is new says nothing."""
+    words = ("set", "--select", "team=research", "--unit", "usd", "--window", "month", "--amount")
+    new = limit(running, *words, "250")
+    lowered = limit(running, *words, "100")
+    running.clock.now += SECOND
+    same = limit(running, *words, "100")
+
+    assert (new.err, "changed: amount 250 → 100" in lowered.err) == ("", True)
+    assert "its amount is as it was" in same.err
 
 
 def test_concurrency_needs_no_window(running: Parts) -> None:

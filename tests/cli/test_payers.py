@@ -27,7 +27,7 @@ def test_a_payer_goes_through_all_its_verbs(data: Path, kind: str) -> None:
     assert command(kind, "show", "one", "--json", "--data", data).json["id"] == made["id"]
     changed = command(kind, "set", "one", "--title", "", "--contact", "ada@example.org", "--json", "--data", data).json
     assert (changed["title"], changed["contact"]) == (None, "ada@example.org")
-    assert command(kind, "disable", "one", "--data", data).out == f"disabled: {made['id']} (one)\n"
+    assert command(kind, "disable", "one", "--data", data).out == f"disabled {made['id']} (one)\n"
     assert [row["id"] for row in command(kind, "list", "--state", "disabled", "--json", "--data", data).json] == [
         made["id"]
     ]

@@ -56,7 +56,8 @@ def test_a_key_made_under_the_old_pepper_is_still_found(data: Path) -> None:
     command("secrets", "rotate-pepper", "--data", data)
     (data.parent / "found.txt").write_text(secret + "\n")
     told = command("key", "check", data.parent / "found.txt", "--json", "--data", data)
-    assert (told.json["found"], told.json["name"], told.json["opens"]) == (True, "kept", True)
+    (found,) = told.json["secrets"]
+    assert (told.json["found"], found["name"], found["opens"]) == (True, "kept", True)
     assert secret[:20] not in told.out
     assert keys.fingerprint(peppers(data)["p2"]) in command("secrets", "list", "--data", data).out
 

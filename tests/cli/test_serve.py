@@ -271,12 +271,19 @@ class TestDemo:
         assert eventually(is_well)
         assert demo.pid("console") != before
 
-    def test_a_hangup_without_a_file_changes_nothing_and_says_so(self, demo: Served) -> None:
-        """L30: the demo brings its own configuration, and a terminal that closes does not stop a service."""
+    def test_a_hangup_without_a_file_reads_the_secrets_again_and_says_so(self, demo: Served) -> None:
+        """L30: a new pepper digests what is made from then on, the built-in configuration stays, and nothing stops."""
+        admin = demo.line("admin").split()[-1]
+        made = command("secrets", "rotate-pepper", "--json", "--data", demo.data).json["id"]
         demo.process.send_signal(signal.SIGHUP)
 
-        assert eventually(lambda: "config_reload_failed" in demo.log.read_text())
-        assert "there is no configuration file to read again" in demo.log.read_text()
+        def newest() -> bool:
+            rows = demo.ask(admin, path="/api/v1/peppers", base=demo.console)["data"]
+            return any(row["id"] == made and row["newest"] for row in rows)
+
+        assert eventually(newest)
+        assert eventually(lambda: "config_reloaded" in demo.log.read_text())
+        assert "the built-in configuration stays" in demo.log.read_text()
         assert demo.process.poll() is None
 
 

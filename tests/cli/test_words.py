@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from commands import command
+from faregate.cli.output import table
 
 PROGRAM = Path(sys.executable).with_name("faregate")
 
@@ -60,3 +61,10 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         said = process.stderr.read()
 
     assert (process.returncode, said) == (141, b"")
+
+
+def test_a_column_without_a_value_is_aligned_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers stand to the right; a column of which nothing is known stands under its name."""
+    table(("team", "amount"), [("-", 5), (None, None), ("-", 1000)])
+
+    assert capsys.readouterr().out == "team  amount\n-          5\n-          -\n-       1000\n"

@@ -28,7 +28,9 @@ from faregate.cli.state_plan import (
     steps_json,
     write_new,
 )
-from faregate.errors import FaregateError, Unsafe
+from faregate.cli.words import numbered
+from faregate.core.desired_state import Plan, Step
+from faregate.errors import Failed, FaregateError, Unsafe
 
 #: Steps that are named where a refusal ends the work; --json has all.
 _NOT_DONE_SHOWN = 20
@@ -52,11 +54,10 @@ def command(
         steps = found.plan.steps
         if not json:
             show(found.plan)
-        if steps and not yes:
-            _ask(counted(steps))
-        failure: FaregateError | None = None
-        with progress("apply", shown=not json) as told:
-            try:
+        if (steps or found.plan.taken_over) and not yes:
+            _ask(counted(found.plan))
+        try:
+            with progress("apply", shown=not json) as told:
                 carry_out(
                     client,
                     found.plan,
@@ -65,17 +66,40 @@ def command(
                     lambda done: told(done, len(steps)),
                     carried,
                 )
-            except FaregateError as error:
-                failure = error
-    # Before anything else that could go wrong: nobody can show them again.
+        except FaregateError as error:
+            _complete(error, carried, steps)
+            raise
+        finally:
+            # Whatever ended it, an interrupt too: nobody can show these secrets again.
+            unwritten = _tell(carried, found.plan, out, force=force, json=json)
+    if unwritten is not None:
+        raise unwritten
+
+
+def _tell(carried: Carried, plan: Plan, out: Path | None, *, force: bool, json: bool) -> FaregateError | None:
+    """What was done, and the secrets of new keys; the error where they are not in the file that they should be in."""
+    unwritten = None
     if out is not None and carried.keys:
-        write_new(out, "".join(_secret_line(made) for made in carried.keys), force=force)
+        try:
+            write_new(out, "".join(_secret_line(made) for made in carried.keys), force=force)
+        except (OSError, FaregateError) as error:
+            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else error.message
+            unwritten = Failed(
+                f"the secrets of new keys could not be written to {out}: {reason}",
+                hint="they are shown on standard output instead",
+            )
+            out = None
+            if not carried.complete:
+                # What ended it is told as the error.
+                say(unwritten.message)
+    done, steps = len(carried.done), plan.steps
     if json:
         emit_json(
             {
-                "applied": failure is None,
+                "applied": carried.complete,
                 "done": steps_json(carried.done),
-                "not_done": steps_json(steps[len(carried.done) :]),
+                "not_done": steps_json(steps[done:]),
+                "taken_over": [thing.title for thing in plan.taken_over] if carried.marked else [],
                 "keys": [
                     {name: value for name, value in made._asdict().items() if name != "secret" or out is None}
                     for made in carried.keys
@@ -84,9 +108,11 @@ def command(
         )
     else:
         _show_keys(carried.keys, out)
-        say(f"{len(carried.done)} of {len(steps)} steps done" if steps else "nothing to change")
-    if failure is not None:
-        raise _told(failure, carried, len(steps), [step.thing.title for step in steps[len(carried.done) :]])
+        told = [f"{done} of {len(steps)} steps done"] if steps else []
+        if plan.taken_over and carried.marked:
+            told.append(f"{len(plan.taken_over)} taken over")
+        say(", ".join(told) or "nothing changed")
+    return unwritten
 
 
 def _ask(what: str) -> None:
@@ -108,7 +134,7 @@ def _show_keys(keys: Sequence[Made], out: Path | None) -> None:
     if not keys:
         return
     if out is not None:
-        say(f"wrote the secrets of {len(keys)} keys to {out}, one JSON object a line")
+        say(f"wrote the secrets of {numbered(len(keys), 'key')} to {out}, one JSON object a line")
         return
     for made in keys:
         emit(f"{made.secret}  {made.name}" + (f" of {made.organization}" if made.organization else ""))
@@ -117,8 +143,9 @@ def _show_keys(keys: Sequence[Made], out: Path | None) -> None:
         say("They went into a file or pipe: whoever reads that can use the keys.")
 
 
-def _told(failure: FaregateError, carried: Carried, count: int, left: Sequence[str]) -> FaregateError:
-    """A refusal with what was done before it and what was not."""
+def _complete(failure: FaregateError, carried: Carried, steps: Sequence[Step]) -> None:
+    """Add to a refusal what was done before it and what was not."""
+    left = [step.thing.title for step in steps[len(carried.done) :]]
     named = ", ".join(left[:_NOT_DONE_SHOWN]) + (
         f" and {len(left) - _NOT_DONE_SHOWN} more" if len(left) > _NOT_DONE_SHOWN else ""
     )
@@ -126,7 +153,9 @@ def _told(failure: FaregateError, carried: Carried, count: int, left: Sequence[s
     if carried.failed is not None:
         place = f"{carried.failed.thing.place}: " if carried.failed.thing.place else ""
         at = f"{place}{carried.failed.thing.title}: "
-    failure.message = f"{at}{failure.message}"
-    way_out = f"{len(carried.done)} of {count} steps are done; not done: {named or 'nothing'}. Run it again to go on"
+    unmarked = f"; what was made is not marked as the file's: {carried.unmarked}" if carried.unmarked else ""
+    failure.message = f"{at}{failure.message}{unmarked}"
+    way_out = (
+        f"{len(carried.done)} of {len(steps)} steps are done; not done: {named or 'nothing'}. Run it again to go on"
+    )
     failure.hint = f"{failure.hint}; {way_out}" if failure.hint else way_out
-    return failure

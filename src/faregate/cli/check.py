@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from faregate.cli.output import Json, emit, emit_json, finding_json, say
+from faregate.cli.words import numbered
 from faregate.config.environment import process_environment
 from faregate.config.findings import Finding, Invalid, Place, key_text
 from faregate.config.load import Loaded, load, schema_json
@@ -89,9 +90,9 @@ def _count(loaded: Loaded) -> str:
         "provider": len(config.providers),
         "deployment": len(config.deployments),
         "model": len(config.models),
-        "price": len(config.pricing.overrides),
         "service": len(config.services),
+        "issuer": len(config.identity.issuers),
     }
-    if not config.services:
-        del counts["service"]
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
+    told = [numbered(count, noun) for noun, count in counts.items() if count or noun == "provider"]
+    prices = len(config.pricing.overrides)
+    return ", ".join([*told, f"{numbered(prices, 'price')} beside the bundled ones" if prices else "bundled prices"])

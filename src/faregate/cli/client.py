@@ -8,10 +8,10 @@ into the errors that the command line tells.
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import httpx2
@@ -42,8 +42,6 @@ _SOCKET_PATH_BYTES_MAX: Final = 100
 
 PAGE: Final = 1_000
 
-AsgiApp = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Any]
-
 
 class Refused(UsageError):
     """The API did not take what was sent; ``errors`` lists all mistakes with ``field``, ``code`` and ``detail``."""
@@ -56,10 +54,12 @@ class Refused(UsageError):
 class AdminClient:
     """Asks the admin API and gives back JSON. Make one with ``connect``."""
 
-    def __init__(self, client: httpx2.AsyncClient, runner: asyncio.Runner, place: str) -> None:
+    def __init__(self, client: httpx2.AsyncClient, runner: asyncio.Runner, place: str, unread: str = "") -> None:
+        """``unread`` is why the configuration is not known to whoever answers, where it is not."""
         self._client = client
         self._runner = runner
         self._place = place
+        self._unread = unread
 
     def call(self, method: str, path: str, body: object = None, query: Mapping[str, str | None] | None = None) -> Any:
         """The JSON of ``method /api/v1{path}``; parameters of ``query`` that are ``None`` are left out.
@@ -81,7 +81,13 @@ class AdminClient:
             raise Unavailable(f"no answer from {self._place} in time", hint="try again") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise Unavailable(f"{self._place} cannot be reached: {type(error).__name__}") from error
-        return _told(answer, self._place)
+        try:
+            return _told(answer, self._place)
+        except (Refused, Unsafe) as refused:
+            # What was refused may be in the file: without it there are no providers, and nothing is kept of contents.
+            if self._unread and not refused.hint:
+                refused.hint = f"the configuration could not be used here: {self._unread}"
+            raise
 
     def watched(
         self,
@@ -125,6 +131,17 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
+class _Way(NamedTuple):
+    """A way to an installation."""
+
+    transport: httpx2.AsyncBaseTransport
+    #: What messages call it.
+    place: str
+    close: Callable[[], None] | None = None
+    #: Why its configuration could not be used, where the API runs in this process without it.
+    unread: str = ""
+
+
 @contextmanager
 def connect(data: Path | None, *, make: bool = False) -> Iterator[AdminClient]:
     """A client for the installation that is meant; ``make`` lets a command set up a folder that does not exist yet.
@@ -138,25 +155,25 @@ def connect(data: Path | None, *, make: bool = False) -> Iterator[AdminClient]:
     url = environment.get("FAREGATE_URL", "")
     with asyncio.Runner() as runner:
         if data is None and url:
-            transport, place, close = _remote(), url, None
+            way = _Way(_remote(), url)
             headers = _credential(environment.get("FAREGATE_ADMIN_KEY", ""))
         else:
-            transport, place, close = _local((data or DATA_DEFAULT).absolute(), make=make)
+            way = _local((data or DATA_DEFAULT).absolute(), make=make)
             url, headers = "http://localhost", {}
         client = httpx2.AsyncClient(
             base_url=url,
             headers={**headers, "accept": "application/json"},
-            transport=transport,
+            transport=way.transport,
             timeout=httpx2.Timeout(ANSWER_SECONDS_MAX, connect=CONNECT_SECONDS_MAX),
             follow_redirects=False,
             trust_env=False,
         )
         try:
-            yield AdminClient(client, runner, place)
+            yield AdminClient(client, runner, way.place, way.unread)
         finally:
             runner.run(client.aclose())
-            if close is not None:
-                close()
+            if way.close is not None:
+                way.close()
 
 
 def _credential(secret: str) -> dict[str, str]:
@@ -171,20 +188,21 @@ def _remote() -> httpx2.AsyncBaseTransport:
     return httpx2.AsyncHTTPTransport(trust_env=False)
 
 
-def _local(root: Path, *, make: bool) -> tuple[httpx2.AsyncBaseTransport, str, Callable[[], None] | None]:
+def _local(root: Path, *, make: bool) -> _Way:
     """The way to the installation in ``root``: its socket where it runs, else the API in this process."""
     folder = DataFolder(root)
     if not folder.books.exists() and not make:
-        raise NotFound(f"there is no installation at {root}", hint="name its data folder with --data")
+        hint = "name its data folder with --data, or set FAREGATE_URL and FAREGATE_ADMIN_KEY"
+        raise NotFound(f"there is no installation at {root}", hint=hint)
     if _is_socket(folder.console_socket) and holder_of(folder) is not None:
-        return httpx2.AsyncHTTPTransport(uds=_short(folder.console_socket), trust_env=False), str(root), None
+        return _Way(httpx2.AsyncHTTPTransport(uds=_short(folder.console_socket), trust_env=False), str(root))
     from faregate.assembly.offline import open_console
 
     try:
-        app, close = open_console(root)
+        app, close, unread = open_console(root)
     except Conflict as error:
         raise Unavailable(f"{root} is in use, and its console does not answer yet", hint="try again") from error
-    return httpx2.ASGITransport(_trusted(app)), f"the books in {root}", close
+    return _Way(httpx2.ASGITransport(app), f"the books in {root}", close, unread)
 
 
 def _is_socket(path: Path) -> bool:
@@ -200,15 +218,6 @@ def _short(path: Path) -> str:
         return str(path)
     # The descriptor lives as long as the command does.
     return f"/proc/self/fd/{os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)}/{path.name}"
-
-
-def _trusted(app: AsgiApp) -> Any:
-    """``app`` for a caller that could open the books themselves: whoever can do that is admin."""
-
-    async def marked(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        await app({**scope, "faregate.trusted": True}, receive, send)
-
-    return marked
 
 
 _ERRORS: Final[Mapping[str, type[FaregateError]]] = {

@@ -62,8 +62,12 @@ def list_contents(
 
 
 def _line(row: dict[str, Any]) -> tuple[object, ...]:
-    texts = [" ".join((row[side]["text"] or "").split())[:SHOWN_CHARACTERS] for side in ("prompt", "answer")]
+    texts = [_shortened(" ".join((row[side]["text"] or "").split())) for side in ("prompt", "answer")]
     return row["at"], row["id"], row["request"]["key"], row["request"]["model"], *texts
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def searched(client: AdminClient, path: str, query: dict[str, str | None], limit: int) -> list[dict[str, Any]]:

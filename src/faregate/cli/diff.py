@@ -16,5 +16,6 @@ def command(file: File, prune: Prune = False, data: Where = None, json: Json = F
     else:
         show(found)
         refuse_impossible(found.impossible)
-        say(counted(found.steps))
+        say(counted(found))
+    # Whose a thing is makes no difference between the file and the installation.
     return Failed.exit_code if found.steps or found.impossible else 0

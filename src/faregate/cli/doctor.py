@@ -49,6 +49,16 @@ FREE_BYTES_LOW = 1024 * 1024 * 1024
 #: A machine that dies takes everything since the last backup with it.
 BACKUP_HOURS_MAX = 24
 
+#: What comes of a part that is not well.
+_WHY = {
+    "books": "nothing can be booked, and limits cannot be changed",
+    "projector": "usage, reports and new limits lag behind, and at journal.backlog_max no calls are taken",
+    "gate": "calls are refused or not answered",
+}
+
+#: Whoever gives credentials says no, or does not answer.
+_MEND_CREDENTIAL = "look at providers[].credential, and at what its server says of it; it is asked again by itself"
+
 #: Some of the zones that limits are set in; without the data none of them is known.
 _ZONE_TRIED = "Europe/Berlin"
 
@@ -105,7 +115,7 @@ def _configuration(file: Path) -> tuple[Loaded | None, list[Look]]:
         for warning in (*loaded.warnings, *catalogue_warnings(loaded, str(file)))
     ]
     looks += [_unbounded(name) for name in models_without_maximum(loaded, process_environment())]
-    return loaded, [*looks, *beside, *exposure.listeners(loaded)]
+    return loaded, [*looks, *beside]
 
 
 def _unknown(finding: Finding) -> Look:
@@ -133,11 +143,12 @@ def _unbounded(name: str) -> Look:
 
 def _folder(folder: DataFolder) -> Iterator[Look]:
     if not folder.root.is_dir():
-        yield Look("data folder", "failed", f"{folder.root} does not exist; `faregate init` or `serve` makes it")
+        why = "there are no books, no keys and no secrets"
+        yield Look("data folder", "failed", f"{folder.root} does not exist", why, "`faregate init` or `serve` makes it")
         return
     problems = folder_problems(folder)
     for problem in problems:
-        yield Look("data folder", "failed", f"{problem.message}; {problem.hint}")
+        yield Look("data folder", "failed", problem.message, "the next start is refused", problem.hint)
     if not problems:
         room = os.statvfs(folder.root)
         free = room.f_bavail * room.f_frsize
@@ -151,7 +162,10 @@ def _folder(folder: DataFolder) -> Iterator[Look]:
     private = [folder.books, folder.first_run, folder.listening, folder.console_socket, folder.gate_socket, folder.lock]
     open_to_others = [path for path in private if path.exists() and _mode(path) & (stat.S_IRWXG | stat.S_IRWXO)]
     for path in open_to_others:
-        yield Look("file modes", "failed", f"{path} is open to other users (mode {_mode(path):04o}); chmod 600 {path}")
+        detail = f"{path} is open to other users (mode {_mode(path):04o})"
+        yield Look(
+            "file modes", "failed", detail, "they read what is in it, or act as this installation", f"chmod 600 {path}"
+        )
     if not open_to_others:
         yield Look("file modes", "ok", "nothing is open to other users")
 
@@ -163,7 +177,7 @@ def _secrets(folder: DataFolder) -> Look:
         state = "failed" if folder.books.exists() else "skipped"
         return Look("secrets", state, f"{folder.secrets} does not exist")
     except ConfigError as error:
-        return Look("secrets", "failed", f"{error.message}; {error.hint}")
+        return Look("secrets", "failed", error.message, "no key opens anything without them", error.hint)
     return Look("secrets", "ok", f"{len(secrets.peppers)} pepper, owner only")
 
 
@@ -246,7 +260,8 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
     try:
         health = asyncio.run(health_of(folder))
     except FaregateError as error:
-        looks.append(Look("console", "failed", f"{folder.console_socket}: {error.message}"))
+        why = "nothing can be changed or looked at, and calls are booked late"
+        looks.append(Look("console", "failed", f"{folder.console_socket}: {error.message}", why, "see the log"))
         return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
     looks.append(Look("console", "ok", f"answers on {folder.console_socket}, version {health['version']}"))
     for part in ("books", "projector", "gate"):
@@ -254,7 +269,8 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
         detail = said.get("detail", "")
         if part == "gate" and said["ok"] and "connections" in said:
             detail = f"{said['connections']} connections, {said['open_exchanges']} open, {said['held']} dollars held"
-        looks.append(Look(part, "ok" if said["ok"] else "failed", detail))
+        told = () if said["ok"] else (_WHY[part], "see the log")
+        looks.append(Look(part, "ok" if said["ok"] else "failed", detail, *told))
     gate = health["gate"]
     if "backlog_bytes" in gate:
         looks.append(_backlog(gate["backlog_bytes"]))
@@ -300,9 +316,11 @@ def _credentials(told: dict[str, Any]) -> Look:
     """The credentials of providers that are fetched; a provider without one takes no calls."""
     lacking = [each["name"] for each in told["providers"] if not each["usable"]]
     if lacking:
-        return Look("credentials", "failed", f"{told['detail']}; calls to {', '.join(lacking)} are refused")
+        why = f"calls to {', '.join(lacking)} are refused"
+        return Look("credentials", "failed", told["detail"], why, _MEND_CREDENTIAL)
     if not told["ok"]:
-        return Look("credentials", "warning", f"{told['detail']}; the one before is used until it ends")
+        why = "the one before is used until it ends; then calls are refused"
+        return Look("credentials", "warning", told["detail"], why, _MEND_CREDENTIAL)
     return Look("credentials", "ok", f"{len(told['providers'])} fetched and in use")
 
 
@@ -314,9 +332,13 @@ def _backlog(size: int) -> Look:
 
 
 async def _ports_answer(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Look]:
-    """Whether connections are accepted where the installation listens; where it did not say, where it should."""
+    """Who reaches the addresses that the installation listens at, and whether they accept connections; where it did not
+    say which these are, those of the configuration.
+    """
     kept = await _told_listeners(folder, holder)
-    return [await _accepts(listener, "failed" if kept else "warning") for listener in kept or _configured(loaded)]
+    listeners = kept or _configured(loaded)
+    answering = [await _accepts(listener, "failed" if kept else "warning") for listener in listeners]
+    return [*map(exposure.access, listeners), *answering]
 
 
 async def _told_listeners(folder: DataFolder, holder: int) -> list[Listener]:
@@ -353,6 +375,7 @@ async def _accepts(listener: Listener, otherwise: str) -> Look:
 def _stopped(folder: DataFolder, loaded: Loaded | None) -> Iterator[Look]:
     """What can be seen of an installation that does not run."""
     for listener in _configured(loaded):
+        yield exposure.access(listener)
         try:
             check_address(listener.address)
             yield Look(f"{listener.role} port", "ok", f"{listener.port} is free")

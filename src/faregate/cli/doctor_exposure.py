@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from faregate.cli.addresses import url_of
+from faregate.cli.listening import Listener
 from faregate.cli.looks import Look
 from faregate.config.environment import proxy_for
 from faregate.config.folder import DataFolder
@@ -74,22 +75,20 @@ def referenced_files(file: Path, folder: Path) -> Iterator[Look]:
             )
 
 
-def listeners(loaded: Loaded) -> Iterator[Look]:
-    """What other machines reach without TLS."""
-    for name, listener in (("gateway", loaded.config.gateway), ("console", loaded.config.console)):
-        where = url_of(listener.host, listener.port, tls=listener.tls is not None)
-        if is_loopback(listener.host):
-            yield Look(f"{name} access", "ok", f"{where}: only this machine reaches it")
-        elif listener.tls is not None:
-            yield Look(f"{name} access", "ok", f"{where}: other machines reach it over TLS")
-        else:
-            yield Look(
-                f"{name} access",
-                "warning",
-                f"{where} is reached by other machines without TLS; {name}.behind_proxy says that a proxy ends it",
-                "whoever reaches this port past the proxy sends keys in the clear",
-                f"let only the proxy reach it: listen on its side alone ({name}.host), or close the port in a firewall",
-            )
+def access(listener: Listener) -> Look:
+    """Whether other machines reach a listener without TLS."""
+    name, where = listener.role, url_of(listener.host, listener.port, tls=listener.tls)
+    if is_loopback(listener.host):
+        return Look(f"{name} access", "ok", f"{where}: only this machine reaches it")
+    if listener.tls:
+        return Look(f"{name} access", "ok", f"{where}: other machines reach it over TLS")
+    return Look(
+        f"{name} access",
+        "warning",
+        f"{where} is reached by other machines without TLS; {name}.behind_proxy says that a proxy ends it",
+        "whoever reaches this port past the proxy sends keys in the clear",
+        f"let only the proxy reach it: listen on its side alone ({name}.host), or close the port in a firewall",
+    )
 
 
 def environment(loaded: Loaded | None, environment: Environment) -> Iterator[Look]:
@@ -150,7 +149,7 @@ async def _asked(client: object, provider: Provider) -> list[Look]:
         open_to_all = await client.get(url)
         after = time.time()
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        return [Look(name, "warning", f"{provider.base_url} does not answer from here: {type(error).__name__}")]
+        return [_silent(provider, name, error)]
     looks: list[Look] = []
     if open_to_all.status_code == 200:
         looks.append(
@@ -179,6 +178,16 @@ async def _asked(client: object, provider: Provider) -> list[Look]:
     return looks
 
 
+def _silent(provider: Provider, name: str, error: Exception) -> Look:
+    return Look(
+        name,
+        "warning",
+        f"{provider.base_url} does not answer from here: {type(error).__name__}",
+        "calls to it fail, unless the gate's machine reaches it by another way",
+        f"look at base_url and proxy of {provider.name}, and at what lies between: DNS, a firewall",
+    )
+
+
 async def _with_credential(client: object, provider: Provider, url: str, name: str) -> Look:
     import httpx2
 
@@ -189,7 +198,7 @@ async def _with_credential(client: object, provider: Provider, url: str, name: s
     try:
         answer = await client.get(url, headers={header: secret if header != "authorization" else f"Bearer {secret}"})
     except (httpx2.HTTPError, OSError) as error:
-        return Look(name, "warning", f"{provider.base_url} does not answer from here: {type(error).__name__}")
+        return _silent(provider, name, error)
     if answer.status_code in (401, 403):
         return Look(
             name,

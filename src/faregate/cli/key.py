@@ -15,9 +15,10 @@ from faregate.cli.client import AdminClient, Where, connect, segment
 from faregate.cli.many import items_of
 from faregate.cli.named import agreed, cell, one_named
 from faregate.cli.output import Json, emit, emit_json, say, table
-from faregate.cli.words import file_text, listed, refuse_special, without_nothing
+from faregate.cli.words import FILE_BYTES_MAX, file_text, listed, refuse_special, without_nothing
+from faregate.core import keys
 from faregate.core.access import CALLER, ROLES
-from faregate.errors import Unsafe, UsageError
+from faregate.errors import Failed, Unsafe, UsageError
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -31,13 +32,18 @@ Name = Annotated[str | None, typer.Option()]
 
 #: No secret is longer, whatever was found where one might be.
 FOUND_CHARACTERS_MAX = 512
+#: Different texts in the form of a key that are looked up; a file with more of them is no find.
+FOUND_MAX = 100
 
 #: Fields of a file of keys that hold several values.
 _LISTS = ("models", "operations", "paths", "networks", "may_set")
 
 #: Fields of a created key that are always printed, in this order; the others only where they were set.
-_CREATED = ("id", "name", "secret", "organization", "team", "project", "stage")
-_CREATED_IF_SET = ("user", "product", "subscription", "models", "operations", "paths", "networks", "expires_at")
+_CREATED = ("id", "name", "secret", "organization", "team", "project")
+_CREATED_IF_SET = (
+    *("user", "product", "subscription", "stage", "models", "operations", "paths", "networks", "content"),
+    "expires_at",
+)
 
 Models = Annotated[str | None, typer.Option(help="Allowed models, joined by commas; all without it.")]
 Operations = Annotated[str | None, typer.Option(help="Allowed operations and services, joined by commas.")]
@@ -313,34 +319,53 @@ def check(
     ] = "-",
     data: Where = None,
     json: Json = False,
-) -> None:
-    """Tell whether a secret that was found somewhere is a key of this installation, and which."""
-    secret = _found_secret(file)
+) -> int:
+    """Tell which keys of this installation stand in what was found: exit 0 where one does, 1 where none."""
+    found = _found(file)
     with connect(data) as client:
-        told = client.call("POST", "/keys/check", {"secret": secret})
+        told = [{"line": line, **client.call("POST", "/keys/check", {"secret": secret})} for secret, line in found]
+    known = [each for each in told if each["found"]]
     if json:
-        emit_json(told)
-    elif told["found"]:
-        table(("field", "value"), [(name, cell(value)) for name, value in told.items()])
+        emit_json({"found": bool(known), "secrets": told})
     else:
-        emit("no key of this installation" + ("" if told["well_formed"] else ", and not in the form of one"))
+        for each in known:
+            table(("field", "value"), [(name, cell(value)) for name, value in each.items()])
+        if not known:
+            well_formed = any(each["well_formed"] for each in told)
+            emit("no key of this installation" + ("" if well_formed else ", and not in the form of one"))
+    if len(found) == FOUND_MAX:
+        say(f"Only the first {FOUND_MAX} texts in the form of a key were looked up; check the rest by itself.")
+    return 0 if known else Failed.exit_code
 
 
-def _found_secret(file: str) -> str:
-    """The first line of a file or of standard input: a secret must not stand on a command line.
+def _found(file: str) -> list[tuple[str, int]]:
+    """What looks like a key in a file or on standard input, with its line; where nothing does, the whole first line.
+
+    A secret must not stand on a command line.
 
     Raises:
-        UsageError: it holds none.
+        UsageError: it holds nothing.
     """
     if file != "-" and not Path(file).exists():
         # It may be what was found, so it is not repeated.
         hint = "a secret does not belong on a command line, where others see it: use standard input"
         raise UsageError("there is no such file to read what was found from", code="value", hint=hint)
-    text = sys.stdin.readline(FOUND_CHARACTERS_MAX) if file == "-" else file_text(Path(file))[:FOUND_CHARACTERS_MAX]
-    line = text.strip().split("\n")[0].strip()
+    if file != "-":
+        text = file_text(Path(file))
+    else:
+        # Whoever types it ends it by a line.
+        text = sys.stdin.readline(FOUND_CHARACTERS_MAX) if sys.stdin.isatty() else sys.stdin.read(FILE_BYTES_MAX)
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        for secret in keys.found_in(line):
+            if len(found) < FOUND_MAX:
+                found.setdefault(secret, number)
+    if found:
+        return list(found.items())
+    line = text[:FOUND_CHARACTERS_MAX].strip().split("\n")[0].strip()
     if not line:
         raise UsageError("there is nothing to check; put what was found into a file or on standard input", code="value")
-    return line
+    return [(line, 1)]
 
 
 @app.command("rotate")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from faregate.cli import limit_entries
-from faregate.cli.client import Where, connect, segment
+from faregate.cli.client import AdminClient, Where, connect, segment
 from faregate.cli.limit_names import Each, LimitId, Select, Unit, Window, limit_row, moment
 from faregate.cli.output import Json, emit, emit_json, say, table
 from faregate.cli.words import amount as read_amount
@@ -78,7 +78,22 @@ def set_limit(
     )
     with connect(data, make=True) as client:
         row = client.call("POST", "/limits", body)
+        changed = "" if json else _changed(client, row)
     _told(row, json)
+    if changed:
+        say(changed)
+
+
+def _changed(client: AdminClient, row: dict[str, Any]) -> str:
+    """What was changed of a limit that was there already; empty of one that was made."""
+    entries = client.call("GET", f"/limits/{segment(row['id'])}/entries", query={"limit": "10"})["data"]
+    told = [each for each in entries if each["operation"] in ("create", "set")]
+    if not told or told[0]["created_at"] < row["updated_at"]:
+        return "This limit was there already; its amount is as it was."
+    if told[0]["operation"] == "create":
+        return ""
+    before, after = ("unlimited" if told[0][name] is None else told[0][name] for name in ("before", "after"))
+    return f"This limit was there already; changed: amount {before} → {after}."
 
 
 def _told(row: dict[str, Any], json: bool) -> None:

@@ -4,13 +4,11 @@ import csv
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from faregate.cli.words import file_text
+from faregate.core.desired_state import ITEMS_MAX
 from faregate.errors import UsageError
-
-#: As many as one request makes.
-ITEMS_MAX: Final = 1_000
 
 
 def items_of(file: Path, lists: Collection[str] = ()) -> list[dict[str, Any]]:

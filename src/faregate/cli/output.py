@@ -60,7 +60,7 @@ def flush() -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Rows under their column names, aligned; numbers to the right. Without rows only the names."""
     cells = [[_cell(value) for value in row] for row in rows]
-    numeric = [bool(cells) and all(_is_number(row[at]) for row in cells) for at in range(len(columns))]
+    numeric = [_is_numeric([row[at] for row in cells]) for at in range(len(columns))]
     widths = [max([len(name), *(len(row[at]) for row in cells)]) for at, name in enumerate(columns)]
     for line in ([*columns], *cells):
         parts = [
@@ -97,8 +97,10 @@ def _cell(value: object) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-def _is_number(text: str) -> bool:
-    return text == "-" or text.lstrip("-").replace(".", "", 1).isdecimal()
+def _is_numeric(column: Sequence[str]) -> bool:
+    """Whether a column holds numbers; one that holds nothing at all may be of text."""
+    told = [text for text in column if text != "-"]
+    return bool(told) and all(text.lstrip("-").replace(".", "", 1).isdecimal() for text in told)
 
 
 def report(error: FaregateError, *, as_json: bool) -> int:

@@ -104,6 +104,9 @@ _STATES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _USUAL_STATES: Final = {"enable": "active", "disable": "disabled"}
 
+#: A verb when it was carried out.
+_DONE: Final = {"enable": "enabled", "disable": "disabled", "cancel": "cancelled"}
+
 
 def _signed(verb: Callable[..., None], *parameters: inspect.Parameter) -> Callable[..., None]:
     """``verb``, which takes anything, with the parameters that the parser shall see, and ``--data`` and ``--json``."""
@@ -229,7 +232,7 @@ def _turning(kind: str, about: Kind, verb: str, state: str) -> Callable[..., Non
         if json:
             emit_json(row)
         else:
-            emit(f"{row['state']}: {row['id']} ({row['name']})")
+            emit(f"{_DONE[verb]} {row['id']} ({row['name']})")
 
     abouts = {
         "enable": f"Let the keys of a {kind} be used again.",

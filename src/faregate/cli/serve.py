@@ -27,6 +27,9 @@ from faregate.supervise import Address, Ports, Reread, Supervisor, logger
 
 CONFIG_DEFAULT = Path("faregate.yaml")
 
+#: Said at a reload of an installation that was started without a file.
+NO_FILE = "no configuration file was there at the start: the built-in configuration stays, the secrets were read again"
+
 Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", envvar="FAREGATE_CONFIG", help="Configuration [default: faregate.yaml]."),
@@ -56,17 +59,19 @@ def command(
     environment = process_environment()
     given = [*_given("gateway", gateway_at), *_given("console", console_at)]
     source = _source(config, environment, demo=demo, first_run=first_run)
-    if source is None:
-        loaded = load(config or CONFIG_DEFAULT, environment, given)
-    else:
-        loaded = load_text(source.text.encode(), source.source, environment, Path.cwd(), given)
+
+    def read() -> Loaded:
+        if source is None:
+            return load(config or CONFIG_DEFAULT, process_environment(), given)
+        return load_text(source.text.encode(), source.source, environment, Path.cwd(), given)
+
+    loaded = read()
     if (demo or first_run) and not _on_loopback(loaded):
         raise Unsafe(
             "keys are printed only where nobody but this machine can connect",
             hint="listen on 127.0.0.1, or use `faregate init` and `faregate serve`",
         )
-    read_again = None if source is not None else lambda: load(config or CONFIG_DEFAULT, process_environment(), given)
-    start = _Start(loaded, source, gateway_at, console_at, demo, first_run, json, read_again)
+    start = _Start(loaded, source, gateway_at, console_at, demo, first_run, json, read)
     return start.run(data)
 
 
@@ -110,9 +115,9 @@ class _Start:
         demo: bool,
         first_run: bool,
         as_json: bool,
-        read_again: Callable[[], Loaded] | None = None,
+        read_again: Callable[[], Loaded],
     ) -> None:
-        """``read_again`` is how the configuration was read; ``None`` where it is built in."""
+        """``read_again`` is how the configuration was read."""
         config = loaded.config
         self._read_again = read_again
         self._loaded = loaded
@@ -155,7 +160,7 @@ class _Start:
                 self._source.simulator_port if self._source is not None else None,
                 style,
             )
-            reread = _Rereading(self._read_again, wanted) if self._read_again is not None else None
+            reread = _Rereading(self._read_again, wanted, built_in=self._source is not None)
             supervisor = Supervisor(parts_of(wanted, _url), orphans=orphans, reread=reread)
             return asyncio.run(supervisor.run(lambda ports: self._greet(folder, ports)))
         finally:
@@ -230,8 +235,9 @@ class _Start:
 class _Rereading:
     """Reads the configuration again, as often as it is asked, and the secrets with it."""
 
-    def __init__(self, read_again: Callable[[], Loaded], running: Wanted) -> None:
+    def __init__(self, read_again: Callable[[], Loaded], running: Wanted, *, built_in: bool) -> None:
         self._read_again = read_again
+        self._built_in = built_in
         #: What was read first: what needs a restart stays as it was then.
         self._running = running
 
@@ -246,6 +252,8 @@ class _Rereading:
         secrets = secrets_of(self._running.folder, os.urandom).secrets
         wanted = self._running._replace(loaded=loaded._replace(config=config), secrets=secrets)
         warnings = tuple(warning.line() for warning in loaded.warnings)
+        if self._built_in:
+            warnings += (NO_FILE,)
         return Reread(parts_of(wanted, _url), lambda ports: console_settings(wanted, ports, _url), restart, warnings)
 
 

@@ -228,6 +228,20 @@ class Carried:
         self.done: list[Step] = []
         self.keys: list[Made] = []
         self.failed: Step | None = None
+        #: Kind → ids of what is the file's from now on.
+        self.marks: dict[str, list[str]] = {}
+        self.marked = False
+        #: Why they could not be made, beside what ended the work.
+        self.unmarked = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing ended it early."""
+        return self.marked and self.failed is None
+
+    def mark(self, kind: str, id: str) -> None:
+        """It is the file's from now on."""
+        self.marks.setdefault(kind, []).append(id)
 
 
 def carry_out(
@@ -240,40 +254,45 @@ def carry_out(
 ) -> None:
     """Do the steps in their order and mark what is the file's from now on; ``told`` hears how many are done.
 
+    Whatever ends it early, an interrupt too, ``carried`` has each key that was made, with its secret.
+
     Raises:
         FaregateError: a step was refused, ``carried.failed``; those before it are done, and the rest is not.
     """
     ids = {(each.kind, each.identity): each.id for each in there}
-    marks: dict[str, list[str]] = {}
     for thing in plan.taken_over:
-        marks.setdefault(thing.kind, []).append(thing.id)
+        carried.mark(thing.kind, thing.id)
     try:
         for step in plan.steps:
             carried.failed = step
             entry = wanted.get((step.thing.kind, step.thing.identity), {})
-            row = _do(api, step, entry, ids)
+            row = _do(api, step, entry, ids, carried)
             if step.action == "create":
                 ids[step.thing.kind, step.thing.identity] = row["id"]
-                if step.thing.kind == "key":
-                    made = Made(row["organization"], row["name"], row["id"], row["secret"])
-                    carried.keys.append(made)
             if step.action != "delete":
-                marks.setdefault(step.thing.kind, []).append(row["id"])
+                carried.mark(step.thing.kind, row["id"])
             carried.done.append(step)
             told(len(carried.done))
         carried.failed = None
-    finally:
-        _mark(api, marks)
+    except BaseException:
+        try:
+            _mark(api, carried)
+        except FaregateError as error:
+            # What went wrong first is what has to be told; the marks are made by the next run.
+            carried.unmarked = error.message
+        raise
+    _mark(api, carried)
 
 
-def _mark(api: Api, marks: Mapping[str, Sequence[str]]) -> None:
-    for kind, ids in marks.items():
+def _mark(api: Api, carried: Carried) -> None:
+    for kind, ids in carried.marks.items():
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _MARKS_MAX):
             api.call("PUT", "/owned", {"kind": kind, "ids": unique[start : start + _MARKS_MAX]})
+    carried.marked = True
 
 
-def _do(api: Api, step: Step, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str]) -> Any:
+def _do(api: Api, step: Step, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str], carried: Carried) -> Any:
     kind, path = step.thing.kind, f"/{_KIND_LISTS[step.thing.kind]}"
     if step.action == "delete":
         return _remove(api, kind, path, step.thing.id)
@@ -291,10 +310,12 @@ def _do(api: Api, step: Step, entry: Entry, ids: Mapping[tuple[str, tuple[str, .
             # A secret is bound to where it may go.
             body["api_key"] = entry["api_key"]
         return api.call("PATCH", f"{path}/{segment(step.thing.id)}", body)
-    return _create(api, kind, path, entry, ids)
+    return _create(api, kind, path, entry, ids, carried)
 
 
-def _create(api: Api, kind: str, path: str, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str]) -> Any:
+def _create(
+    api: Api, kind: str, path: str, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str], carried: Carried
+) -> Any:
     body = dict(entry)
     # A thing is made active; what is to rest is put to rest at once.
     state = body.pop("state", "active")
@@ -304,6 +325,10 @@ def _create(api: Api, kind: str, path: str, entry: Entry, ids: Mapping[tuple[str
         identity = (body.get("organization", DEFAULT_ORGANIZATION), body.get("product", ""), body["subscription"])
         body["subscription"] = ids.get(("subscription", identity), body["subscription"])
     row = api.call("POST", path, body)
+    # Before anything else that could go wrong: it is there, and a secret is not told a second time.
+    if kind == "key":
+        carried.keys.append(Made(row["organization"], row["name"], row["id"], row["secret"]))
+    carried.mark(kind, row["id"])
     if state != "active":
         row = {**row, **api.call("PATCH", f"{path}/{segment(row['id'])}", {"state": state})}
     return row

@@ -73,7 +73,7 @@ def refuse_impossible(found: Sequence[Impossible]) -> None:
         Conflict: all of it, one a line.
     """
     if found:
-        lines = [f"{each.thing.place}: {each.thing.title} {each.problem}; hint: {each.hint}" for each in found]
+        lines = [f"{each.thing.place}: {each.thing.title}: {each.problem}; hint: {each.hint}" for each in found]
         raise Conflict("\n".join(lines), code="conflict")
 
 
@@ -83,6 +83,8 @@ def show(found: Plan) -> None:
         emit(f"{_MARKS[step.action]} {step.thing.title}")
         for change in step.changes:
             emit(f"    {_change_text(step, change)}")
+    for thing in found.taken_over:
+        emit(f"= {thing.title}: this file's from now on")
     for thing in found.left:
         say(f"the file does not name {thing.title}, which it made; add --prune to take it away")
 
@@ -130,13 +132,16 @@ def plan_json(found: Plan) -> dict[str, Any]:
             for each in found.impossible
         ],
         "left": [each.title for each in found.left],
+        "taken_over": [each.title for each in found.taken_over],
     }
 
 
-def counted(steps: Sequence[Step]) -> str:
+def counted(found: Plan) -> str:
     """``3 to create, 1 to change``, or that there is nothing to do."""
-    actions = [step.action for step in steps]
+    actions = [step.action for step in found.steps]
     told = [f"{actions.count(action)} to {action}" for action in _MARKS if action in actions]
+    if found.taken_over:
+        told.append(f"{len(found.taken_over)} to take over")
     return ", ".join(told) or "nothing to change"
 
 

@@ -10,6 +10,7 @@ import typer
 from faregate.cli.client import Where, connect
 from faregate.cli.output import Json, emit, emit_json
 from faregate.cli.progress import progress
+from faregate.cli.words import numbered
 from faregate.errors import Failed, UsageError
 
 _FIGURES = ("ok", "requests", "postings", "held", "unknown", "sum", "anchor")
@@ -53,7 +54,8 @@ def command(
         for check in found["checks"]:
             emit(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<16} {check['detail']}")
         word = "ok" if found["ok"] else "NOT OK"
-        emit(f"{found['requests']} requests, {found['postings']} postings, held {found['held']}: {word}")
+        figures = f"{numbered(found['requests'], 'request')}, {numbered(found['postings'], 'posting')}"
+        emit(f"{figures}, held {found['held']}: {word}")
         emit(f"anchor {found['anchor']['number']} {found['anchor']['hash']} {found['anchor']['at']}")
     return 0 if found["ok"] else Failed.exit_code
 

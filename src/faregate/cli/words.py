@@ -24,6 +24,11 @@ def pairs(text: str | None) -> dict[str, str]:
     return found
 
 
+def numbered(count: int, noun: str) -> str:
+    """``1 key``, ``2 keys``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(text: str | None) -> list[str] | None:
     """``a,b`` as a list, ``None`` where nothing was given."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
