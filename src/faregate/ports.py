@@ -126,6 +126,10 @@ class Tokenizer(TokenCounter, Protocol):
 Row = dict[str, Any]
 
 
+#: Begins the ids of what the configuration file declares and the books do not have.
+DECLARED: Final = "file:"
+
+
 class MadePlaces(NamedTuple):
     """What was made through the API of places to send calls to: rows of the kinds provider, deployment and model."""
 
@@ -291,8 +295,8 @@ class Books(Protocol):
         """
         ...
 
-    def request(self, id: str) -> Row | None:
-        """One request record."""
+    def request(self, id: str, /, **equal: object) -> Row | None:
+        """One request record, if it also fits filters by equality of any column."""
         ...
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
@@ -400,6 +404,10 @@ class Books(Protocol):
         Raises:
             Failed: it could not be written whole; no partial file is left.
         """
+        ...
+
+    def is_backup(self, file: str) -> bool:
+        """Whether a file is a backup of Faregate, of any version; neither a folder nor a device is opened for that."""
         ...
 
     def close(self) -> None:

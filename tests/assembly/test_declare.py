@@ -160,3 +160,19 @@ providers:
         {"x-goog-api-key": "google-secret-0002"},
     )
     assert (here.base_url, here.credential) == ("http://127.0.0.1:4010/v1beta", {})
+
+
+def test_names_that_lead_to_names_in_many_layers_are_followed_once_each(tmp_path: Path) -> None:
+    """Forty layers of two names, each leading to both of the next: a million million ways, and two places."""
+    layers = [f"  - {{name: {side}{at}, to: [a{at + 1}, b{at + 1}]}}\n" for at in range(40) for side in "ab"]
+    ends = "  - {name: a40, to: [openai/gpt-4o]}\n  - {name: b40, to: [local-1]}\n"
+    text = CONFIG.replace("models:\n", "models:\n" + "".join(layers) + ends, 1)
+    (tmp_path / "ca.pem").touch()
+    config = load_text(text.encode(), "faregate.yaml", {}, tmp_path)
+    found = {model.name: model.to for model in declared(config.config, config.folder, {}).models}
+
+    assert (found["a0"], found["b40"], found["best"]) == (
+        ("openai/gpt-4o", "local-1"),
+        ("local-1",),
+        ("weu", "openai/gpt-4o", "local-1"),
+    )

@@ -55,6 +55,17 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(tmp_p
     ]
 
 
+def test_a_model_that_leads_to_more_places_than_can_be_followed_is_told(tmp_path: Path) -> None:
+    """Over other models too, where each of them names no more than it may."""
+    names = [[f"openai/m{at}-{each}" for each in range(64)] for at in range(5)]
+    models = "".join(f"  - {{name: m{at}, to: [{', '.join(to)}]}}\n" for at, to in enumerate(names))
+    text = GOOD.replace("models:\n", f"models:\n{models}  - {{name: all, to: [m0, m1, m2, m3, m4]}}\n", 1)
+
+    (finding,) = findings(text, tmp_path)
+    assert (finding.code, finding.key) == ("CFG-RANGE", "models[5].to")
+    assert "more than 256 places" in finding.line()
+
+
 class TestFiles:
     """What can be wrong with the file itself."""
 

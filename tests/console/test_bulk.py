@@ -3,9 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from builders import HeldClock
 from console_parts import Api, Parts, parts
+from faregate.console.bulk import NotStaged, StagedBooks
 from faregate.console.keys import NewKey, create
+from faregate.ports import Row
+from faregate.storage.memory.books import MemoryBooks
 
 
 @pytest.fixture
@@ -115,3 +121,83 @@ def test_whoever_may_make_keys_of_a_team_makes_none_of_another_one_among_many(ma
     assert [(each["code"], each["field"].split(".")[1]) for each in told["errors"]] == [("role_forbidden", "1")]
     assert [each["name"] for each in lead.get("/api/v1/keys")["data"]] == ["lead"]
     assert len(lead.post("/api/v1/keys/bulk", {"items": [{"name": "x"}, {"name": "y"}]})["data"]) == 2
+
+
+# -- books on which nothing is written yet -----------------------------------------------------------------------------
+
+_IDS, _NAMES = ["a", "b", "c", "d"], ["x", "y"]
+WRITES = st.lists(st.tuples(st.sampled_from(_IDS), st.sampled_from([*_NAMES, None]), st.sampled_from(_NAMES)))
+
+
+def written(books: MemoryBooks | StagedBooks, writes: list[tuple[str, str | None, str]]) -> None:
+    """Rows put, or removed where they have no name; the last word is their organization."""
+    for id, name, organization in writes:
+        if name is None:
+            books.remove("key", id)
+        else:
+            books.put("key", {"id": id, "name": name, "organization": organization})
+
+
+def _told(row: Row | None) -> tuple[str, str, str]:
+    return (row["id"], row["name"], row["organization"]) if row is not None else ("", "", "")
+
+
+def listed(books: MemoryBooks | StagedBooks) -> list[list[tuple[str, str, str]]]:
+    """What is there by each way to ask."""
+    filters = [{}, {"id": ["a", "c"]}, {"id": "b"}, {"name": "x"}, {"name": ["x", "y"]}, {"name": "z"},
+               {"name": "y", "organization": "x"}, {"organization": "y"}]  # fmt: skip
+    return [
+        [_told(row) for row in books.listing("key", after=after, limit=limit, **each)]  # type: ignore[arg-type]
+        for each in filters for after in ("", "a") for limit in (1, 9)
+    ]  # fmt: skip
+
+
+@given(before=WRITES, staged=WRITES, regretted=WRITES)
+def test_what_is_staged_is_read_as_if_it_were_written(
+    before: list[tuple[str, str | None, str]],
+    staged: list[tuple[str, str | None, str]],
+    regretted: list[tuple[str, str | None, str]],
+) -> None:
+    """However often a row was put, renamed, removed and taken back; the books below are as they were."""
+    below, whole = MemoryBooks(HeldClock()), MemoryBooks(HeldClock())
+    written(below, before)
+    untouched = listed(below)
+    books = StagedBooks(below)
+    written(whole, [*before, *staged])
+    written(books, staged)
+    mark = books.mark()
+    written(books, regretted)
+    books.back_to(mark)
+
+    assert listed(books) == listed(whole)
+    assert [_told(books.get("key", id)) for id in _IDS] == [_told(whole.get("key", id)) for id in _IDS]
+    assert listed(below) == untouched
+
+
+class Compared(str):
+    """A value that counts how often it is compared."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        self.times += 1
+        return str(self) == other
+
+    __hash__ = str.__hash__
+
+
+def test_of_many_that_are_staged_only_those_of_the_name_are_looked_at() -> None:
+    """A thousand items that each look for their twin are a thousand looks, not half a million."""
+    books = StagedBooks(MemoryBooks(HeldClock()))
+    written(books, [(f"id{number:04}", f"n{number}", "x") for number in range(1_000)])
+    wanted = Compared("x")
+
+    assert [row["id"] for row in books.listing("key", name="n7", organization=wanted, limit=1)] == ["id0007"]
+    assert wanted.times == 1
+
+
+@pytest.mark.parametrize("asked", ["newest", "tally", "columns", "balances", "usage", "changes"])
+def test_what_does_not_know_of_what_is_staged_is_not_asked(asked: str) -> None:
+    """An answer without it would let two items make the same thing."""
+    with pytest.raises(NotStaged, match=asked):
+        getattr(StagedBooks(MemoryBooks(HeldClock())), asked)

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from console_parts import NOON, SECOND, Api, Parts, opened, settled_call
 from faregate.console.app import create_app
+from faregate.console.doors import trusted
 from faregate.console.metrics import guarded
 from faregate.console.state import Check
 from faregate.console.texts import moment, text_fault, time_text
@@ -112,6 +113,20 @@ def test_a_backup_is_written_beside_the_running_books(made: Parts, api: Api) -> 
     assert told["bytes"] == target.stat().st_size
     assert api.post("/api/v1/backup", {"file": str(target)}, status=409)["code"] == "refused"
     assert api.post("/api/v1/backup", {"file": str(target), "force": True}, status=200)["bytes"] > 0
+
+
+def test_a_key_replaces_backups_alone(made: Parts, api: Api) -> None:
+    """Not whatever else the service may write, or a link to nothing; on the Unix socket any file."""
+    other, link = made.folder / "authorized_keys", made.folder / "link"
+    other.write_text("ssh-ed25519 AAAA")
+    link.symlink_to(made.folder / "nowhere")
+    for file in (other, link):
+        problem = api.post("/api/v1/backup", {"file": str(file), "force": True}, status=409)
+        assert (problem["code"], "no backup" in problem["detail"]) == ("refused", True)
+    assert (other.read_text(), link.is_symlink()) == ("ssh-ed25519 AAAA", True)
+
+    told = Api(trusted(made.app)).post("/api/v1/backup", {"file": str(other), "force": True}, status=200)
+    assert told["bytes"] == other.stat().st_size
 
 
 def test_a_backup_that_cannot_be_leaves_nothing(made: Parts, api: Api) -> None:

@@ -265,10 +265,10 @@ def test_a_product_that_changes_its_word_has_its_keys_sent_again(made: Parts) ->
     rules.read()
     keeping.send("PATCH", f"/api/v1/products/{product['id']}", {"content": "full"})
 
-    assert rules.keys_touched([(1, "product", product["id"])]) == [key["id"]]
+    assert [(rule.name, rule.content) for rule in rules.touched([(1, "product", product["id"])])] == [("gold", "full")]
     assert {each.content for each in rules.applied(all_keys(made.books)) if each.id == key["id"]} == {"full"}
     keeping.send("PATCH", f"/api/v1/products/{product['id']}", {"content": None})
-    assert rules.keys_touched([(2, "product", product["id"])]) == [key["id"]]
+    assert [(rule.name, rule.content) for rule in rules.touched([(2, "product", product["id"])])] == [("gold", "")]
     assert {each.content for each in rules.applied(all_keys(made.books)) if each.id == key["id"]} == {""}
 
 

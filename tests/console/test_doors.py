@@ -81,6 +81,7 @@ def test_no_header_can_claim_the_trust_of_the_socket(made: Parts) -> None:
     ("content", "media", "code", "status"),
     [
         (b'{"name":"a","name":"b"}', "application/json", "json_dup_key", 400),
+        (b" " * 70_000 + b'{"name":"a","name":"b"}', "application/json", "json_dup_key", 400),
         (b'{"name":NaN}', "application/json", "json_invalid", 400),
         (b'{"name":"a"', "application/json", "json_invalid", 400),
         (b'{"name":"a"} x', "application/json", "json_invalid", 400),
@@ -167,12 +168,22 @@ def test_a_failure_inside_is_told_without_a_trace(tmp_path: Path) -> None:
     assert answer.json()["request_id"] == answer.headers["x-faregate-request-id"]
 
 
-def test_a_body_that_does_not_come_ends_at_its_deadline(made: Parts) -> None:
-    """The scope is refused before the body is read at all where there is no credential."""
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [([], "auth_missing"), ([(b"authorization", b"Bearer fgk_of_nobody")], "auth_malformed")],
+)
+@pytest.mark.parametrize("path", ["/api/v1/keys", "/api/v1/prices/import", "/api/Quota/Update", "/api/v1/nope"])
+def test_nothing_of_a_body_is_read_before_it_is_known_who_sends_it(
+    made: Parts, path: str, headers: list[tuple[bytes, bytes]], code: str
+) -> None:
+    """However much of it a stranger has already sent."""
     answered: list[Any] = []
+    read = 0
 
-    async def never() -> Any:
-        await asyncio.Event().wait()
+    async def more() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b" " * 1_000_000, "more_body": True}
 
     async def send(message: Any) -> None:
         answered.append(message)
@@ -180,19 +191,19 @@ def test_a_body_that_does_not_come_ends_at_its_deadline(made: Parts) -> None:
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/api/v1/keys",
-        "headers": [],
+        "path": path,
+        "headers": headers,
         "query_string": b"",
         "client": ("192.0.2.1", 1),
     }
 
     async def ask() -> None:
         async with asyncio.timeout(3):
-            await made.app(scope, never, send)
+            await made.app(scope, more, send)
 
     asyncio.run(ask())
-    assert answered[0]["status"] == 401
-    assert json.loads(answered[1]["body"])["code"] == "auth_missing"
+    assert (answered[0]["status"], read) == (401, 0)
+    assert json.loads(answered[1]["body"])["code"] == code
 
 
 def test_metrics_are_for_admins_and_for_this_machine_when_addressed_as_such(made: Parts, secret: str) -> None:

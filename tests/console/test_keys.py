@@ -299,3 +299,13 @@ def test_a_secret_that_was_found_is_told_to_be_ours_and_whose(made: Parts, api: 
     assert check(stranger) == {"found": False, "well_formed": True}
     assert check(stranger[:-1] + "!") == {"found": False, "well_formed": False}
     assert api.post("/api/v1/keys/check", {"secret": "x" * 513}, 422)["code"] == "field_range"
+
+
+def test_a_name_is_unique_however_many_keys_of_it_were_revoked(api: Api) -> None:
+    """A hundred and one that were revoked hide neither the one that is in use nor the next refusal."""
+    for _ in range(101):
+        api.post(f"/api/v1/keys/{api.post('/api/v1/keys', {'name': 'many'})['id']}/revoke", {}, 200)
+    made = api.call("POST", "/api/v1/keys", json={"name": "many"})
+    again = api.call("POST", "/api/v1/keys", json={"name": "many"})
+
+    assert (made.status_code, again.status_code, again.json()["code"]) == (201, 409, "conflict")

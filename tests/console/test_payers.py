@@ -116,6 +116,21 @@ def test_a_project_moves_into_a_team_only_with_its_keys(api: Api) -> None:
     api.post("/api/v1/keys", {"name": "two", "team": "a", "project": "search"})
 
 
+def test_a_user_moves_into_a_team_only_with_their_subscriptions(api: Api) -> None:
+    """While one of another team gives keys, they stay where they are; one of no team follows them."""
+    api.post("/api/v1/products", {"name": "gold"})
+    first = api.post("/api/v1/subscriptions", {"product": "gold", "team": "a", "user": "ada"})
+    api.post("/api/v1/subscriptions", {"product": "gold", "user": "ada", "name": "own"})
+    path = f"/api/v1/users/{api.get('/api/v1/users?name=ada')['data'][0]['id']}"
+    problem = api.send("PATCH", path, {"team": "b"}, 422)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("invariant", "team")
+    assert "1 subscription" in problem["detail"]
+    assert api.send("PATCH", path, {"team": "a"})["team"] == "a"
+    api.send("PATCH", f"/api/v1/subscriptions/{first['id']}", {"state": "cancelled"})
+    assert api.send("PATCH", path, {"team": "b"})["team"] == "b"
+    assert api.post("/api/v1/keys", {"name": "k", "subscription": "own"})["team"] == "b"
+
+
 def test_a_payer_in_use_is_not_removed(api: Api) -> None:
     """Keys that are not revoked and children keep it; what keeps it is told."""
     key = api.post("/api/v1/keys", {"name": "one", "team": "a", "user": "ada", "product": "gold", "stage": "dev"})

@@ -1,5 +1,6 @@
 """Providers, deployments and names of models by the admin API: what is refused, and how secrets are kept."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from console_parts import Api, Parts, parts
 from faregate.assembly.made import declared_rows, opener
 from faregate.config.load import load_text
 from faregate.config.secret_box import MARK, Place, SecretBox, provider_place
+from faregate.console.providers import ProviderChange, change
 from faregate.console.reading import made_places
 from faregate.console.sealing import channel_opened, seal_anew
+from faregate.console.writing import put
 from faregate.control import Ask, Load, decode_ask, encode
-from faregate.errors import Failed
+from faregate.errors import Conflict, Failed
 
 SECRET = "sk-provider-CANARY-0123456789abcdef"
 URL = "https://8.8.4.4/v1"
@@ -231,6 +234,25 @@ def test_another_address_wants_the_secret_again(console: Parts, admin: Api) -> N
     assert after["secret"] != before["secret"]
 
 
+def test_a_provider_that_changed_meanwhile_is_not_changed(console: Parts, admin: Api) -> None:
+    """A first secret came between the look and the change: it stays at the address that it was sent for."""
+    without = {name: value for name, value in PROVIDER.items() if name != "api_key"}
+    row = admin.post("/api/v1/providers", without)
+
+    def meanwhile() -> None:
+        stored = console.books.get("provider", row["id"]) or {}
+        put(console.console, "provider", {**stored, "secret": "sealed", "masked": "sk-\u20267"})
+
+    async def change_it() -> None:
+        moved = ProviderChange.model_validate({"base_url": "https://8.8.8.8/v1"})
+        await change(console.console, row["id"], moved, meanwhile)
+
+    with pytest.raises(Conflict, match="at the same time"):
+        asyncio.run(change_it())
+    after = console.books.get("provider", row["id"]) or {}
+    assert (after["base_url"], after["secret"]) == (URL, "sealed")
+
+
 def test_what_is_not_sent_stays(console: Parts, admin: Api) -> None:
     """Settings are changed one by one, and the secret stays as it is stored."""
     row = made(admin, connections_max=7, client_gone="drain")
@@ -393,6 +415,19 @@ def test_names_that_lead_round_in_a_loop_are_refused(admin: Api) -> None:
 
     problem = admin.send("PATCH", "/api/v1/models/a", {"to": ["b"]}, status=422)
     assert problem["code"] == "field_conflict"
+
+
+def test_a_name_leads_to_no_more_places_than_can_be_followed(admin: Api) -> None:
+    """Over other names too, wherever in the way a place is added."""
+    for at in range(4):
+        admin.post("/api/v1/models", {"name": f"m{at}", "to": [f"openai/gpt-{at}-{each}" for each in range(64)]})
+    admin.post("/api/v1/models", {"name": "inner", "to": ["m0", "m1"]})
+    admin.post("/api/v1/models", {"name": "outer", "to": ["inner", "m2", "m3"]})
+
+    problem = admin.post("/api/v1/models", {"name": "more", "to": ["outer", "weu"]}, status=422)
+    below = admin.send("PATCH", "/api/v1/models/inner", {"to": ["m0", "m1", "weu"]}, status=422)
+    assert [problem["code"], problem["errors"][0]["field"]] == ["field_range", "to"]
+    assert "outer" in below["detail"]
 
 
 def test_a_trial_takes_no_other_address_or_secret(admin: Api) -> None:

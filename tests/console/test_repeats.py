@@ -6,6 +6,10 @@ import httpx2
 import pytest
 
 from console_parts import Api, Parts
+from faregate.console.doors import ACTOR, REQUEST_ID
+from faregate.console.keys import NewKey, create
+from faregate.console.repeats import ANSWER_BYTES_MAX, RepeatDoor, Repeats
+from faregate.console.rights import PRINCIPAL
 
 NAMED = {"idempotency-key": "order-1"}
 SECOND = 1_000_000_000
@@ -84,3 +88,131 @@ def test_of_two_at_the_same_time_one_is_carried_out(made: Parts) -> None:
     assert (first.status_code, second.status_code) == (201, 409)
     assert second.json()["code"] == "idem_in_progress"
     assert second.headers["retry-after"] == "1"
+
+
+def test_an_answer_that_is_too_large_to_keep_is_not_given_again_and_nothing_is_done_twice(api: Api) -> None:
+    """Whoever asks again is told that it was carried out, and under which id."""
+    items = {"items": [{"name": f"k{number}"} for number in range(150)]}
+    first = api.call("POST", "/api/v1/keys/bulk", json=items, headers=NAMED)
+    again = api.call("POST", "/api/v1/keys/bulk", json=items, headers=NAMED)
+
+    assert len(first.content) > ANSWER_BYTES_MAX
+    assert (again.status_code, again.json()["code"]) == (409, "idem_completed")
+    assert first.headers["x-faregate-request-id"] in again.json()["detail"]
+    assert len(api.get("/api/v1/keys?role=caller&limit=1000")["data"]) == 150
+
+
+def test_an_answer_is_not_told_to_who_may_less_by_now(api: Api, made: Parts) -> None:
+    """A manager's request that made a key is sent again after he became a finance viewer: no secret comes back."""
+    row, secret = create(made.console, NewKey(name="manager", organization="default", team="research", role="manager"))
+    manager = Api(made.app, secret)
+    first = manager.call("POST", "/api/v1/keys", json={"name": "ci"}, headers=NAMED)
+    api.send("PATCH", f"/api/v1/keys/{row['id']}", {"role": "finance"})
+    again = manager.call("POST", "/api/v1/keys", json={"name": "ci"}, headers=NAMED)
+
+    assert first.status_code == 201
+    assert (again.status_code, again.json()["code"]) == (409, "idem_completed")
+    assert first.json()["secret"] not in again.text
+
+
+def test_the_same_change_to_another_version_is_another_request(api: Api) -> None:
+    """`If-Match` belongs to what was asked."""
+    id = api.post("/api/v1/keys", {"name": "ci"})["id"]
+    etag = api.call("GET", f"/api/v1/keys/{id}").headers["etag"]
+    first = api.call("PATCH", f"/api/v1/keys/{id}", json={"name": "cd"}, headers={**NAMED, "if-match": etag})
+    again = api.call("PATCH", f"/api/v1/keys/{id}", json={"name": "cd"}, headers={**NAMED, "if-match": '"other"'})
+
+    assert (first.status_code, again.status_code, again.json()["code"]) == (200, 409, "idem_conflict")
+
+
+# -- what is remembered, and for whom ----------------------------------------------------------------------------------
+
+
+def ended(repeats: Repeats, actor: str, *names: str, size: int = 0) -> None:
+    """Requests that began and ended, with answers of so many bytes."""
+    for name in names:
+        one = repeats.begin(actor, name, b"", "req_1", 0)
+        assert one is not None
+        repeats.finish(one, [{"type": "http.response.body", "body": b"x" * size}], 0)
+
+
+def known(repeats: Repeats, actor: str) -> str:
+    return "".join(name for name in "abcdefgh" if repeats.find(actor, name, 1) is not None)
+
+
+def told(repeats: Repeats, actor: str) -> str:
+    """The names of the requests that are answered again."""
+    found = {name: repeats.find(actor, name, 1) for name in "abcdefgh"}
+    return "".join(name for name, one in found.items() if one is not None and one.answer is not None)
+
+
+def test_who_asks_much_pushes_only_his_own_out() -> None:
+    """Beyond an actor's bound his oldest is forgotten, and nothing of anybody else."""
+    repeats = Repeats(actor_entries_max=3)
+    ended(repeats, "other", "a")
+    ended(repeats, "busy", *"abcde")
+
+    assert (known(repeats, "busy"), known(repeats, "other"), repeats.entries) == ("cde", "a", 4)
+
+
+def test_beyond_the_bound_of_all_whoever_has_most_gives_way() -> None:
+    """One that asked once is remembered however many ask after him."""
+    repeats = Repeats(entries_max=5)
+    ended(repeats, "other", "a")
+    ended(repeats, "busy", *"abcd")
+    ended(repeats, "late", "a", "b")
+
+    assert [known(repeats, actor) for actor in ("other", "busy", "late")] == ["a", "cd", "ab"]
+    assert repeats.entries == 5
+
+
+@pytest.mark.parametrize(("actor_entries_max", "entries_max"), [(2, 9), (9, 2)])
+def test_what_runs_is_never_forgotten(actor_entries_max: int, entries_max: int) -> None:
+    """Where all run there is no room for one more; when one of them has ended, there is."""
+    repeats = Repeats(actor_entries_max=actor_entries_max, entries_max=entries_max)
+    first = repeats.begin("one", "a", b"", "req_1", 0)
+    repeats.begin("one", "b", b"", "req_2", 0)
+    refused = repeats.begin("one", "c", b"", "req_3", 0)
+    assert first is not None
+    repeats.finish(first, [], 0)
+    ended(repeats, "one", "c")
+
+    assert refused is None
+    assert known(repeats, "one") == "bc"
+
+
+@pytest.mark.parametrize("actor_bytes_max", [250, 10_000])
+def test_beyond_the_bound_of_bytes_answers_go_and_requests_stay_known(actor_bytes_max: int) -> None:
+    """Those of whoever keeps most, oldest first, so that nothing is carried out twice."""
+    repeats = Repeats(actor_bytes_max=actor_bytes_max, bytes_max=350)
+    ended(repeats, "other", "a", size=100)
+    ended(repeats, "busy", *"abcd", size=100)
+
+    assert (told(repeats, "other"), told(repeats, "busy")) == ("a", "cd")
+    assert (known(repeats, "busy"), repeats.bytes_kept) == ("abcd", 300)
+
+
+def test_what_is_forgotten_leaves_nothing_behind() -> None:
+    """Neither its bytes nor an actor without requests."""
+    repeats = Repeats()
+    ended(repeats, "one", "a", size=100)
+
+    assert repeats.find("one", "a", 25 * 3600 * SECOND) is None
+    assert (repeats.entries, repeats.bytes_kept, repeats.actors) == (0, 0, {})
+
+
+def test_a_name_for_which_there_is_no_room_is_refused_before_anything_is_done(made: Parts) -> None:
+    """503 and when to come again: carried out without its name, a retry would do it twice."""
+    repeats = Repeats(actor_entries_max=1)
+    repeats.begin("one", "a", b"", "req_1", 0)
+
+    async def inside(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("it was carried out")
+
+    async def named(scope: dict[str, object], receive: object, send: object) -> None:
+        await door({**scope, ACTOR: "one", PRINCIPAL: None, REQUEST_ID: "req_2"}, receive, send)  # type: ignore[arg-type]
+
+    door = RepeatDoor(inside, made.console, repeats)
+    answer = Api(named).call("POST", "/api/v1/keys", json={}, headers=NAMED)
+
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")

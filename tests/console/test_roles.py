@@ -498,6 +498,26 @@ def test_a_restricted_manager_makes_restricted_keys(acme: World) -> None:
     assert narrow.send("PATCH", f"/api/v1/keys/{wide['id']}", {"state": "disabled"})["state"] == "disabled"
 
 
+def test_a_restricted_key_gives_no_other_what_it_has_not_by_raising_or_enabling_it(acme: World) -> None:
+    """Whoever makes more of a key, or lets it be used again, gives all that it then is; narrowed too, it is taken."""
+    root, until = as_(acme, "root"), "2026-12-01T00:00:00Z"
+    bound = {"networks": ["192.0.2.0/24"], "expires_at": until}
+    ops = Api(acme.made.app, root.post("/api/v1/keys", {"name": "ops", "role": "admin", **bound})["secret"])
+    narrow = {"name": "narrow", "role": "manager", "organization": "acme", "team": "red", **bound}
+    manager = Api(acme.made.app, root.post("/api/v1/keys", narrow)["secret"])
+    finance = root.post("/api/v1/keys", {"name": "finance", "role": "finance"})["id"]
+    caller = root.post("/api/v1/keys", {"name": "ci", "organization": "acme", "team": "red"})["id"]
+
+    for asks, key, role in ((ops, finance, "admin"), (manager, caller, "manager")):
+        path = f"/api/v1/keys/{key}"
+        for part in ({}, {"networks": bound["networks"]}, {"expires_at": until}):
+            assert asks.send("PATCH", path, {"role": role, **part}, 403)["code"] == "role_forbidden"
+        assert asks.send("PATCH", path, {"state": "disabled"})["state"] == "disabled"
+        assert asks.send("PATCH", path, {"state": "active"}, 403)["code"] == "role_forbidden"
+        assert asks.send("PATCH", path, {"name": f"named by {role}"})["state"] == "disabled"
+        assert asks.send("PATCH", path, {"role": role, "state": "active", **bound})["role"] == role
+
+
 def test_keys_above_ones_own_are_seen_and_left_alone(acme: World) -> None:
     """A manager reads the team's auditor's key and can neither change, rotate nor revoke it; nor root's an admin."""
     auditor = as_(acme, "root").post(

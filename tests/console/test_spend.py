@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from console_parts import NOON, WHO, Api, Parts, opened, parts, settled_call
+from console_parts import NOON, SECOND, WHO, Api, Parts, opened, parts, settled_call
 from faregate.console.doors import trusted
 from faregate.console.keys import NewKey, create, revoke
 from faregate.console.limits import NewLimit
@@ -47,6 +47,13 @@ def test_a_stranger_sees_the_form_and_nothing_else(made: Parts) -> None:
     assert page.status_code == 200
     assert 'type="password"' in page.text
     assert "research" not in page.text
+
+
+def test_whoever_asks_for_the_heads_of_the_page_gets_them(made: Parts) -> None:
+    """As `curl -I` and probes do: what GET answers, without the page."""
+    got, head = (Api(made.app).call(method, "/") for method in ("GET", "HEAD"))
+
+    assert (head.status_code, head.headers["content-type"]) == (200, got.headers["content-type"])
 
 
 def test_an_admin_signs_in_and_sees_spend_limits_requests_and_health(made: Parts) -> None:
@@ -219,11 +226,26 @@ def test_a_session_ends_idle_and_in_any_case_and_with_its_key(made: Parts) -> No
     assert api.call("GET", "/api/v1/keys", headers=last).status_code == 401
 
 
+def test_a_session_ends_with_the_secret_that_began_it(made: Parts) -> None:
+    """A rotation without grace ends it at once, one with a grace when that is over; the new secret begins others."""
+    secret, api = made.admin_key(), Api(made.app)
+    path = f"/api/v1/keys/{made.books.listing('key')[0]['id']}/rotate"
+    first = sign_in(made, secret)
+    secret = Api(made.app, secret).post(path, {"grace_seconds": 60}, status=200)["secret"]
+    assert api.call("GET", "/api/v1/keys", headers=first).status_code == 200
+    made.clock.now += 60 * SECOND
+    assert api.call("GET", "/api/v1/keys", headers=first).status_code == 401
+    second = sign_in(made, secret)
+    secret = Api(made.app, secret).post(path, {"grace_seconds": 0}, status=200)["secret"]
+    assert api.call("GET", "/api/v1/keys", headers=second).status_code == 401
+    assert api.call("GET", "/api/v1/keys", headers=sign_in(made, secret)).status_code == 200
+
+
 def test_sessions_are_bounded() -> None:
     """The oldest goes when there are too many."""
     counter = iter(range(10**6))
     sessions = Sessions(lambda count: next(counter).to_bytes(count, "big"))
-    ids = [sessions.begin("key_1", NOON + number)[0] for number in range(SESSIONS_MAX + 5)]
+    ids = [sessions.begin("key_1", "digest", NOON + number)[0] for number in range(SESSIONS_MAX + 5)]
     assert sessions.find(ids[0], NOON) is None
     assert sessions.find(ids[-1], NOON) is not None
 

@@ -81,6 +81,28 @@ def test_states_of_a_subscription_follow_each_other(api: Api, gold: Any) -> None
     assert api.get(path, 404)["code"] == "not_found"
 
 
+def test_a_key_of_a_subscription_opens_nothing_without_it_nor_do_those_that_it_made(
+    made: Parts, api: Api, gold: Any
+) -> None:
+    """What it makes is of the same subscription, whatever was asked for, and ends with it; others are left alone."""
+    subscription = api.post("/api/v1/subscriptions", {"product": "gold", "user": "carol"})["id"]
+    body = {"role": "user", "user": "carol", "product": "gold"}
+    parent = api.post("/api/v1/keys", {"name": "parent", "subscription": subscription, **body})
+    loose = api.post("/api/v1/keys", {"name": "loose", **body})
+    mine = Api(made.app, parent["secret"])
+
+    child = mine.post("/api/v1/keys", {"name": "child", "role": "user"})
+    assert child["subscription"] == subscription
+    without = mine.post("/api/v1/keys", {"name": "without", "subscription": None}, 403)
+    assert without["detail"].startswith("subscription: ")
+    assert mine.post(f"/api/v1/keys/{loose['id']}/rotate", {}, 403)["code"] == "role_forbidden"
+
+    for state, answer in (("suspended", 403), ("active", 200), ("cancelled", 403)):
+        api.send("PATCH", f"/api/v1/subscriptions/{subscription}", {"state": state})
+        opened_by = [Api(made.app, each["secret"]).call("GET", "/api/v1/keys") for each in (parent, child, loose)]
+        assert [each.status_code for each in opened_by] == [answer, answer, 200]
+
+
 def test_usage_is_summed_up_by_subscription(made: Parts, api: Api, gold: Any) -> None:
     """Through the keys, revoked and deleted ones too; what has no subscription stands under none."""
     first = api.post("/api/v1/subscriptions", {"product": "gold", "user": "ada"})

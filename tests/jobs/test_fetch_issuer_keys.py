@@ -19,6 +19,8 @@ from issuers import rules
 SECOND = 1_000_000_000
 DISCOVERY = "/.well-known/openid-configuration"
 KEY = {"kty": "RSA", "kid": "k1", "n": "x", "e": "AQAB", "x5c": ["MIIB"], "issuer": "x"}
+#: A discovery document that leads to the keys.
+FOUND = {"issuer": "{url}", "jwks_uri": "{url}/keys"}
 
 
 class Rig:
@@ -238,6 +240,9 @@ async def test_the_discovery_document_leads_to_the_keys() -> None:
         ({DISCOVERY: {"issuer": "{url}", "jwks_uri": "{url}/keys"}, "/keys": {"keys": []}}, "no keys"),
         ({DISCOVERY: {"issuer": "{url}", "jwks_uri": "{url}/keys"}, "/keys": {"keys": {}}}, "no keys"),
         ({DISCOVERY: {"issuer": "{url}", "jwks_uri": "{url}/keys"}, "/keys": (500, b"{}")}, "answered 500"),
+        ({DISCOVERY: FOUND, "/keys": {"keys": [{**KEY, "d": "x"}, "no key"]}}, "no public key"),
+        ({DISCOVERY: FOUND, "/keys": {"keys": [{**KEY, "use": "enc"}, {**KEY, "alg": "RS1"}]}}, "no public key"),
+        ({DISCOVERY: FOUND, "/keys": {"keys": [{"kty": "oct", "k": "x"}]}}, "no public key"),
     ],
 )
 def test_an_answer_that_cannot_be_right_brings_no_keys(answers: dict[str, Any], reason: str) -> None:

@@ -312,7 +312,7 @@ def keeping(hands: Hands, *sources: Any, now: Callable[[], int] = lambda: NOW) -
     wanted = [
         Wanted(f"p{at}", "https://p.example", source, "authorization", "Bearer ") for at, source in enumerate(sources)
     ]
-    return ProviderTokens(wanted, hands.take, now, lambda: 0.5, hands.try_over)
+    return ProviderTokens(wanted, hands.take, now, lambda: 0.5, hands.try_over, look_seconds=0.01)
 
 
 async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -369,6 +369,22 @@ def test_a_failed_renewal_keeps_the_credential_until_its_own_end(caplog: pytest.
     assert tokens.headers("p0") is None
     assert tokens.states()[0].usable is False
     assert "token-one" not in "".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+
+
+def test_a_credential_is_renewed_at_once_where_its_time_went_by_while_the_machine_slept() -> None:
+    """The clock that pauses are measured by stood still meanwhile; the wall clock did not."""
+    hands, now = Hands(), [NOW]
+    source = ListedSource(Fetched("token-one", NOW + 3_600 * SECONDS, 3_600), Fetched("token-two", 0, 0))
+    tokens = keeping(hands, source, now=lambda: now[0])
+
+    async def work() -> None:
+        await until(lambda: hands.taken)
+        now[0] += 7_200 * SECONDS
+        await until(lambda: len(hands.taken) == 2)
+
+    during(tokens, work)
+
+    assert tokens.headers("p0") == {"authorization": "Bearer token-two"}
 
 
 def test_one_source_that_fails_in_an_unforeseen_way_stops_no_other() -> None:

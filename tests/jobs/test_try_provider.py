@@ -156,6 +156,21 @@ def test_a_provider_that_moved_gets_a_client_of_its_own() -> None:
     asyncio.run(all_of_it())
 
 
+def test_a_credential_that_was_not_fetched_is_told_with_the_reason() -> None:
+    """The same words that `doctor` has for it."""
+    provider = Provider("p", "openai", "http://127.0.0.1:9/v1", {}, reach="loopback", renewed=True)
+    why = "the server refused: invalid_client"
+
+    async def work() -> Tried:
+        trial = ProviderTrial(lambda: {"p": provider}, no_headers, trouble=lambda name: why)
+        try:
+            return await trial("p")
+        finally:
+            await trial.close()
+
+    assert asyncio.run(work()) == Tried(False, why)
+
+
 def test_a_provider_that_is_not_in_use_is_not_asked() -> None:
     """A disabled one is in no catalogue."""
     trial = ProviderTrial(dict, no_headers)

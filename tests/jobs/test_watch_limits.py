@@ -386,6 +386,32 @@ def test_each_key_of_a_team_is_revoked_for_itself(watched: Watched, made: Parts)
     assert states == {spender["id"]: "revoked", saver["id"]: "active"}
 
 
+@pytest.mark.parametrize(
+    ("setter", "role", "state"),
+    [("manager", "caller", "revoked"), ("manager", "admin", "active"), ("admin", "admin", "revoked")],
+)
+def test_a_limit_revokes_no_key_that_whoever_set_it_could_not(
+    watched: Watched, made: Parts, setter: str, role: str, state: str
+) -> None:
+    """A manager's limit leaves an admin's key alone and says so; what an admin set revokes it."""
+    within = {"organization": "default", "team": "research"}
+    key, _ = create(made.console, NewKey.model_validate({"name": "agent", "role": role, **within}))
+    setting = NewKey.model_validate({"name": "sets", "role": setter, **within})
+    body = {"select": {"key": key["id"]}, "unit": "usd", "amount": "5", "window": "lifetime"}
+    limit = Api(made.app, create(made.console, setting)[1]).post(
+        "/api/v1/limits", {**body, "actions": [{"do": "revoke", "at": 100}]}
+    )
+    watched.spend(6, who=WHO._replace(key=key["id"]))
+    watched.look()
+
+    assert (made.books.get("key", key["id"]) or {})["state"] == state
+    (row,) = watched.alerts(limit_id=limit["id"], kind="limit_reached")
+    assert ("its key is revoked" in row["message"], "its key is not revoked" in row["message"]) == (
+        state == "revoked",
+        state == "active",
+    )
+
+
 def test_what_an_admin_revokes_stays_revoked_though_a_limit_did_so_before(watched: Watched, made: Parts) -> None:
     """Whoever revokes a key by hand means it for good."""
     key, _ = create(made.console, NewKey(name="agent"))

@@ -265,6 +265,18 @@ def test_a_restore_removes_what_a_killed_one_left(tmp_path: Path, books: SqliteB
     assert sorted(os.listdir(tmp_path / "new")) == ["books.sqlite3", "journal"]
 
 
+def test_a_backup_is_known_by_its_manifest(tmp_path: Path, books: SqliteBooks) -> None:
+    """Whole or cut off; a text, a folder, a pipe that nobody writes to and a link to nothing are none."""
+    books.backup(str(tmp_path / "backup.tar"))
+    (tmp_path / "half.tar").write_bytes((tmp_path / "backup.tar").read_bytes()[:20_000])
+    (tmp_path / "text").write_text("no tar at all")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    found = {name for name in os.listdir(tmp_path) if books.is_backup(str(tmp_path / name))}
+
+    assert found == {"backup.tar", "half.tar"}
+
+
 def test_something_else_is_no_backup(tmp_path: Path) -> None:
     """Files that are no backups, and absent ones, are named."""
     (tmp_path / "text").write_text("no tar at all")

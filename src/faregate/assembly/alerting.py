@@ -6,7 +6,7 @@ from typing import Final
 
 from faregate.config.schema import Alerts
 from faregate.console.alert_outbox import AlertOutbox
-from faregate.console.channels import DECLARED, kind_of
+from faregate.console.channels import kind_of
 from faregate.console.limit_watch import WatchedInstallation
 from faregate.console.state import Console
 from faregate.core import money
@@ -18,7 +18,7 @@ from faregate.jobs.runner import Job
 from faregate.jobs.signed_webhook import WebhookSender
 from faregate.jobs.watch_calls import CallWatch, UnknownsRule
 from faregate.jobs.watch_limits import LimitWatch
-from faregate.ports import Clock, Row
+from faregate.ports import DECLARED, Clock, Row
 
 #: How often limits and calls are looked at, and old alerts removed.
 WATCH_INTERVAL_S: Final = 2.0

@@ -5,7 +5,6 @@ from datetime import datetime
 from pathlib import Path
 
 from faregate.assembly.made import (
-    MASKED_CHARACTERS_MIN,
     OpenSecret,
     in_use,
     key_header,
@@ -17,11 +16,12 @@ from faregate.assembly.services import declared_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
 from faregate.config.identity_rules import identity_of
+from faregate.config.leading import places_of
 from faregate.config.schema import ChargeRule as ConfiguredCharge
-from faregate.config.schema import Config, Model
+from faregate.config.schema import Config
 from faregate.config.schema import Provider as ConfiguredProvider
 from faregate.config.tree import Environment
-from faregate.control import Provider
+from faregate.control import Provider, masked_of
 from faregate.core import money
 from faregate.core.pricing.charging import ChargeRule, ppm
 from faregate.errors import Failed
@@ -119,7 +119,7 @@ def _provider(provider: ConfiguredProvider, folder: Path, environment: Environme
         ca_file=str(folder / provider.ca_file) if provider.ca_file else "",
         proxy=proxy,
         connections_max=provider.connections_max,
-        masked=(secret,) if len(secret) >= MASKED_CHARACTERS_MIN else (),
+        masked=masked_of(secret),
         renewed=provider.credential is not None,
     )
 
@@ -128,33 +128,16 @@ def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
     """The models, with those that go to other models led on to where these go."""
     deployments = {deployment.name for deployment in config.deployments} | {row["name"] for row in made.deployments}
     models = [*config.models, *map(made_model, made.models)]
-    by_name = {model.name: model for model in models}
+    to = {model.name: model.to for model in models}
     return [
         DeclaredModel(
             model.name,
-            tuple(dict.fromkeys(_targets(model, by_name, deployments, frozenset()))),
+            places_of(model.name, to, deployments)[0],
             model.max_output_tokens or 0,
             model.max_context_tokens or 0,
         )
         for model in models
     ]
-
-
-def _targets(model: Model, by_name: dict[str, Model], deployments: set[str], above: frozenset[str]) -> list[str]:
-    """Where a model goes; ``above`` are the names of those that led here.
-
-    The configuration and the API each check for loops, but a file that changes can close one through what was made.
-    """
-    targets: list[str] = []
-    above = above | {model.name}
-    for name in model.to:
-        # A deployment goes before a model of the same name.
-        if name in by_name and name not in deployments:
-            if name not in above:
-                targets.extend(_targets(by_name[name], by_name, deployments, above))
-        else:
-            targets.append(name)
-    return targets
 
 
 def _overrides(config: Config) -> list[PriceRow]:

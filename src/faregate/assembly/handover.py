@@ -64,6 +64,8 @@ class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
     restart: tuple[str, ...] = ()
     #: What is worth saying about the configuration, a line each.
     warnings: tuple[str, ...] = ()
+    #: The newest ``RereadWanted`` that was there before the file was read; this answers all up to it.
+    answers: int = 0
 
 
 class NotReread(msgspec.Struct, frozen=True, tag="not_reread"):
@@ -73,6 +75,8 @@ class NotReread(msgspec.Struct, frozen=True, tag="not_reread"):
     message: str
     #: ``(key, code, line)`` of each problem.
     problems: tuple[tuple[str, str, str], ...] = ()
+    #: As in ``Adopt``.
+    answers: int = 0
 
 
 class Adopted(msgspec.Struct, frozen=True, tag="adopted"):
@@ -84,6 +88,9 @@ class Adopted(msgspec.Struct, frozen=True, tag="adopted"):
 
 class RereadWanted(msgspec.Struct, frozen=True, tag="reread_wanted"):
     """From the console: somebody asks for the configuration to be read again."""
+
+    #: Greater than that of whoever asked before, and than all of a console that ran before.
+    number: int
 
 
 encode = msgspec.json.Encoder().encode

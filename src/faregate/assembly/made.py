@@ -9,9 +9,9 @@ from faregate.catalogue.declared import DeclaredDeployment
 from faregate.config.schema import Config, Model, Timeouts
 from faregate.config.secret_box import SecretBox, box_of, masked, provider_place
 from faregate.config.secrets import Secrets
-from faregate.control import Provider
+from faregate.control import Provider, masked_of
 from faregate.errors import Failed
-from faregate.ports import MadePlaces, Row
+from faregate.ports import DECLARED, MadePlaces, Row
 
 logger = logging.getLogger("faregate.catalogue")
 
@@ -22,8 +22,8 @@ KEY_HEADERS: Final[Mapping[str, tuple[str, str]]] = {
     "gemini": ("x-goog-api-key", ""),
 }
 
-#: Shorter texts would also mask what is no credential.
-MASKED_CHARACTERS_MIN: Final = 8
+#: Settings of a provider that the gate has as they are, each with its own default.
+_AS_SET: Final = ("client_gone", "stream_usage", "lookup", "connections_max")
 
 #: Row of a provider → its secret, as it is sent; empty where it has none.
 OpenSecret = Callable[[Row], str]
@@ -79,18 +79,15 @@ def made_provider(row: Row, open_secret: OpenSecret, proxy_for: Callable[[str], 
         base_url=row["base_url"],
         credential={header: scheme + secret} if secret else {},
         api_version=row["api_version"],
-        client_gone=settings.get("client_gone", ""),
-        stream_usage=settings.get("stream_usage", True),
-        lookup=settings.get("lookup", ""),
         connect_timeout_ms=timeouts["connect"],
         first_byte_timeout_ms=timeouts["first_byte"],
         idle_timeout_ms=timeouts["idle"],
         total_timeout_ms=timeouts["total"],
         proxy=proxy_for(row["base_url"]),
-        connections_max=settings.get("connections_max", 2_000),
-        masked=(secret,) if len(secret) >= MASKED_CHARACTERS_MIN else (),
+        masked=masked_of(secret),
         renewed=closed,
         reach=settings.get("reach", "public"),
+        **{name: settings[name] for name in _AS_SET if name in settings},
     )
 
 
@@ -119,10 +116,6 @@ def made_model(row: Row) -> Model:
         max_output_tokens=row["max_output_tokens"] or None,
         max_context_tokens=row["max_context_tokens"] or None,
     )
-
-
-#: Begins the ids of what the configuration file declares.
-DECLARED: Final = "file:"
 
 
 def declared_rows(config: Config) -> MadePlaces:

@@ -27,9 +27,11 @@ from faregate.storage.sqlite.opening import open_books
 logger = logging.getLogger("faregate.offline")
 
 
-def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
-    """The console's ASGI application on the books of a stopped installation, and what gives them back.
+def open_console(root: Path) -> tuple[Any, Callable[[], None], str]:
+    """The console's ASGI application on the books of a stopped installation, what gives them back, and why the
+    configuration could not be used, empty where it was or there is none.
 
+    Every request is root's, because whoever can open the books is that.
     Without a configuration that can be read here there are no providers: keys and limits can be made, prices cannot.
 
     Raises:
@@ -37,12 +39,13 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         FaregateError: its books cannot be used.
     """
     from faregate.console.app import create_app
+    from faregate.console.doors import trusted
 
     folder = prepare(root)
     with contextlib.ExitStack() as stack:
         stack.callback(take_lock(folder).release)
         environment = process_environment()
-        loaded = _configuration(environment)
+        loaded, unread = _configuration(environment)
         config = loaded.config if loaded is not None else Config.model_construct(providers=())
         kept = secrets_of(folder, os.urandom).secrets
         box = secret_box(kept)
@@ -57,19 +60,21 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None]]:
         books = open_books(folder.books, clock)
         stack.callback(books.close)
         app = create_app(Workshop(config, folder, compiler, secrets, clock, books).still())
-        return app, stack.pop_all().close
+        return trusted(app), stack.pop_all().close, unread
 
 
-def _configuration(environment: Environment) -> Loaded | None:
-    """The configuration that `serve` would use here; ``None`` where there is none, or where it is not whole.
+def _configuration(environment: Environment) -> tuple[Loaded | None, str]:
+    """The configuration that `serve` would use here; ``None`` where there is none, or where it is not whole, and why.
 
     A command line often lacks the variables with the providers' secrets, and needs none of them.
     """
+    file = Path(environment.get("FAREGATE_CONFIG") or "faregate.yaml")
     try:
-        return load(Path(environment.get("FAREGATE_CONFIG") or "faregate.yaml"), environment)
+        return load(file, environment), ""
     except Invalid as invalid:
-        logger.debug("configuration_not_used", extra={"why": invalid.findings[0].line()})
-        return None
+        why = invalid.findings[0].line()
+        logger.debug("configuration_not_used", extra={"why": why})
+        return None, why if file.exists() else ""
 
 
 def restore(folder: DataFolder, file: Path) -> dict[str, Any]:

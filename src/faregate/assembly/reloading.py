@@ -5,7 +5,6 @@ the gate, which takes everything or nothing, and only then takes over what it pr
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -83,7 +82,9 @@ class Reloading:
         self._say = say
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
-        self._waiting: list[asyncio.Future[Reread]] = []
+        #: Number of what was asked → who waits for what becomes of it, in order.
+        self._waiting: dict[int, asyncio.Future[Reread]] = {}
+        self._asked = 0
         object.__setattr__(console, "reread", self.ask)
 
     async def ask(self) -> "Reread":
@@ -93,16 +94,17 @@ class Reloading:
             Unavailable: it takes too long.
         """
         told: asyncio.Future[Reread] = asyncio.get_running_loop().create_future()
-        self._waiting.append(told)
-        self._say(encode(RereadWanted()))
+        # By a clock that all processes of a machine share, so that an answer to the console before answers nobody here.
+        number = self._asked = max(self._asked + 1, self._console.clock.monotonic_nanos())
+        self._waiting[number] = told
+        self._say(encode(RereadWanted(number)))
         try:
             async with asyncio.timeout(REREAD_SECONDS_MAX):
                 return await told
         except TimeoutError:
             raise Unavailable("the configuration was not read again in time", hint="see the log") from None
         finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(told)
+            del self._waiting[number]
 
     def told(self, line: bytes) -> None:
         """One line of the supervisor's."""
@@ -114,7 +116,7 @@ class Reloading:
             logger.error("order_not_understood", extra={"why": str(error)})
             return
         if isinstance(order, NotReread):
-            self._tell(Reread(order.code, order.message, order.problems))
+            self._tell(Reread(order.code, order.message, order.problems), order.answers)
             return
         task = asyncio.get_running_loop().create_task(self._adopt(order))
         # Nobody else holds it, and what nobody holds may be collected while it runs.
@@ -139,10 +141,11 @@ class Reloading:
         else:
             found = Reread(restart=order.restart, warnings=order.warnings)
         self._say(encode(Adopted(order.number, found.message if found.code else "")))
-        self._tell(found)
+        self._tell(found, order.answers)
 
-    def _tell(self, found: "Reread") -> None:
+    def _tell(self, found: "Reread", answers: int) -> None:
+        """Count it, and tell those who had asked before the file was read; the others wait for another reading."""
         self._console.reloads["failed" if found.code else "ok"] += 1
-        for each in self._waiting:
-            if not each.done():
+        for number, each in self._waiting.items():
+            if number <= answers and not each.done():
                 each.set_result(found)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faregate.catalogue.declared import DeclaredService
 from faregate.config.schema import Config, Service, ServicePrice
-from faregate.control import Provider
+from faregate.control import Provider, masked_of
 from faregate.core import money
 from faregate.core.metering.service import ServiceTerms, Told
 from faregate.core.pricing.compute import ServicePrices, service_rates
@@ -15,9 +15,6 @@ from faregate.dialects.operations import HTTP
 
 #: Operations on numbers are counted in thousand millions.
 _FLOPS_PER_GIGAFLOP = 10**9
-
-#: Shorter texts would also mask what is no credential.
-_MASKED_CHARACTERS_MIN = 8
 
 
 def declared_services(config: Config, folder: Path, proxy_for: Callable[[str], str]) -> tuple[DeclaredService, ...]:
@@ -51,7 +48,7 @@ def _provider(service: Service, folder: Path, proxy_for: Callable[[str], str]) -
         ca_file=str(folder / service.ca_file) if service.ca_file else "",
         proxy=service.proxy if service.proxy is not None else proxy_for(service.base_url),
         connections_max=service.connections_max,
-        masked=(secret,) if len(secret) >= _MASKED_CHARACTERS_MIN else (),
+        masked=masked_of(secret),
     )
 
 

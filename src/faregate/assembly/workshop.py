@@ -203,7 +203,9 @@ class Workshop:
             check_address=self._alerting.check_address,
             azure_budget=self._config.alerts.azure_budget if self._config is not None else None,
             declared=declared_rows(self._config) if self._config is not None else NO_PLACES,
-            try_provider=ProviderTrial(lambda: link.providers, tokens.headers) if link and tokens else None,
+            try_provider=ProviderTrial(lambda: link.providers, tokens.headers, trouble=tokens.trouble)
+            if link and tokens
+            else None,
             credentials=tokens.states if tokens is not None else tuple,
             tokenizer=ToktokCounter(size_of),
             contents=self._contents,

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from faregate.core.money import PICOS_PER_DOLLAR, PRICE_DOLLARS_MAX
 from faregate.core.pricing.listing import PriceEntry, PriceFault, PriceFile
+from faregate.core.strict_json import once
 
 #: ``litellm_provider`` → our kind of provider, and the prefix that the list's names carry for it.
 _KINDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -122,7 +123,7 @@ def read(text: str, name: str) -> PriceFile:
             parse_float=_Literal,
             parse_int=_Literal,
             parse_constant=_Literal,
-            object_pairs_hook=_once,
+            object_pairs_hook=once,
         )
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
@@ -165,15 +166,6 @@ def _keep_dearest(entries: dict[tuple[object, ...], PriceEntry], found: Iterator
         before = entries.get(place)
         if before is None or entry.pico * before.per > before.pico * entry.per:
             entries[place] = entry
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name[:_SHOWN_MAX]!r} stands there twice in one object")
-        found[name] = value
-    return found
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -15,6 +15,7 @@ from faregate.config.credential_rules import check_credential
 from faregate.config.denial_rules import check_denials
 from faregate.config.findings import Path, Ruled, did_you_mean, quoted
 from faregate.config.identity_rules import check_identity
+from faregate.config.leading import LED_MAX, places_of
 from faregate.config.schema import Config, Gateway, Provider, Service
 from faregate.config.service_rules import check_service
 from faregate.config.tls import certificate_problem
@@ -42,6 +43,7 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
         yield Ruled("CFG-MISSING", ("providers",), "is missing", hint=hint)
     yield from _references(config)
     yield from _loops(config)
+    yield from _far(config)
     yield from _prices(config)
     yield from _charges(config)
     yield from _capacities(config)
@@ -230,6 +232,16 @@ def _loops(config: Config) -> Iterator[Ruled]:
             yield Ruled(
                 "CFG-REF", ("models", index, "to"), f"goes round in a loop: {' → '.join(loop)}", "a way that ends"
             )
+
+
+def _far(config: Config) -> Iterator[Ruled]:
+    """What a model leads to over other models is bounded as what it names itself is."""
+    deployments = {deployment.name for deployment in config.deployments}
+    to = {model.name: model.to for model in config.models}
+    for index, model in enumerate(config.models):
+        if places_of(model.name, to, deployments)[1]:
+            problem = f"leads to more than {LED_MAX} places, or over as many models"
+            yield Ruled("CFG-RANGE", ("models", index, "to"), problem, f"at most {LED_MAX}")
 
 
 def _loop_from(start: str, aliases: dict[str, list[str]]) -> list[str]:

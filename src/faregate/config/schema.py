@@ -224,7 +224,9 @@ class Model(Section):
 
     name: Label = Field(description="what callers write as model")
     to: tuple[Label, ...] = Field(
-        description="deployments, provider/model or other models, in order", min_length=1, max_length=64
+        description="deployments, provider/model or other models, in order; 256 places at most over all of these",
+        min_length=1,
+        max_length=64,
     )
     max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
     max_context_tokens: Bound | None = Field(default=None, description="tokens of question and answer together")

@@ -8,6 +8,7 @@ import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema, model_validator
 
@@ -21,7 +22,7 @@ from faregate.core import money
 from faregate.core.access import ROLES
 from faregate.core.alerts import KINDS as ALERT_KINDS
 from faregate.core.limits.kinds import KINDS as LIMIT_KINDS
-from faregate.core.limits.kinds import MODES
+from faregate.core.limits.kinds import MODES, check_window
 
 #: A hundred thousand keys with some limits; beyond it an installation is kept by a program of its owner's.
 STATE_BYTES_MAX = 32 * 1024 * 1024
@@ -45,6 +46,15 @@ def _payer_name(value: str) -> str:
 def _sentence(value: str) -> str:
     if not value.isprintable() or value != value.strip() or len(value) > SENTENCE_CHARACTERS_MAX:
         raise wrong("CFG-RANGE", "is not one line of text", f"at most {SENTENCE_CHARACTERS_MAX} printable characters")
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    # A folder of the zone data, a name with a NUL or one that is too long each fail in a way of their own.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise wrong("CFG-RANGE", f"{quoted(value)} is not a time zone", "an IANA name such as Europe/Berlin") from None
     return value
 
 
@@ -75,6 +85,7 @@ PayerName = Annotated[Text, AfterValidator(_payer_name)]
 Sentence = Annotated[Text, AfterValidator(_sentence)]
 Moment = Annotated[StrictStr, BeforeValidator(_moment)]
 AmountOf = Annotated[int | str, BeforeValidator(_counted), WithJsonSchema(_AMOUNT_SCHEMA)]
+Zone = Annotated[Text, AfterValidator(_zone)]
 State = Literal["active", "disabled"]
 Names = Annotated[tuple[PayerName, ...], Field(max_length=200)]
 
@@ -206,7 +217,7 @@ class LimitState(Section):
     unit: Literal[tuple(LIMIT_KINDS)] = Field(description="what it counts")  # type: ignore[valid-type]
     amount: AmountOf = Field(description=f"dollars as text, a whole number of other units, or {UNLIMITED}")
     window: Sentence | None = Field(default=None, description="such as month or rolling 24h; none of concurrency")
-    timezone: Text = Field(default="UTC", description="time zone of the window")
+    timezone: Zone = Field(default="UTC", description="time zone of the window")
     mode: Literal[MODES] = Field(default="hard", description="hard refuses")  # type: ignore[valid-type]
     clamp: Flag = Field(default=False, description="give callers without an output cap one that fits")
     contact: Sentence | None = Field(default=None, description="whom a refusal names")
@@ -220,6 +231,14 @@ class LimitState(Section):
     estimate: Flag = Field(default=True, description="refuse what may not fit, not only what does not")
     actions: tuple[ActionState, ...] = Field(default=(), description="what happens at shares", max_length=8)
     denial: PayerName | None = Field(default=None, description="name of the answer that a refused caller gets")
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "LimitState":
+        for fault in check_window(self.unit, self.window or ""):
+            raise wrong(
+                "CFG-RANGE", f"its window {quoted(self.window or '')}: {fault.message}", "such as month or rolling 24h"
+            )
+        return self
 
     @model_validator(mode="after")
     def _amounts_fit(self) -> "LimitState":

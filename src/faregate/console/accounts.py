@@ -5,9 +5,10 @@ key that was revoked, or got another role, is judged anew with the next one. It 
 """
 
 import threading
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+from faregate.console.payer_rules import stopped_among, stopped_by
 from faregate.console.reading import each_row
 from faregate.core import keys
 from faregate.core.access import CALLER, Principal, principal_of
@@ -38,6 +39,13 @@ PAYER_DISABLED: Final = Refusal("key_disabled", "whom this key belongs to is dis
 ONLY_CALLS: Final = Refusal("role_forbidden", "this is a caller's key; the console wants a key with another role")
 
 
+def usable_keys(books: Books, now: int) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Details of keys that can be used at ``now``, and how many have just these."""
+    for row, count in books.tally("key", ("state", "expires_at", "details")):
+        if row["state"] != "revoked" and not 0 < row["expires_at"] <= now:
+            yield row["details"] or {}, count
+
+
 def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int:
     """How many usable keys fail because the pepper that they were digested with is not among ``peppers``.
 
@@ -46,10 +54,8 @@ def keys_without_pepper(books: Books, peppers: Sequence[bytes], now: int) -> int
     """
     known = {keys.fingerprint(each) for each in peppers} | {""}
     lost = good = 0
-    for row, count in books.tally("key", ("state", "expires_at", "details")):
-        if row["state"] == "revoked" or 0 < row["expires_at"] <= now:
-            continue
-        if (row["details"] or {}).get(PEPPER_NOTE, "") in known:
+    for details, count in usable_keys(books, now):
+        if details.get(PEPPER_NOTE, "") in known:
             good += count
         else:
             lost += count
@@ -75,10 +81,18 @@ class KeyRing:
 
     def opened(self, secret: str, now: int) -> Principal | Refusal:
         """Who asks with ``secret`` at ``now``, or why it opens nothing."""
+        found = self.signing_in(secret, now)
+        return found if isinstance(found, Refusal) else found[0]
+
+    def signing_in(self, secret: str, now: int) -> tuple[Principal, str] | Refusal:
+        """Who asks with ``secret`` and its digest, by which a session knows it; or why it opens nothing."""
         if not keys.is_well_formed(secret):
             return MALFORMED
         found = self._found(secret)
-        return INVALID if found is None else self._judged(found[0], found[0]["digests"][found[1]], now)
+        if found is None:
+            return INVALID
+        judged = self._judged(*found, now)
+        return judged if isinstance(judged, Refusal) else (judged, found[1])
 
     def holder(self, secret: str) -> Row | None:
         """The row of the key that a secret belongs to, whether or not it still opens anything."""
@@ -94,7 +108,8 @@ class KeyRing:
         row = self._books.get("key", found[0]) if found is not None else None
         return None if found is None or row is None or found[1] not in row["digests"] else (row, found[1])
 
-    def _judged(self, row: Row, until: int, now: int) -> Principal | Refusal:
+    def _judged(self, row: Row, digest: str, now: int) -> Principal | Refusal:
+        until = row["digests"][digest]
         if row["state"] == "revoked" or (until and now >= until):
             return REVOKED
         if row["expires_at"] and now >= row["expires_at"]:
@@ -103,23 +118,13 @@ class KeyRing:
             return DISABLED
         if row["role"] == CALLER:
             return ONLY_CALLS
-        principal = principal_of(row)
-        return PAYER_DISABLED if self._payer_disabled(principal) else principal
+        # Whoever stops keys at the gate stops them here.
+        return PAYER_DISABLED if stopped_by(row, stopped_among(self._books, [row])) else principal_of(row)
 
-    def _payer_disabled(self, principal: Principal) -> bool:
-        """Whether one of those that the key is of was disabled, which stops their keys here as at the gate."""
-        organization = principal.scope.organization
-        for kind, name in principal.scope.named.items():
-            within = {} if kind == "organization" else {"organization": organization}
-            rows = self._books.listing(kind, name=name, limit=1, **within)
-            if rows and rows[0].get("state", "active") != "active":
-                return True
-        return False
-
-    def standing(self, key_id: str, now: int) -> Principal | None:
-        """Who asks with a session that a key began; ``None`` where it opens nothing any more."""
+    def standing(self, key_id: str, digest: str, now: int) -> Principal | None:
+        """Who asks with a session that a secret of a key began; ``None`` where that opens nothing any more."""
         row = self._books.get("key", key_id)
-        judged = None if row is None else self._judged(row, 0, now)
+        judged = None if row is None or digest not in row["digests"] else self._judged(row, digest, now)
         return None if isinstance(judged, Refusal) else judged
 
     def _refresh(self) -> None:

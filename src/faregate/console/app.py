@@ -45,6 +45,7 @@ from faregate.console.reading import in_thread
 from faregate.console.repeats import RepeatDoor
 from faregate.console.rights import open_to_all, permitted
 from faregate.console.state import Console
+from faregate.console.versions import asked_where_it_acts
 
 OPENAPI_PATH = "/api/openapi.json"
 
@@ -96,7 +97,7 @@ def create_app(console: Console) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         # Whatever is added below asks for its permission first, or is refused to everybody.
-        dependencies=[Depends(permitted)],
+        dependencies=[Depends(permitted), Depends(asked_where_it_acts)],
     )
     app.state.console = console
     problems.install(app)

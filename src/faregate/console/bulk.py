@@ -4,10 +4,10 @@ Each is made as if it came alone, over books on which nothing is written yet; wh
 one transaction, and the gate is waited for once. What is wrong with one is told under its place, ``items.3.name``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from functools import lru_cache
-from typing import Any, ClassVar, Final, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -25,13 +25,11 @@ from faregate.console.shapes import payers as shapes
 from faregate.console.state import Console
 from faregate.console.texts import Body
 from faregate.console.writing import acted, console_of, locked, put_together
+from faregate.core.desired_state import ITEMS_MAX
 from faregate.errors import FaregateError
 from faregate.ports import Books, Row, TrailMark
 
 router = APIRouter()
-
-#: One request makes so many at most (BAD-INPUT A82); it holds every other change up meanwhile.
-ITEMS_MAX: Final = 1_000
 
 Item = TypeVar("Item", bound=Body)
 Made = TypeVar("Made")
@@ -82,16 +80,23 @@ class NewProducts(Body):
 # -- books on which nothing is written yet ----------------------------------------------------------------------------
 
 
+class NotStaged(RuntimeError):
+    """Something was asked that does not know of what is staged: a mistake of ours, told as an internal error."""
+
+
 class StagedBooks:
     """``Books`` that keep what is written to themselves, and read as if it were there.
 
-    Resources alone: what is read of calls and balances is that of the books below.
+    Rows of resources alone, by id, by name or by other equality; what else is asked of books would not see what is
+    staged, and raises.
     """
 
     def __init__(self, books: Books) -> None:
         self._books = books
         #: Kind → id → the row, ``None`` where it was removed.
         self._written: dict[str, dict[str, Row | None]] = {}
+        #: (Kind, name) → ids of the written rows of that name: each item asks by name, beside up to thousands of rows.
+        self._named: dict[tuple[str, object], set[str]] = {}
         #: What was there before each write: kind, id, and the row as a list of one, which is empty where nothing was.
         self._before: list[tuple[str, str, list[Row | None]]] = []
 
@@ -111,7 +116,8 @@ class StagedBooks:
         mine = self._written.get(kind, {})
         # As many more as may have been changed here.
         rows = self._books.listing(kind, after=after, limit=limit + len(mine), **equal)
-        fitting = [row for id, row in mine.items() if row is not None and id > after and _fits(row, equal)]
+        near = [mine.get(id) for id in self._near(kind, equal)]
+        fitting = [row for row in near if row is not None and row["id"] > after and _fits(row, equal)]
         return sorted([*(row for row in rows if row["id"] not in mine), *fitting], key=_id_of)[:limit]
 
     def put(self, kind: str, row: Row, *, told: TrailMark | None = None) -> int:
@@ -143,10 +149,30 @@ class StagedBooks:
         self._write(kind, id, None)
         return known
 
+    def _near(self, kind: str, equal: dict[str, object]) -> Collection[str]:
+        """Ids of the written rows that may have these values."""
+        if "id" in equal:
+            return {str(id) for id in _choices(equal["id"])}
+        if "name" in equal:
+            return set[str]().union(*(self._named.get((kind, name), ()) for name in _choices(equal["name"])))
+        return self._written.get(kind, {})
+
     def _write(self, kind: str, id: str, row: Row | None) -> None:
         mine = self._written.setdefault(kind, {})
         self._before.append((kind, id, [mine[id]] if id in mine else []))
-        mine[id] = row
+        self._set(kind, id, [row])
+
+    def _set(self, kind: str, id: str, state: list[Row | None]) -> None:
+        """Have a row written, removed or, with an empty list, neither."""
+        mine = self._written[kind]
+        if (old := mine.get(id)) is not None:
+            self._named[kind, old.get("name")].discard(id)
+        if not state:
+            mine.pop(id, None)
+        for row in state:
+            mine[id] = row
+            if row is not None:
+                self._named.setdefault((kind, row.get("name")), set()).add(id)
 
     def mark(self) -> int:
         """How many writes there were by now, to go back to."""
@@ -155,11 +181,7 @@ class StagedBooks:
     def back_to(self, mark: int) -> None:
         """Forget what was written since."""
         while len(self._before) > mark:
-            kind, id, before = self._before.pop()
-            if before:
-                self._written[kind][id] = before[0]
-            else:
-                del self._written[kind][id]
+            self._set(*self._before.pop())
 
     def written(self) -> list[tuple[str, Row]]:
         """Rows to be put."""
@@ -170,19 +192,24 @@ class StagedBooks:
         return [(kind, id) for kind, rows in self._written.items() for id, row in rows.items() if row is None]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._books, name)
+        raise NotStaged(f"{name} was asked of books on which nothing is written yet")
 
 
 def _id_of(row: Row) -> str:
     return str(row["id"])
 
 
+def _choices(wanted: object) -> Collection[object]:
+    """What a filter lets pass: a value, or any of several."""
+    return wanted if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)
+
+
 def _fits(row: Row, equal: dict[str, object]) -> bool:
-    """Whether a row has these values; a name such as ``selector.team`` is that of a member, and lists are choices."""
+    """Whether a row has these values; a name such as ``selector.team`` is that of a member."""
     for name, wanted in equal.items():
         column, _, member = name.partition(".")
         value = (row[column] or {}).get(member, "") if member else row[column]
-        if value not in (wanted if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)):
+        if value not in _choices(wanted):
             return False
     return True
 
@@ -272,17 +299,19 @@ async def _made(
     return await acted(console, {"data": [shown(each) for each in made]})
 
 
-def _with_secret(made: tuple[Row, str]) -> dict[str, Any]:
-    row, secret = made
-    return {**keys.shape(row), "secret": secret}
-
-
 @router.post("/keys/bulk", status_code=201, tags=["keys"])
 @needs("keys.write")
 @answers(shapes.MadeKeys)
 async def create_keys(request: Request, wanted: NewKeys) -> dict[str, Any]:
     """Make up to a thousand keys, all or none. The answer holds the secret of each, in the order of the items."""
-    return await _made(request, wanted.items, keys.create, _with_secret)
+    console = console_of(request)
+
+    def alone() -> list[dict[str, Any]]:
+        made = made_together(console, wanted.items, keys.create)
+        told = keys.shown(console, [row for row, _ in made])
+        return [{**each, "secret": secret} for each, (_, secret) in zip(told, made, strict=True)]
+
+    return await acted(console, {"data": await locked(console, alone)})
 
 
 @router.post("/limits/bulk", status_code=201, tags=["limits"])

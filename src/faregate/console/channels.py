@@ -29,7 +29,7 @@ from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
 from faregate.core.alerts import CHANNEL_SECRET_CHARACTERS, CHANNEL_URL_CHARACTERS_MAX, KINDS
 from faregate.errors import Conflict, NotFound
-from faregate.ports import Row
+from faregate.ports import DECLARED, Row
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
@@ -38,9 +38,6 @@ CHANNELS_MAX: Final = 256
 
 _SECRET_BYTES: Final = 32
 _MADE_BEGINS: Final = "whs-"
-
-#: Begins the id of a channel that the configuration file declares.
-DECLARED: Final = "file:"
 
 _ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://[\x21-\x7e]*")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -293,13 +290,14 @@ async def change_webhook(request: Request, channel_id: str, wanted: ChannelChang
 
 @router.delete("/{channel_id}")
 @needs("alerts.write")
-@answers(Removed)
+@answers(Removed, versioned=True)
 async def delete_webhook(request: Request, channel_id: str) -> dict[str, Any]:
     """Remove a channel; what it has not taken yet it never gets."""
     console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: _named(console, channel_id))
 
     def alone() -> None:
         remove_row(console, "channel", _own(console, channel_id)["id"])
 
-    await locked(console, alone)
+    await locked(console, alone, unchanged)
     return {"id": channel_id, "deleted": True}

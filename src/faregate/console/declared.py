@@ -15,10 +15,7 @@ from faregate.console.reading import every, in_thread
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.errors import Conflict, NotFound
-from faregate.ports import Row
-
-#: Begins the id of what the configuration file declares.
-FILE: Final = "file:"
+from faregate.ports import DECLARED, Row
 
 #: As the configuration file bounds them.
 MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000}
@@ -49,7 +46,7 @@ def models_that_name(console: Console, row: Row) -> list[str]:
 
 def source_of(row: Row) -> str:
     """Who owns a row: ``file`` or ``api``."""
-    return "file" if row["id"].startswith(FILE) else "api"
+    return "file" if row["id"].startswith(DECLARED) else "api"
 
 
 def found(console: Console, kind: str, wanted: str) -> Row:

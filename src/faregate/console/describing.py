@@ -16,6 +16,9 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 #: No value of a query is longer, unless its parameter says so.
 VALUE_CHARACTERS_MAX: Final = 256
 
+#: Methods of requests that change something.
+WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 1_000
 

@@ -1,4 +1,4 @@
-"""The doors of the console, outermost first: name the request, read its body within a bound, ask who it is.
+"""The doors of the console, outermost first: name the request, ask who it is, read its body within a bound.
 
 Closed by default: a path below ``/api/`` that nobody thought of wants a credential before it is a 404. What whoever has
 one may do is asked at the route (``rights``). Trust in the Unix socket comes as a mark that our own listener sets in
@@ -7,8 +7,9 @@ the ASGI scope; no header can set it.
 
 import ipaddress
 import json
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
@@ -24,6 +25,7 @@ from faregate.console.sessions import Session, csrf_holds
 from faregate.console.state import Console
 from faregate.core.access import LOCAL, WEBHOOK, Principal
 from faregate.core.networks import client_address, holds
+from faregate.core.strict_json import Twice, once
 
 #: Set in the scope by the listener on the Unix socket in the data folder: whoever can open it is root.
 TRUSTED: Final = "faregate.trusted"
@@ -32,6 +34,8 @@ SESSION: Final = "faregate.session"
 #: Headers that a route wants its answer to have, by their names, unless the answer is a refusal.
 TOLD: Final = "faregate.told"
 ACTOR: Final = "faregate.actor"
+
+Found = TypeVar("Found")
 
 CSRF_HEADER: Final = b"x-csrf-token"
 
@@ -43,6 +47,9 @@ _WITH_LONG_BODIES: Final = frozenset(
     {"/api/v1/prices/import", "/api/v1/prices/sync", "/api/v1/reprice", "/api/Quota/Update"}
 )
 BODY_SECONDS_MAX: Final = 15
+#: A longer body is looked at in a thread, because nobody else is answered meanwhile: nobody asked yet whether whoever
+#: sent it may do what it wants.
+AT_ONCE_BYTES_MAX: Final = 64 * 1024
 #: Deeper JSON has no use here; Python's own reader gives up a little above a thousand.
 JSON_DEPTH_MAX: Final = 32
 
@@ -144,7 +151,7 @@ class IdentityDoor:
             await self._app(scope, receive, send)
             return
         session_id = _cookie(scope, cookie_name(https=by_https(scope, self._console)))
-        session = await in_thread(lambda: self._session(session_id)) if session_id else None
+        session = await self._at_once(lambda: self._session(session_id)) if session_id else None
         scope = {**scope, SESSION: None, ACTOR: "", PRINCIPAL: None}
         if session is not None and self._is_near(session[1], scope):
             scope[SESSION], scope[PRINCIPAL] = (session_id, session[0]), session[1]
@@ -152,7 +159,7 @@ class IdentityDoor:
             refusal = hook_secrets.refusal(self._console, scope)
             scope[ACTOR] = hook_secrets.ACTOR
         else:
-            refusal = await in_thread(lambda: self._refusal(scope)) if _guarded(scope) else None
+            refusal = await self._at_once(lambda: self._refusal(scope)) if _guarded(scope) else None
         if refusal is None:
             author.set(Author(scope[ACTOR], scope[REQUEST_ID]))
             await self._app(scope, receive, send)
@@ -160,11 +167,18 @@ class IdentityDoor:
         headers = {"www-authenticate": 'Bearer realm="faregate"'} if refusal.code.startswith("auth_") else {}
         await respond(scope[REQUEST_ID], refusal.code, refusal.detail, headers=headers)(scope, receive, send)
 
+    async def _at_once(self, look: Callable[[], Found]) -> Found:
+        """Look at the books without waiting for those who read or change them."""
+        return await in_thread(look, self._console.at_once.submit)
+
     def _session(self, session_id: str) -> tuple[Session, Principal] | None:
         clock = self._console.clock
         session = self._console.sessions.find(session_id, clock.monotonic_nanos())
-        principal = None if session is None else self._console.ring.standing(session.key, clock.wall_nanos())
+        principal = None if session is None else self._standing(session)
         return None if session is None or principal is None else (session, principal)
+
+    def _standing(self, session: Session) -> Principal | None:
+        return self._console.ring.standing(session.key, session.digest, self._console.clock.wall_nanos())
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why the request may not pass, ``None`` where it may."""
@@ -195,12 +209,13 @@ class IdentityDoor:
 
     def _is_near(self, principal: Principal, scope: Scope) -> bool:
         """Whether a request comes from where the key of whoever asks may be used; proxies that are trusted say so."""
-        if principal.networks is None:
+        networks = principal.restrictions.networks
+        if networks is None:
             return True
         peer = scope["client"][0] if scope.get("client") else ""
         forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         address = client_address(peer, forwarded.decode("latin-1"), self._console.facts.trusted_proxies)
-        return holds(principal.networks, address)
+        return holds(networks, address)
 
     def _without_credential(self, scope: Scope) -> Refusal | None:
         if scope["path"] == "/metrics" and not self._console.facts.behind_proxy and _is_local(scope):
@@ -295,7 +310,8 @@ class BodyDoor:
         if deadline.cancelled_caught:
             fault = ("body_timeout", f"the body was not there within {BODY_SECONDS_MAX} seconds")
         if fault is None and body and scope["path"].startswith(("/api/", hook_secrets.PATHS)):
-            fault = _json_fault(scope, body)
+            long = len(body) > AT_ONCE_BYTES_MAX
+            fault = await in_thread(lambda: _json_fault(scope, body)) if long else _json_fault(scope, body)
         if fault is not None and fault[0].startswith("json_") and not scope["path"].startswith("/api/"):
             fault = ("wh_body", fault[1])
         if fault is not None:
@@ -355,9 +371,9 @@ def _json_fault(scope: Scope, body: bytes) -> tuple[str, str] | None:
     except UnicodeDecodeError:
         return "json_utf8", "the body is not UTF-8"
     try:
-        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
-    except _Twin as twin:
-        return "json_dup_key", str(twin)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=_no_constant)
+    except Twice:
+        return "json_dup_key", "an object of the body names a field twice"
     except RecursionError:
         return "json_depth", f"the body is nested deeper than {JSON_DEPTH_MAX} levels"
     except ValueError:
@@ -366,17 +382,6 @@ def _json_fault(scope: Scope, body: bytes) -> tuple[str, str] | None:
     if _depth(value) > JSON_DEPTH_MAX:
         return "json_depth", f"the body is nested deeper than {JSON_DEPTH_MAX} levels"
     return None
-
-
-class _Twin(Exception):
-    """An object names a field twice."""
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Twin("an object of the body names a field twice")
-    return found
 
 
 def _no_constant(name: str) -> None:

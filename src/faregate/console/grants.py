@@ -9,20 +9,28 @@ from typing import Any, Final
 from faregate.console.payers import DEFAULT_ORGANIZATION
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import each_row
+from faregate.console.scoped_books import may_change_limit
 from faregate.console.state import Console
 from faregate.core.access import (
     LOCAL,
     SCOPED_BY,
     WHOLE_ROLES,
+    Scope,
     fault_of_grant,
     fault_of_place,
     inherited,
+    permissions,
     scope_of,
 )
 from faregate.ports import Row
 
 #: What of a key is a right, or narrows one.
-GRANTED: Final = (*SCOPED_BY, "role", "models", "operations", "paths", "networks", "may_set", "expires_at")
+GRANTED: Final = (
+    *(*SCOPED_BY, "role", "models", "operations", "paths", "networks", "may_set", "expires_at", "subscription"),
+)
+
+#: What a key's details say of who disabled it: the dimensions of their scope. Empty, it was disabled from above.
+DISABLED_BY: Final = "disabled_by"
 
 #: Roles that look after the whole installation where no scope narrows them.
 _STEWARDS: Final = ("root", "admin")
@@ -76,10 +84,16 @@ def check_change(console: Console, row: Row, sent: Mapping[str, Any]) -> None:
     """
     check_touch(console, row)
     changed = {name: value for name, value in sent.items() if name in GRANTED}
-    place = {name: row[name] for name in (*SCOPED_BY, "role")}
-    _refuse(fault_of_grant(console.principal, {**place, **changed}))
+    after = {name: row[name] for name in GRANTED} | changed
+    scope = scope_of(row)
+    rises = not permissions(after["role"], scope) <= permissions(row["role"], scope)
+    if rises or (sent.get("state") == "active" and row["state"] != "active"):
+        # What it becomes is given now, so that nothing of what it was before may go beyond either.
+        _refuse(fault_of_grant(console.principal, after))
+    else:
+        _refuse(fault_of_grant(console.principal, {name: after[name] for name in (*SCOPED_BY, "role", *changed)}))
     if "role" in changed:
-        _check_place({**place, **changed})
+        _check_place(after)
     _refuse_last(console, row, {**row, **sent})
 
 
@@ -99,6 +113,42 @@ def check_handing_out(console: Console, row: Row) -> None:
         ApiProblem: ``role_forbidden``.
     """
     _refuse(fault_of_grant(console.principal, {name: row[name] for name in GRANTED if name in row}))
+
+
+def restated(console: Console, row: Row, state: str) -> Row:
+    """A key's row, disabled or made active; it notes whose word that is, since whoever it binds cannot undo it.
+
+    Raises:
+        ApiProblem: ``role_forbidden``: it was disabled above whoever asks.
+    """
+    scope, details = console.principal.scope, dict(row["details"] or {})
+    if state == "disabled":
+        if row["state"] != "disabled" or _may_enable(scope, row):
+            # Everybody who sees a user's key is above that user, whatever else their scopes are made of.
+            told = scope_of(row) if scope.user else scope
+            details[DISABLED_BY] = told.named
+    elif row["state"] == "disabled" or DISABLED_BY in details:
+        if not _may_enable(scope, row):
+            rule = "this key was disabled by somebody above your key; ask them to enable it"
+            raise ApiProblem("role_forbidden", rule, field="state")
+        details.pop(DISABLED_BY, None)
+    return {**row, "state": state, "details": details}
+
+
+def _may_enable(scope: Scope, row: Row) -> bool:
+    told = (row["details"] or {}).get(DISABLED_BY) or {}
+    return scope.whole or bool(told and scope.covers(scope_of(told)))
+
+
+def check_lifting(console: Console, limit_id: str) -> None:
+    """Refuse to lift a revocation by a limit to whoever may not change that limit; one that is gone was set above.
+
+    Raises:
+        ApiProblem: ``role_forbidden``.
+    """
+    if not may_change_limit(console.principal.scope, console.all_books.get("limit", limit_id) or {}):
+        rule = "a limit that was set above your key revoked this one; ask whoever set it to lift that"
+        raise ApiProblem("role_forbidden", rule, field="state")
 
 
 def check_ending(console: Console, row: Row) -> None:

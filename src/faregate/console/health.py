@@ -41,7 +41,7 @@ async def detail(console: Console) -> dict[str, Any]:
 
 async def _books(console: Console) -> dict[str, Any]:
     try:
-        return {"ok": True, "projected": await in_thread(console.books.projected)}
+        return {"ok": True, "projected": await in_thread(console.books.projected, console.at_once.submit)}
     except FaregateError as problem:
         return {"ok": False, "detail": problem.message}
 
@@ -55,7 +55,7 @@ def _projector(console: Console) -> dict[str, Any]:
 
 async def _alerts(console: Console) -> dict[str, Any]:
     try:
-        return await in_thread(lambda: delivery_state(console))
+        return await in_thread(lambda: delivery_state(console), console.at_once.submit)
     except FaregateError as problem:
         return {"ok": False, "detail": problem.message}
 

@@ -4,6 +4,7 @@ A secret is in exactly one answer, the one that made it; the books hold its dige
 yet are created with the first key that names them.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 from fastapi import APIRouter, Request
@@ -12,10 +13,19 @@ from pydantic import Field
 from faregate.console.accounts import PEPPER_NOTE
 from faregate.console.content_modes import Mode, check_mode
 from faregate.console.describing import answers, choice, lists, text
-from faregate.console.grants import GRANTED, check_change, check_ending, check_handing_out, check_new, completed
+from faregate.console.grants import (
+    GRANTED,
+    check_change,
+    check_ending,
+    check_handing_out,
+    check_lifting,
+    check_new,
+    completed,
+    restated,
+)
 from faregate.console.paging import page_of, read_page
-from faregate.console.payer_rules import Stopped, stopped_by, stopped_payers
-from faregate.console.payers import ensure, placed
+from faregate.console.payer_rules import Stopped, stopped_among, stopped_by
+from faregate.console.payers import check_return, ensure, placed
 from faregate.console.peppers import PEPPER_BEFORE
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
@@ -32,7 +42,7 @@ from faregate.console.restriction_fields import (
 from faregate.console.rights import needs
 from faregate.console.shapes import payers as shapes
 from faregate.console.state import Console
-from faregate.console.subscriptions import subscribed
+from faregate.console.subscriptions import check_uncancelled, subscribed
 from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, Name, Sentence, or_left_out, or_none, time_text
 from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
@@ -121,8 +131,13 @@ class FoundSecret(Body):
     secret: str = Field(min_length=1, max_length=FOUND_CHARACTERS_MAX)
 
 
-def shape(row: Row, stopped: Stopped = frozenset()) -> dict[str, Any]:
-    """A key as the API shows it; ``stopped`` are the payers that are disabled."""
+def shown(console: Console, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Keys as the API shows them, with what stops them; for threads."""
+    stopped = stopped_among(console.all_books, rows)
+    return [_shape(row, stopped) for row in rows]
+
+
+def _shape(row: Row, stopped: Stopped) -> dict[str, Any]:
     details = row["details"] or {}
     return {
         "id": row["id"],
@@ -157,8 +172,8 @@ def _named(console: Console, key_id: str) -> Row:
 
 
 def _refuse_twin(console: Console, organization: str, name: str) -> None:
-    twins = console.all_books.listing("key", name=name, organization=organization, limit=100)
-    if any(twin["state"] != "revoked" for twin in twins):
+    usable = ["active", "disabled"]
+    if console.all_books.listing("key", name=name, organization=organization, state=usable, limit=1):
         raise ApiProblem("conflict", "a key of this name exists; choose another name or rotate that one", field="name")
 
 
@@ -180,12 +195,12 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
     given = {name: getattr(wanted, name) for name in (*GRANTED, *_PAYERS)}
     given["expires_at"] = expiry_of(wanted.expires_at, now)
     given = completed(console, given, wanted.model_fields_set)
-    check_new(console, given)
-    _refuse_twin(console, given["organization"], wanted.name)
     payers = {name: given[name] or "" for name in _PAYERS}
     subscription = ""
-    if wanted.subscription is not None:
-        subscription, payers = subscribed(console, wanted.subscription, payers)
+    if given["subscription"] is not None:
+        subscription, payers = subscribed(console, given["subscription"], payers)
+    check_new(console, {**given, "subscription": subscription})
+    _refuse_twin(console, given["organization"], wanted.name)
     payers = placed(console, payers)
     ensure(console, payers)
     secret, digest, pepper = _new_secret(console)
@@ -221,11 +236,10 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     Raises:
         NotFound: no such key.
         Conflict: it was revoked.
-        ApiProblem: a value that cannot be.
+        ApiProblem: a value that cannot be, or it was disabled or revoked above whoever asks.
     """
-    row, now = _named(console, key_id), console.clock.wall_nanos()
-    if row["state"] == "revoked":
-        row = _lifted(console, row, wanted)
+    before, now = _named(console, key_id), console.clock.wall_nanos()
+    row = _lifted(console, before, wanted) if before["state"] == "revoked" else before
     sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
     for name in ("name", "role", "state", "may_set"):
         if name in sent and sent[name] is None:
@@ -233,7 +247,9 @@ def change(console: Console, key_id: str, wanted: KeyChange) -> Row:
     if "name" in sent and sent["name"] != row["name"]:
         _refuse_twin(console, row["organization"], sent["name"])
     sent = as_kept(console, sent, now)
-    check_change(console, row, sent)
+    check_change(console, before, sent)
+    if "state" in sent:
+        row = restated(console, row, sent["state"])
     row = {**row, **sent, "updated_at": now}
     put_row(console, "key", row)
     return row
@@ -243,16 +259,21 @@ def _lifted(console: Console, row: Row, wanted: KeyChange) -> Row:
     """The row of a key that a limit revoked, made active again; the limit goes on holding, and tells no second time.
 
     Raises:
-        Conflict: somebody revoked it, or it is not asked to be active.
-        ApiProblem: its name is another key's by now.
+        Conflict: somebody revoked it, it is not asked to be active, or what it belonged to is gone.
+        ApiProblem: its name is another key's by now, or the limit was set above whoever asks.
     """
     details = dict(row["details"] or {})
     if not details.get("revoked_by"):
         raise Conflict("a revoked key stays revoked; create a new one")
     if "state" not in wanted.model_fields_set or wanted.state != "active":
         raise Conflict('a limit revoked this key; send {"state": "active"} to lift that')
+    check_lifting(console, details["revoked_by"])
     if "name" not in wanted.model_fields_set:
         _refuse_twin(console, row["organization"], row["name"])
+    # While it was revoked it kept nothing of this from being cancelled, removed or moved.
+    if row["subscription"]:
+        check_uncancelled(console, row["subscription"])
+    check_return(console, {name: row[name] for name in _PAYERS})
     for name in ("revoked_by", "revoked_reason"):
         details.pop(name, None)
     return {**row, "state": "active", "revoked_at": 0, "details": details}
@@ -324,7 +345,7 @@ def check(console: Console, secret: str) -> dict[str, Any]:
 
 
 def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") -> Row:
-    """End a key for good; a second time changes nothing. What a limit revoked, an admin can lift.
+    """End a key for good; a second time changes nothing. Whoever may change the limit lifts what a limit revoked.
 
     Raises:
         NotFound: no such key.
@@ -352,8 +373,12 @@ def revoke(console: Console, key_id: str, reason: str, *, by_limit: str = "") ->
 async def create_key(request: Request, wanted: NewKey) -> dict[str, Any]:
     """Make a key. The answer holds its secret; no later one does."""
     console = console_of(request)
-    row, secret = await locked(console, lambda: create(console, wanted))
-    return await acted(console, {**shape(row), "secret": secret})
+
+    def alone() -> dict[str, Any]:
+        row, secret = create(console, wanted)
+        return {**shown(console, [row])[0], "secret": secret}
+
+    return await acted(console, await locked(console, alone))
 
 
 @router.get("")
@@ -374,10 +399,10 @@ async def list_keys(request: Request) -> dict[str, Any]:
     def look() -> tuple[list[Row], Stopped]:
         # Deleted ones are named by history alone.
         rows = console.books.listing("key", after=page.after, limit=page.limit + 1, deleted_at=0, **page.filters)
-        return rows, stopped_payers(console.all_books)
+        return rows, stopped_among(console.all_books, rows)
 
     rows, stopped = await in_thread(look)
-    return page_of(request, page, rows, lambda row: shape(row, stopped))
+    return page_of(request, page, rows, lambda row: _shape(row, stopped))
 
 
 @router.post("/check")
@@ -397,9 +422,25 @@ async def read_key(request: Request, key_id: str) -> dict[str, Any]:
     console = console_of(request)
 
     def look() -> dict[str, Any]:
-        return shape(versioned(request, _named(console, key_id)), stopped_payers(console.all_books))
+        return shown(console, [versioned(request, _named(console, key_id))])[0]
 
     return await in_thread(look)
+
+
+async def _written(
+    request: Request, key_id: str, write: Callable[[Console], tuple[Row, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The answer to a change of a key, with what else ``write`` tells; only of the version that ``If-Match`` names."""
+    console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: _named(console, key_id))
+
+    def alone() -> dict[str, Any]:
+        row, told = write(console)
+        if request.method != "DELETE":
+            versioned(request, row)
+        return {**shown(console, [row])[0], **told}
+
+    return await acted(console, await locked(console, alone, unchanged))
 
 
 @router.patch("/{key_id}")
@@ -407,38 +448,35 @@ async def read_key(request: Request, key_id: str) -> dict[str, Any]:
 @answers(shapes.ChangedKey, versioned=True)
 async def change_key(request: Request, key_id: str, wanted: KeyChange) -> dict[str, Any]:
     """Rename, disable, enable or restrict a key, or lift a revocation by a limit (`state: active`)."""
-    console = console_of(request)
-    unchanged = only_if_unchanged(request, lambda: _named(console, key_id))
-    row = versioned(request, await locked(console, lambda: change(console, key_id, wanted), unchanged))
-    return await acted(console, shape(row))
+    return await _written(request, key_id, lambda console: (change(console, key_id, wanted), {}))
 
 
 @router.post("/{key_id}/rotate")
 @needs("keys.write")
-@answers(shapes.MadeKey)
+@answers(shapes.MadeKey, versioned=True)
 async def rotate_key(request: Request, key_id: str, wanted: Rotation | None = None) -> dict[str, Any]:
     """Give a key a new secret; limits and history stay."""
-    console = console_of(request)
     grace = GRACE_SECONDS_DEFAULT if wanted is None else wanted.grace_seconds
-    row, secret = await locked(console, lambda: rotate(console, key_id, grace))
-    return await acted(console, {**shape(row), "secret": secret})
+
+    def turn(console: Console) -> tuple[Row, dict[str, Any]]:
+        row, secret = rotate(console, key_id, grace)
+        return row, {"secret": secret}
+
+    return await _written(request, key_id, turn)
 
 
 @router.post("/{key_id}/revoke")
 @needs("keys.write")
-@answers(shapes.ChangedKey)
+@answers(shapes.ChangedKey, versioned=True)
 async def revoke_key(request: Request, key_id: str, wanted: Revocation | None = None) -> dict[str, Any]:
     """End a key for good, at once."""
-    console = console_of(request)
     reason = (wanted.reason or "") if wanted else ""
-    row = await locked(console, lambda: revoke(console, key_id, reason))
-    return await acted(console, shape(row))
+    return await _written(request, key_id, lambda console: (revoke(console, key_id, reason), {}))
 
 
 @router.delete("/{key_id}")
 @needs("keys.write")
-@answers(shapes.ChangedKey, refusals=(422,))
+@answers(shapes.ChangedKey, versioned=True, refusals=(422,))
 async def delete_key(request: Request, key_id: str) -> dict[str, Any]:
     """Revoke a key and take it out of every list: history keeps naming it."""
-    console = console_of(request)
-    return await acted(console, shape(await locked(console, lambda: delete(console, key_id))))
+    return await _written(request, key_id, lambda console: (delete(console, key_id), {}))

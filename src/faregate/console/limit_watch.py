@@ -14,7 +14,9 @@ from faregate.console.alerts import raise_alert
 from faregate.console.allowances import LimitView, by_books, limit_views
 from faregate.console.audit import Author, author
 from faregate.console.kept_terms import stored_terms, terms_of
+from faregate.console.problems import ApiProblem
 from faregate.console.reading import each_row
+from faregate.console.scoped_books import scoped, setter_of
 from faregate.console.state import Console
 from faregate.console.writing import put
 from faregate.console.zones import zone_of
@@ -26,7 +28,7 @@ from faregate.core.limits.thresholds import period_of, thresholds_of
 from faregate.core.limits.windows import MINUTE, rolling_nanos, window_of
 from faregate.core.pricing.card import PROVISIONAL
 from faregate.core.slots import SLOT_NANOS
-from faregate.errors import Unavailable
+from faregate.errors import NotFound, Unavailable
 from faregate.ports import BalanceQuery, Row
 
 log = logging.getLogger(__name__)
@@ -171,14 +173,19 @@ class WatchedInstallation:
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def revoke(self, key: str, limit: str, reason: str) -> None:
-        """Revoke a key, unless it is revoked or gone."""
+    def revoke(self, key: str, limit: str, reason: str) -> bool:
+        """Revoke a key, unless it is revoked or gone; false where whoever set the limit may not revoke it."""
         with self._acting():
-            row = self._console.books.get("key", key)
-            if row is None or row["state"] == "revoked":
-                return
-            keys.revoke(self._console, key, reason, by_limit=limit)
+            row, of = self._console.books.get("key", key), self._console.books.get("limit", limit)
+            if row is None or row["state"] == "revoked" or of is None:
+                return True
+            try:
+                keys.revoke(scoped(self._console, setter_of(of)), key, reason, by_limit=limit)
+            except (ApiProblem, NotFound) as problem:
+                log.warning("key_not_revoked", extra={"key": key, "limit": limit, "reason": str(problem)})
+                return False
         log.warning("key_revoked", extra={"key": key, "reason": reason})
+        return True
 
     def force(self, limit: Watched, forced: tuple[Forced, ...]) -> None:
         """Put actions of a limit in force, and end all others."""

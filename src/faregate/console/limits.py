@@ -19,7 +19,7 @@ from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
-from faregate.console.scoped_books import SET_ABOVE, SET_BY, may_change_limit
+from faregate.console.scoped_books import SET_ABOVE, SET_BY, SET_BY_ROLE, may_change_limit, setter_note
 from faregate.console.shapes import limits as shapes
 from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
@@ -197,7 +197,7 @@ def put(console: Console, wanted: NewLimit) -> Row:
 
 
 def claimed(console: Console, before: Row | None, row: Row) -> Row:
-    """A limit's row with a note of the scope of whoever writes it, which says who may change it from then on.
+    """A limit's row with a note of the scope and role of whoever writes it, which says who may change it from then on.
 
     Raises:
         ApiProblem: ``role_forbidden``: it was set from above, or would bind somebody outside of that scope.
@@ -208,8 +208,8 @@ def claimed(console: Console, before: Row | None, row: Row) -> Row:
         raise ApiProblem("role_forbidden", f"your key limits only what it is of; select {names}", field="select")
     if before is not None and not may_change_limit(scope, before):
         raise ApiProblem("role_forbidden", SET_ABOVE)
-    details = {name: value for name, value in (row["details"] or {}).items() if name != SET_BY}
-    return {**row, "details": details | ({} if scope.whole else {SET_BY: scope.named})}
+    details = {name: value for name, value in (row["details"] or {}).items() if name not in (SET_BY, SET_BY_ROLE)}
+    return {**row, "details": details | setter_note(console.principal)}
 
 
 def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
@@ -421,10 +421,11 @@ async def change_limit(request: Request, limit_id: str, wanted: LimitChange) -> 
 
 @router.post("/{limit_id}/raises", status_code=201)
 @needs("limits.write")
-@answers(shapes.Limit)
+@answers(shapes.Limit, versioned=True)
 async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict[str, Any]:
     """Another amount for some time, after which the limit falls back by itself; past raises are forgotten."""
     console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: named(console, limit_id))
 
     def alone() -> Row:
         before, now = named(console, limit_id), console.clock.wall_nanos()
@@ -438,17 +439,18 @@ async def raise_limit(request: Request, limit_id: str, wanted: NewRaise) -> dict
         limit_entries.write(console, before, row, wanted.reason or "")
         return row
 
-    row = await locked(console, alone)
+    row = versioned(request, await locked(console, alone, unchanged))
     applied = await acted(console, {})
     return {**await _shown(console, row), **applied}
 
 
 @router.delete("/{limit_id}")
 @needs("limits.write")
-@answers(Removed)
+@answers(Removed, versioned=True)
 async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
     """Remove a limit; from then on nothing counts towards it."""
     console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: named(console, limit_id))
 
     def alone() -> None:
         row = named(console, limit_id)
@@ -458,5 +460,5 @@ async def delete_limit(request: Request, limit_id: str) -> dict[str, Any]:
             raise Conflict("this limit is declared in the configuration file; remove it there")
         limit_entries.remove(console, row)
 
-    await locked(console, alone)
+    await locked(console, alone, unchanged)
     return await acted(console, {"id": limit_id, "deleted": True})

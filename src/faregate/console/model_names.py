@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.config.leading import LED_MAX, places_of
 from faregate.console import declared
 from faregate.console.declared import all_of, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, lists, text
@@ -65,10 +66,10 @@ def shape(row: Row) -> dict[str, Any]:
 
 
 def _check_targets(console: Console, name: str, targets: list[str]) -> None:
-    """Refuse a name that leads nowhere, or round in a loop.
+    """Refuse a name that leads nowhere, round in a loop, or to more places than can be followed.
 
     Raises:
-        ApiProblem: field_enum or field_conflict.
+        ApiProblem: field_enum, field_conflict or field_range.
     """
     deployments = {row["name"] for row in all_of(console, "deployment")}
     kinds = {row["name"]: row["kind"] for row in all_of(console, "provider")}
@@ -85,6 +86,26 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
         raise ApiProblem("field_enum", rule, field=f"to.{at}")
     if _loops(name, models, deployments):
         raise ApiProblem("field_conflict", "it leads round in a loop, back to itself", field="to")
+    for each in _leading_to(name, models):
+        if places_of(each, models, deployments)[1]:
+            whose = "it" if each == name else f"the model {each}, which leads to it,"
+            rule = f"{whose} would lead to more than {LED_MAX} places, or over as many names"
+            raise ApiProblem("field_range", rule, field="to")
+
+
+def _leading_to(name: str, models: dict[str, list[str]]) -> list[str]:
+    """A name, and all that lead to it in however many steps."""
+    above: dict[str, list[str]] = {}
+    for model, targets in models.items():
+        for target in targets:
+            above.setdefault(target, []).append(model)
+    found = {name: None}
+    waiting = [name]
+    while waiting:
+        new = [each for each in above.get(waiting.pop(), ()) if each not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return list(found)
 
 
 def _loops(name: str, models: dict[str, list[str]], deployments: set[str]) -> bool:

@@ -14,7 +14,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import TypeAdapter
 
 from faregate.console import hook_secrets
-from faregate.console.describing import Answer, Parameter, Query, answer_of, query_of
+from faregate.console.describing import WRITING, Answer, Parameter, Query, answer_of, query_of
 from faregate.console.problems import MEDIA_TYPE
 from faregate.console.repeats import NAME_CHARACTERS_MAX
 from faregate.console.rights import OPEN, declared_by
@@ -73,7 +73,6 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "kind": "Kind of things.",
 }
 
-_WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 #: Status of a refusal → when it comes.
@@ -88,6 +87,7 @@ REFUSALS: Final[Mapping[int, str]] = {
     413: "The body is too large.",
     415: "The body is not `application/json`, or it is encoded.",
     422: "A field of the body cannot be; `errors` lists each.",
+    429: "Too many changes of the same key wait for their turn; nothing was done.",
     503: "Something that this needs does not answer now.",
     507: "The disk is full.",
 }
@@ -202,7 +202,7 @@ def _describe(operation: dict[str, Any], route: _Route, shapes: _Shapes) -> None
         operation["operationId"] = route.endpoint.__name__
     _say_permission(operation, route)
     operation["parameters"] = [*map(_in_path, operation.get("parameters", ())), *_in_query(route.query)]
-    if route.method in _WRITING and route.permission:
+    if route.method in WRITING and route.permission:
         operation["parameters"].append({"$ref": "#/components/parameters/IdempotencyKey"})
     if _takes_version(route):
         operation["parameters"].append({"$ref": "#/components/parameters/IfMatch"})
@@ -273,7 +273,7 @@ def _schema_of(parameter: Parameter) -> dict[str, Any]:
 
 
 def _takes_version(route: _Route) -> bool:
-    return route.method in _WRITING and route.answer is not None and route.answer.versioned
+    return route.method in WRITING and route.answer is not None and route.answer.versioned
 
 
 def _responses(operation: Mapping[str, Any], route: _Route, shapes: _Shapes) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _refused() -> Iterator[tuple[str, dict[str, Any]]]:
         headers = dict(_EVERY_ANSWER)
         if status == 401:
             headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWW-Authenticate"}
-        if status == 503:
+        if status in (429, 503):
             headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
         yield f"Refused{status}", {"description": words, "headers": headers, "content": problem}
     yield "Refused", {"description": "Anything else that goes wrong.", "headers": _EVERY_ANSWER, "content": problem}
@@ -309,7 +309,7 @@ def _headers(route: _Route) -> dict[str, Any]:
     headers = dict(_EVERY_ANSWER)
     if route.answer is not None and route.answer.versioned and route.method != "DELETE":
         headers["ETag"] = {"$ref": "#/components/headers/ETag"}
-    if route.method in _WRITING and route.permission:
+    if route.method in WRITING and route.permission:
         headers["Idempotent-Replayed"] = {"$ref": "#/components/headers/Idempotent-Replayed"}
     return headers
 
@@ -320,9 +320,9 @@ def _refusals(operation: Mapping[str, Any], route: _Route) -> set[int]:
         found.add(404)
     if route.query is not None:
         found.add(400)
-    if route.method in _WRITING:
+    if route.method in WRITING:
         # A body that nobody asked for is read, too.
-        found |= {400, 408, 409, 413, 415, 507}
+        found |= {400, 408, 409, 413, 415, 507} | ({429} if route.permission else set())
         found |= {422} if "requestBody" in operation and not route.path.startswith("/api/Quota") else set()
         found |= {412} if _takes_version(route) else set()
     return found | set(route.answer.refusals if route.answer is not None else ())

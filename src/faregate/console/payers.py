@@ -173,6 +173,22 @@ def placed(console: Console, payers: dict[str, str]) -> dict[str, str]:
     return {**payers, "team": team}
 
 
+def check_return(console: Console, payers: dict[str, str]) -> None:
+    """Refuse payers of a key that is to come back, where they changed meanwhile: a revoked key keeps none of them.
+
+    Raises:
+        Conflict: one of them was removed.
+        ApiProblem: ``invariant``: its project or user was put into a team that is not the key's.
+    """
+    for kind in KINDS:
+        name = payers.get(kind, "")
+        if name and find(_whole(console), kind, name, payers["organization"]) is None:
+            raise Conflict(f"{kind} {name}, which this key names, was removed; create a new key")
+    if placed(console, payers) != payers:
+        rule = "its project or user was put into a team, which this key does not name; create a new key"
+        raise ApiProblem("invariant", rule, field="team")
+
+
 def _whole(console: Console) -> Console:
     """The console for what is decided by all that there is, whoever asks."""
     if console.books is console.all_books:
@@ -333,6 +349,12 @@ def _moved(console: Console, kind: str, row: Row, team: str) -> Row:
         others = [each for each in each_row(books, "key", **within) if _lives(each) and each["team"] != team]
         if others:
             rule = f"{_keys(len(others))} that name this {kind} are of another team or of none; revoke them first"
+            raise ApiProblem("invariant", rule, field="team")
+        bound = each_row(books, "subscription", **within) if kind == "user" else ()
+        # One of no team gives keys of the team that its user is of.
+        count = sum(each["state"] != "cancelled" and each["team"] not in ("", team) for each in bound)
+        if count:
+            rule = f"{count} subscription{'s' * (count > 1)} of this user give keys of another team; cancel first"
             raise ApiProblem("invariant", rule, field="team")
         ensure(console, {"organization": row["organization"], "team": team})
     return {"team": team, "details": {**(row["details"] or {}), PLACED: bool(team)}}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
-from faregate.console.accounts import PEPPER_NOTE
+from faregate.console.accounts import PEPPER_NOTE, usable_keys
 from faregate.console.describing import answers
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
@@ -30,10 +30,7 @@ def keys_by_pepper(books: Books, now: int) -> Counter[str]:
     Keys that are older than the note count under the empty text.
     """
     found: Counter[str] = Counter()
-    for row, count in books.tally("key", ("state", "expires_at", "details")):
-        if row["state"] == "revoked" or 0 < row["expires_at"] <= now:
-            continue
-        details = row["details"] or {}
+    for details, count in usable_keys(books, now):
         needed = {details.get(PEPPER_NOTE, "")}
         before, until = details.get(PEPPER_BEFORE, ("", 0))
         if until > now:

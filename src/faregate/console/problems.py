@@ -66,6 +66,9 @@ _TITLES: Final[Mapping[str, str]] = {
     "internal": "Internal error",
 }
 
+#: What is told with refusals that pass by themselves.
+_LATER: Final[Mapping[str, str]] = {"retry-after": "1"}
+
 #: The most single mistakes that one answer lists.
 ERRORS_MAX: Final = 50
 
@@ -221,7 +224,8 @@ async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiProblem)
     detail = f"{error.field}: {error.detail}" if error.field else error.detail
     status = _status_here(request, error.code)
-    return respond(request_id_of(request), error.code, detail, status=status, errors=error.errors)
+    headers = _LATER if status == 429 else {}
+    return respond(request_id_of(request), error.code, detail, status=status, errors=error.errors, headers=headers)
 
 
 async def _on_faregate_error(request: Request, error: Exception) -> Response:
@@ -229,7 +233,7 @@ async def _on_faregate_error(request: Request, error: Exception) -> Response:
     code, status = _told(error)
     if status == 500:
         raise error
-    headers = {"retry-after": "1"} if status == 503 else {}
+    headers = _LATER if status == 503 else {}
     hint = f" ({error.hint})" if error.hint else ""
     return respond(request_id_of(request), code, error.message + hint, status=status, headers=headers)
 

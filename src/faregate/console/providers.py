@@ -26,6 +26,7 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
+from faregate.control import Provider
 from faregate.errors import Conflict, Unavailable
 from faregate.ports import Row
 
@@ -34,14 +35,21 @@ router = APIRouter(prefix="/providers", tags=["providers"])
 _READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source", "credential", "reach"})
 
 _DAY_MS: Final = 86_400_000
-_TIMEOUTS: Final = {"connect": 5_000, "first_byte": 60_000, "idle": 60_000, "total": 600_000}
+#: What holds where nothing is set, as the gate has it.
+_USUAL: Final = Provider("", "", "", {})
+_TIMEOUTS: Final = {
+    "connect": _USUAL.connect_timeout_ms,
+    "first_byte": _USUAL.first_byte_timeout_ms,
+    "idle": _USUAL.idle_timeout_ms,
+    "total": _USUAL.total_timeout_ms,
+}
 
 #: What may be set of a provider beside its columns, and what holds where it is not.
 _SETTINGS: Final[dict[str, Any]] = {
-    "client_gone": "",
-    "stream_usage": True,
-    "lookup": "",
-    "connections_max": 2_000,
+    "client_gone": _USUAL.client_gone,
+    "stream_usage": _USUAL.stream_usage,
+    "lookup": _USUAL.lookup,
+    "connections_max": _USUAL.connections_max,
     "allow_http": False,
     "allow_private": False,
 }
@@ -224,8 +232,8 @@ async def change(
 
     def make() -> Row:
         row = dict(own(console, "provider", before["id"]))
-        if row["base_url"] != before["base_url"]:
-            # Somebody else changed it meanwhile; what was judged was another address.
+        if row != before:
+            # Somebody else changed it meanwhile; its address and secret were judged together with what is gone.
             raise Conflict("the provider was changed at the same time; look at it and try again")
         row |= {name: sent[name] for name in ("base_url", "api_version", "state") if name in sent}
         _check_version(row["kind"], row["api_version"])

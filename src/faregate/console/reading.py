@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, to_thread
@@ -16,14 +19,24 @@ _PART: Final = 5_000
 Made = TypeVar("Made")
 
 
-async def in_thread(look: Callable[[], Made]) -> Made:
+#: Has something run in another thread, where that is its turn.
+Submit = Callable[[Callable[[], Made]], Future[Made]]
+
+
+async def in_thread(look: Callable[[], Made], submit: Submit[Made] | None = None) -> Made:
     """Run something that takes its time in a thread; it is waited for, also when cancelled.
 
     Whoever holds something meanwhile, or closes the books afterwards, relies on that. A cancellation is raised then.
+    Without ``submit`` it is one of the threads that all who read share, where it may have to wait for others.
     """
     # The scope keeps anyio's own cancellations away, which would come again and again while the thread works.
     with CancelScope(shield=True):
-        work = asyncio.ensure_future(_worked(look))
+        work: asyncio.Future[Made]
+        if submit is None:
+            work = asyncio.ensure_future(_worked(look))
+        else:
+            # The thread sees what the doors said of who asks, as those of anyio do.
+            work = asyncio.wrap_future(submit(partial(copy_context().run, look)))
         cancelled: asyncio.CancelledError | None = None
         while not work.done():
             try:

@@ -1,12 +1,13 @@
 """Requests that are sent again under the same ``Idempotency-Key``: carried out once, answered the same.
 
 What was asked and answered is remembered in memory, by who asked: for a day, and an answer that holds a secret for a
-quarter of an hour. A restart forgets it; what must not happen twice even then, such as a deposit, has a ``reference``
-in the books. (draft-ietf-httpapi-idempotency-key-header.)
+quarter of an hour. Whoever asks has room of his own, so that nobody makes us forget what others asked. Of what takes
+too much room answers go first: then nothing is done twice, though not told again either. A restart forgets it; what
+must not happen twice even then, such as a deposit, has a ``reference`` in the books.
+(draft-ietf-httpapi-idempotency-key-header.)
 """
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,28 +15,38 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faregate.console.doors import ACTOR, REQUEST_ID, first
 from faregate.console.problems import respond
+from faregate.console.rights import PRINCIPAL
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND
+from faregate.core.access import Principal
 
 HEADER: Final = b"idempotency-key"
 NAME_CHARACTERS_MAX: Final = 255
 
 KEPT_NANOS: Final = 24 * 3600 * NANOS_PER_SECOND
 SECRET_KEPT_NANOS: Final = 900 * NANOS_PER_SECOND
-ENTRIES_MAX: Final = 10_000
 ANSWER_BYTES_MAX: Final = 64 * 1024
-ALL_BYTES_MAX: Final = 16 * 1024 * 1024
+#: Of the requests and answers of one actor; a script that asks a thousand times can ask all of it again.
+ACTOR_ENTRIES_MAX: Final = 2_000
+ACTOR_BYTES_MAX: Final = 4 * 1024 * 1024
+#: Of all together, which is what our memory has to hold; beyond it, room is taken from whoever has most.
+ENTRIES_MAX: Final = 10_000
+BYTES_MAX: Final = 16 * 1024 * 1024
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Known:
     """A request that was sent with a name."""
 
+    actor: str
+    name: str
     digest: bytes
     request_id: str
     until: int
+    #: Who asked, as he was then: the answer is told to nobody who may do something else by now.
+    asker: Principal | None = None
     #: The messages of its answer; ``None`` while it runs, and where it is not kept.
     answer: list[Message] | None = None
     running: bool = True
@@ -43,60 +54,102 @@ class _Known:
 
 
 @dataclass(slots=True)
+class _Mine:
+    """What is remembered of one actor, oldest first."""
+
+    known: dict[str, _Known] = field(default_factory=dict)
+    bytes_kept: int = 0
+
+
+@dataclass(slots=True)
 class Repeats:
     """What is remembered. For the event loop's own thread; times are nanoseconds of a clock that never steps back."""
 
-    known: OrderedDict[tuple[str, str], _Known] = field(default_factory=OrderedDict)
+    actor_entries_max: int = ACTOR_ENTRIES_MAX
+    actor_bytes_max: int = ACTOR_BYTES_MAX
+    entries_max: int = ENTRIES_MAX
+    bytes_max: int = BYTES_MAX
+    actors: dict[str, _Mine] = field(default_factory=dict)
+    entries: int = 0
     bytes_kept: int = 0
 
     def find(self, actor: str, name: str, now: int) -> _Known | None:
         """What is known of a request of this name."""
-        found = self.known.get((actor, name))
+        found = self.actors[actor].known.get(name) if actor in self.actors else None
         if found is not None and not found.running and now >= found.until:
-            self.forget(actor, name)
+            self.forget(found)
             return None
         return found
 
-    def begin(self, actor: str, name: str, digest: bytes, request_id: str, now: int) -> None:
-        """It runs from now on."""
-        while len(self.known) >= ENTRIES_MAX:
-            self._drop_oldest()
-        self.known[actor, name] = _Known(digest, request_id, now + KEPT_NANOS)
+    def begin(
+        self, actor: str, name: str, digest: bytes, request_id: str, now: int, asker: Principal | None = None
+    ) -> _Known | None:
+        """A request of a name that is not known runs from now on; ``None`` where too many run to remember it."""
+        if not self._has_room(actor):
+            return None
+        one = _Known(actor, name, digest, request_id, now + KEPT_NANOS, asker)
+        self.actors.setdefault(actor, _Mine()).known[name] = one
+        self.entries += 1
+        return one
 
-    def finish(self, actor: str, name: str, answer: list[Message], now: int) -> None:
+    def finish(self, one: _Known, answer: list[Message], now: int) -> None:
         """It ended with this answer, which is kept where it is not too large."""
-        one = self.known.get((actor, name))
-        if one is None:
-            return
         one.running = False
         size = sum(len(message.get("body", b"")) for message in answer)
         if size > ANSWER_BYTES_MAX:
             return
         if any(b'"secret"' in message.get("body", b"") for message in answer):
             one.until = now + SECRET_KEPT_NANOS
+        mine = self.actors[one.actor]
         one.answer, one.size = answer, size
+        mine.bytes_kept += size
         self.bytes_kept += size
-        while self.bytes_kept > ALL_BYTES_MAX:
-            self._drop_oldest()
+        while mine.bytes_kept > self.actor_bytes_max:
+            self._drop_answer(mine)
+        while self.bytes_kept > self.bytes_max:
+            self._drop_answer(max(self.actors.values(), key=lambda each: each.bytes_kept))
 
-    def forget(self, actor: str, name: str) -> None:
+    def forget(self, one: _Known) -> None:
         """It may be sent again."""
-        gone = self.known.pop((actor, name), None)
-        if gone is not None:
-            self.bytes_kept -= gone.size
+        mine = self.actors[one.actor]
+        del mine.known[one.name]
+        self.entries -= 1
+        mine.bytes_kept -= one.size
+        self.bytes_kept -= one.size
+        if not mine.known:
+            del self.actors[one.actor]
 
-    def _drop_oldest(self) -> None:
-        _, gone = self.known.popitem(last=False)
-        self.bytes_kept -= gone.size
+    def _has_room(self, actor: str) -> bool:
+        """Whether one more request of an actor can be remembered, after forgetting the oldest that have ended."""
+        mine = self.actors.get(actor)
+        if mine is not None and len(mine.known) >= self.actor_entries_max:
+            return self._drop_oldest(mine)
+        if self.entries < self.entries_max:
+            return True
+        return any(map(self._drop_oldest, sorted(self.actors.values(), key=lambda each: -len(each.known))))
+
+    def _drop_oldest(self, mine: _Mine) -> bool:
+        """Forget the oldest request of an actor that does not run any more; false where all of them run."""
+        ended = next((one for one in mine.known.values() if not one.running), None)
+        if ended is not None:
+            self.forget(ended)
+        return ended is not None
+
+    def _drop_answer(self, mine: _Mine) -> None:
+        """Keep the oldest answer of an actor no longer; that it was carried out stays known."""
+        one = next(one for one in mine.known.values() if one.size)
+        mine.bytes_kept -= one.size
+        self.bytes_kept -= one.size
+        one.answer, one.size = None, 0
 
 
 class RepeatDoor:
     """Answers a request that was carried out before, and lets every other one pass."""
 
-    def __init__(self, app: ASGIApp, console: Console) -> None:
+    def __init__(self, app: ASGIApp, console: Console, repeats: Repeats | None = None) -> None:
         self._app = app
         self._console = console
-        self._repeats = Repeats()
+        self._repeats = repeats or Repeats()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI exchange; its body is whole, as ``BodyDoor`` gives it."""
@@ -120,10 +173,14 @@ class RepeatDoor:
         if known is not None:
             await self._again(known, digest, scope, receive, send)
             return
-        self._repeats.begin(actor, name, digest, scope[REQUEST_ID], now)
-        await self._first(actor, name, message, scope, receive, send)
+        one = self._repeats.begin(actor, name, digest, scope[REQUEST_ID], now, scope[PRINCIPAL])
+        if one is None:
+            rule = "too many requests with an Idempotency-Key run at once; nothing was done, send it again"
+            await respond(scope[REQUEST_ID], "unavailable", rule, headers={"retry-after": "1"})(scope, receive, send)
+            return
+        await self._first(one, message, scope, receive, send)
 
-    async def _first(self, actor: str, name: str, body: Message, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _first(self, one: _Known, body: Message, scope: Scope, receive: Receive, send: Send) -> None:
         answer: list[Message] = []
 
         async def sending(message: Message) -> None:
@@ -137,9 +194,9 @@ class RepeatDoor:
         finally:
             # What failed inside may be tried again; so may what was refused, for nothing was done.
             if status >= 400:
-                self._repeats.forget(actor, name)
+                self._repeats.forget(one)
             else:
-                self._repeats.finish(actor, name, answer, self._console.clock.monotonic_nanos())
+                self._repeats.finish(one, answer, self._console.clock.monotonic_nanos())
 
     async def _again(self, known: _Known, digest: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[str, str] = {}
@@ -148,9 +205,11 @@ class RepeatDoor:
         elif known.running:
             code, rule = "idem_in_progress", f"the request of this Idempotency-Key ({known.request_id}) still runs"
             headers["retry-after"] = "1"
-        elif known.answer is None:
+        elif known.answer is None or known.asker != scope[PRINCIPAL]:
             code = "idem_completed"
-            rule = f"the request of this Idempotency-Key was carried out as {known.request_id}; its answer is not kept"
+            rule = (
+                f"the request of this Idempotency-Key was carried out as {known.request_id}; its answer is told no more"
+            )
         else:
             for message in known.answer:
                 if message["type"] == "http.response.start":
@@ -162,5 +221,7 @@ class RepeatDoor:
 
 def _digest(scope: Scope, body: bytes) -> bytes:
     told: Any = hashlib.sha256(f"{scope['method']} {scope['path']}\n".encode())
-    told.update(scope.get("query_string", b"") + b"\n" + body)
+    told.update(scope.get("query_string", b"") + b"\n")
+    # For another version of a thing it is another request.
+    told.update(b",".join(value for name, value in scope["headers"] if name == b"if-match") + b"\n" + body)
     return bytes(told.digest())

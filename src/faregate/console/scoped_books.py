@@ -4,6 +4,9 @@ This is the one place where another organization's rows are kept back, whatever 
 as a predicate of the books; a row outside is not there, whether it is asked for by id or listed. A write outside is
 refused. What cannot be narrowed to a scope raises ``OutOfScope``: that is a mistake of ours, told as an internal error
 and never as data.
+
+Also by id, the books are asked with the scope as a condition. A row of others is then not read only to be kept back
+here, which would take longer than an id that nothing has, and so would tell that there is such a row.
 """
 
 from collections.abc import Sequence
@@ -14,17 +17,22 @@ from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.state import Console, Gate
 from faregate.control import Allowances
-from faregate.core.access import Principal, Scope, in_scopes, scope_of
+from faregate.core.access import LOCAL, Principal, Scope, in_scopes, scope_of
 from faregate.core.attribution import dimension
 from faregate.ports import BalanceQuery, Balances, Books, Row, TrailMark
 
 #: What a limit's details say of who set it: the dimensions of their scope. Without it, it was set from above.
 SET_BY: Final = "set_by"
+#: And of their role; without it, it was root's.
+SET_BY_ROLE: Final = "set_by_role"
 
 SET_ABOVE: Final = "this limit was set above your key; ask whoever set it to change it"
 
 #: Rows that no limit or key is without, and that only ever say what is inside of their limit.
 _ENTRY: Final = "limit_entry"
+
+#: Ids that are asked for in one statement.
+_TOGETHER: Final = 1000
 
 
 class OutOfScope(RuntimeError):
@@ -44,6 +52,21 @@ def may_change_limit(scope: Scope, row: Row) -> bool:
     return bool(told) and scope.sees("limit", row) and scope.covers(scope_of(told))
 
 
+def setter_note(setter: Principal) -> dict[str, Any]:
+    """What a limit's details say of who set it."""
+    scope = {} if setter.scope.whole else {SET_BY: setter.scope.named}
+    return scope | ({} if setter.role == LOCAL.role else {SET_BY_ROLE: setter.role})
+
+
+def setter_of(row: Row) -> Principal:
+    """Who set a limit, as far as its row tells it."""
+    details = row.get("details") or {}
+    if SET_BY not in details and SET_BY_ROLE not in details:
+        return LOCAL
+    # A note of an earlier version tells no role: that of a scope's narrowest setter.
+    return Principal(row["id"], details.get(SET_BY_ROLE, "manager"), scope_of(details.get(SET_BY) or {}))
+
+
 class ScopedBooks:
     """``Books`` of which only one scope's part is there; what it does not have cannot be narrowed, and raises."""
 
@@ -54,12 +77,23 @@ class ScopedBooks:
     # -- resources ----------------------------------------------------------------------------------------------------
     def get(self, kind: str, id: str) -> Row | None:
         """One row, if it lies in the scope."""
-        row = self._books.get(kind, id)
-        return row if row is not None and self._sees(kind, row) else None
+        return self.get_all(kind, (id,)).get(id)
 
     def get_all(self, kind: str, ids: Sequence[str]) -> dict[str, Row]:
         """Those of these rows that there are, and lie in the scope."""
-        return {id: row for id, row in self._books.get_all(kind, ids).items() if self._sees(kind, row)}
+        if kind == _ENTRY:
+            return {id: row for id, row in self._books.get_all(kind, ids).items() if self._sees(kind, row)}
+        conditions = self._conditions(kind)
+        if conditions is None:
+            return {}
+        found: dict[str, Row] = {}
+        for start in range(0, len(ids), _TOGETHER):
+            some = ids[start : start + _TOGETHER]
+            # One id is compared as such: a list of one would be another statement, for which SQLite makes a table.
+            wanted: dict[str, object] = {**conditions, "id": some[0] if len(some) == 1 else list(some)}
+            rows = self._books.listing(kind, after="", limit=len(some), **wanted)
+            found.update((row["id"], row) for row in rows)
+        return found
 
     def listing(self, kind: str, /, *, after: str = "", limit: int = 1000, **equal: object) -> list[Row]:
         """Rows of the scope in the order of their ids."""
@@ -137,8 +171,7 @@ class ScopedBooks:
 
     def request(self, id: str) -> Row | None:
         """One record, if it is of the scope."""
-        row = self._books.request(id)
-        return row if row is not None and self._scope.holds(row) else None
+        return self._books.request(id, **self._scope.named)
 
     def usage(self, by: Sequence[str], since: int, until: int, **filters: object) -> list[Row]:
         """Sums over the scope's calls."""

@@ -21,6 +21,8 @@ class Session:
     """One signed-in browser."""
 
     key: str
+    #: Of the secret that it was begun with: it ends with that one.
+    digest: str
     csrf: str
     began: int
     seen: int
@@ -34,9 +36,9 @@ class Sessions:
         self._lock = threading.Lock()
         self._by_id: dict[str, Session] = {}
 
-    def begin(self, key: str, now: int) -> tuple[str, Session]:
-        """A new session for the admin key with this id."""
-        session = Session(key, self._random(32).hex(), now, now)
+    def begin(self, key: str, digest: str, now: int) -> tuple[str, Session]:
+        """A new session for the admin key with this id, begun with the secret of this digest."""
+        session = Session(key, digest, self._random(32).hex(), now, now)
         session_id = self._random(32).hex()
         with self._lock:
             if len(self._by_id) >= SESSIONS_MAX:

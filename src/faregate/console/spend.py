@@ -129,6 +129,7 @@ async def _facts(console: Console) -> dict[str, Any]:
 
 
 @router.get("/")
+@router.head("/")
 @open_to_all("without a session it is the form to sign in")
 async def view(request: Request) -> Response:
     """The spend of this month, or the form that asks for the key."""
@@ -150,14 +151,15 @@ async def login(request: Request) -> Response:
     if not _same_origin(request):
         raise ApiProblem("csrf_failed", "this form was sent by another site")
     secret = (await _form(request)).get("key", "").strip()
-    found = await in_thread(lambda: console.ring.opened(secret, console.clock.wall_nanos()))
+    found = await in_thread(lambda: console.ring.signing_in(secret, console.clock.wall_nanos()), console.at_once.submit)
     if isinstance(found, Refusal):
         # One text for every reason: this page tells a stranger nothing about keys.
         return _page("login.html", 401, fault="This is not a key that works here.")
     before = _session(request)
     if before is not None:
         console.sessions.end(before[0])
-    session_id, _ = console.sessions.begin(found.id, console.clock.monotonic_nanos())
+    principal, digest = found
+    session_id, _ = console.sessions.begin(principal.id, digest, console.clock.monotonic_nanos())
     answer = RedirectResponse("/", 303)
     https = by_https(request.scope, console)
     answer.set_cookie(cookie_name(https=https), session_id, httponly=True, samesite="lax", secure=https, path="/")

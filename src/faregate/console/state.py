@@ -5,6 +5,7 @@ Only ``assembly`` knows the concrete ones. Nothing here is a global, so two cons
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from faregate.console.accounts import KeyRing
 from faregate.console.audit import AuditTrail
 from faregate.console.running import Runs
 from faregate.console.sessions import Sessions
+from faregate.console.turns import Turns
 from faregate.console.verifying import Verifying
 from faregate.control import Allowances, Catalogue, Figures, Report, Reported, Resolve
 from faregate.core.access import LOCAL, Principal
@@ -34,6 +36,9 @@ from faregate.ports import (
     Tokenizer,
     Tried,
 )
+
+#: Each looks for less than a millisecond; more would only wait for the books.
+AT_ONCE_THREADS: Final = 4
 
 
 class CompileCatalogue(Protocol):
@@ -251,6 +256,12 @@ class Console:
     audit: AuditTrail = field(init=False)
     #: Serialises every read-check-write of resources, because names and selectors are unique by rule.
     changing: Lock = field(init=False, default_factory=Lock)
+    #: Who waits for that on behalf of a request.
+    turns: Turns = field(init=False, default_factory=Turns)
+    #: Threads for what must not wait for those who read: who asks, and whether all is well.
+    at_once: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(AT_ONCE_THREADS, "doors")
+    )
     #: The same for alerts, which are raised in the middle of changes; nothing else is waited for while it is held.
     telling: Lock = field(init=False, default_factory=Lock)
     verifying: Verifying = field(init=False, default_factory=Verifying)

@@ -181,6 +181,17 @@ def subscribed(console: Console, wanted: str, payers: dict[str, str]) -> tuple[s
     return row["id"], payers | {name: row[name] for name in ("product", "team", "user") if row[name]}
 
 
+def check_uncancelled(console: Console, subscription_id: str) -> None:
+    """Refuse to let a key of a subscription come back that was cancelled or removed meanwhile.
+
+    Raises:
+        Conflict: it was.
+    """
+    row = console.all_books.get(KIND, subscription_id)
+    if row is None or row["state"] == "cancelled":
+        raise Conflict("the subscription of this key was cancelled; create a new key")
+
+
 _STATE_ASKED: Final = choice("state", tuple(FOLLOWS), "Whether its keys can be used.")
 
 
@@ -265,9 +276,10 @@ async def change_subscription(request: Request, subscription_id: str, wanted: Su
 
 @router.delete("/subscriptions/{subscription_id}")
 @needs("payers.write")
-@answers(Removed)
+@answers(Removed, versioned=True)
 async def delete_subscription(request: Request, subscription_id: str) -> dict[str, Any]:
     """Remove a subscription whose keys are all revoked."""
     console = console_of(request)
-    await locked(console, lambda: remove(console, subscription_id))
+    unchanged = only_if_unchanged(request, lambda: named(console, KIND, subscription_id))
+    await locked(console, lambda: remove(console, subscription_id), unchanged)
     return await acted(console, {"id": subscription_id, "deleted": True})

@@ -21,6 +21,7 @@ from faregate.console.state import Check, Console
 from faregate.console.texts import Body, time_text
 from faregate.console.writing import console_of, tell
 from faregate.core import money
+from faregate.core.access import LOCAL
 from faregate.errors import Conflict, Unavailable, Unsafe
 from faregate.ports import Proof
 
@@ -39,7 +40,7 @@ class NewBackup(Body):
     """Where a backup goes: an absolute path on the console's machine."""
 
     file: str = Field(min_length=1, max_length=4_096, json_schema_extra={"pattern": "^/"})
-    #: Replace a file that exists.
+    #: Replace a file that exists; with a key only one that is a backup.
     force: bool = False
 
 
@@ -178,6 +179,12 @@ def _target(console: Console, wanted: NewBackup) -> Path:
         raise ApiProblem("field_range", "is a folder; name a file", field="file")
     if target.exists() and not wanted.force:
         raise Unsafe("this file exists", hint="name another one, or replace it with --force (in the API: force)")
+    if os.path.lexists(target) and console.principal != LOCAL and not console.books.is_backup(str(target)):
+        # Whoever holds a key that leaked may not destroy whatever else the service can write.
+        raise Unsafe(
+            "this file is no backup of Faregate, and only the machine itself may replace such a one",
+            hint="name another file, or run `faregate backup --force` there",
+        )
     return target
 
 

@@ -1,5 +1,7 @@
 """Versions of rows (``ETag``) and changes that are made only to the version that was read (``If-Match``, RFC 9110).
 
+Whoever sends the header relies on it, so a route that does not go by it refuses it.
+
 A version follows from what the row holds, so that it says the same on every connection and after a restart. What a
 resource shows beside its row, such as where a limit stands, is no part of it.
 """
@@ -12,6 +14,7 @@ from typing import Final
 import msgspec
 from fastapi import Request
 
+from faregate.console.describing import WRITING, answer_of
 from faregate.console.doors import TOLD
 from faregate.console.problems import ApiProblem
 from faregate.ports import Row
@@ -25,6 +28,19 @@ ANY: Final = "*"
 _TAG: Final = re.compile(r'\s*(?:(\*)|(?:W/)?"([\x21\x23-\x7e]{0,64})")\s*')
 
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+
+async def asked_where_it_acts(request: Request) -> None:
+    """Refuse ``If-Match`` where nothing has a version; every route of the console depends on this.
+
+    Raises:
+        ApiProblem: ``header_invalid``.
+    """
+    if request.method in WRITING and "if-match" in request.headers:
+        answer = answer_of(request.scope["endpoint"])
+        if answer is not None and not answer.versioned:
+            rule = "If-Match: what this request changes has no version; leave the header out"
+            raise ApiProblem("header_invalid", rule, field="If-Match")
 
 
 def version_of(row: Row) -> str:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
 
 from faregate.console.audit import Told
+from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.rights import PRINCIPAL
 from faregate.console.scoped_books import scoped
 from faregate.console.state import Console
 from faregate.console.texts import time_text
+from faregate.console.turns import TooManyWait
 from faregate.core.access import Principal
 from faregate.errors import FaregateError
 from faregate.ports import Row, TrailMark
@@ -30,7 +33,11 @@ def console_of(request: Request) -> Console:
 
 
 async def locked(console: Console, change: Callable[[], Made], first: Callable[[], None] | None = None) -> Made:
-    """Run a read-check-write of resources in a thread, one at a time; ``first`` looks whether it may be made."""
+    """Run a read-check-write of resources in a thread, one at a time; ``first`` looks whether it may be made.
+
+    Raises:
+        ApiProblem: ``concurrency_limited``: too many changes of whoever asks wait already.
+    """
 
     def alone() -> Made:
         with console.changing:
@@ -38,7 +45,11 @@ async def locked(console: Console, change: Callable[[], Made], first: Callable[[
                 first()
             return change()
 
-    return await in_thread(alone)
+    try:
+        return await in_thread(alone, partial(console.turns.submit, console.principal.id))
+    except TooManyWait:
+        rule = "too many changes of this key wait for their turn; nothing was done, send it again"
+        raise ApiProblem("concurrency_limited", rule) from None
 
 
 def put(console: Console, kind: str, row: Row) -> None:

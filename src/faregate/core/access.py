@@ -5,9 +5,10 @@ is in none of these tables is denied. It knows no HTTP, no database and no clock
 the console ask it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+from faregate.core.restrictions import NOT_RESTRICTED, Restrictions
 
 #: Permission → what it allows, over the rows of the holder's scope.
 OF_SCOPE: Final[Mapping[str, str]] = {
@@ -184,14 +185,11 @@ class Principal(NamedTuple):
     id: str
     role: str
     scope: Scope = WHOLE
-    #: What the key is restricted to; ``None`` is not restricted.
-    models: tuple[str, ...] | None = None
-    operations: tuple[str, ...] | None = None
-    paths: tuple[str, ...] | None = None
-    networks: tuple[str, ...] | None = None
+    #: What the key is restricted to, and whom its requests may name; ``None`` allows all.
+    restrictions: Restrictions = NOT_RESTRICTED
     may_set: tuple[str, ...] | None = None
-    #: Nanoseconds since 1970 UTC; 0 is never.
-    expires_at: int = 0
+    #: Id of the subscription that the key is of; it ends with that, and so does what it makes.
+    subscription: str = ""
 
     def may(self, permission: str) -> bool:
         """Whether it holds a permission; one that there is not is held by nobody."""
@@ -210,21 +208,16 @@ def permissions(role: str, scope: Scope) -> frozenset[str]:
 
 def principal_of(row: Mapping[str, Any]) -> Principal:
     """Who asks with the key of this row."""
+    may_set = None if row.get("may_set") is None else tuple(row["may_set"])
+    subscription = row.get("subscription") or ""
+    return Principal(row["id"], row["role"], scope_of(row), _restricted(NOT_RESTRICTED, row), may_set, subscription)
 
-    def limited(name: str) -> tuple[str, ...] | None:
-        return None if row.get(name) is None else tuple(row[name])
 
-    return Principal(
-        row["id"],
-        row["role"],
-        scope_of(row),
-        models=limited("models"),
-        operations=limited("operations"),
-        paths=limited("paths"),
-        networks=limited("networks"),
-        may_set=limited("may_set"),
-        expires_at=row["expires_at"],
-    )
+def _restricted(usual: Restrictions, row: Mapping[str, Any]) -> Restrictions:
+    """The restrictions that a row tells; ``usual`` holds where it tells nothing."""
+    told: dict[str, Any] = {name: row[name] for name in Restrictions._fields if name in row}
+    told |= {name: tuple(value) for name, value in told.items() if isinstance(value, list)}
+    return usual._replace(**told)
 
 
 def fault_of_place(role: str, scope: Scope) -> str:
@@ -258,57 +251,36 @@ def fault_of_grant(maker: Principal, wanted: Mapping[str, Any]) -> str:
     above = wanted["role"] == "root" and not maker.may("root.write")
     if above or wanted["role"] not in ROLES or not permissions(wanted["role"], scope) <= held:
         return f"a key of the role {maker.role} gives no role that may do more than itself"
-    for name, fits in (("models", _listed), ("operations", _listed), ("paths", _below), ("networks", _inside)):
-        bound: tuple[str, ...] | None = getattr(maker, name)
-        if bound is not None and name in wanted and not _fits(wanted[name], bound, fits):
-            return f"{name}: your key is restricted, and gives nothing beyond that"
-    if not maker.scope.whole and "may_set" in wanted and not _fits(wanted["may_set"], maker.may_set, _listed):
-        return "may_set: your key does not have these rights itself"
+    if maker.subscription and wanted.get("subscription", maker.subscription) != maker.subscription:
+        return "subscription: your key is of one, and gives nothing outside of it"
     # Who looks after a whole installation makes keys for others to call with, for as long as they need them.
     lasting = not maker.scope.whole or wanted["role"] != CALLER
-    if lasting and maker.expires_at and "expires_at" in wanted and not 0 < wanted["expires_at"] <= maker.expires_at:
+    bound = maker.restrictions if lasting else maker.restrictions._replace(expires_at=0)
+    beyond = bound.allows(_restricted(bound, wanted))
+    if beyond == "expires_at":
         return "expires_at: your key makes none that lasts longer than itself"
+    if beyond:
+        return f"{beyond}: your key is restricted, and gives nothing beyond that"
+    if not maker.scope.whole and "may_set" in wanted and not _names(wanted["may_set"], maker.may_set):
+        return "may_set: your key does not have these rights itself"
     return ""
 
 
-#: Whether one entry lies in what a maker is restricted to.
-_Fits = Callable[[str, tuple[str, ...]], bool]
+def _names(wanted: Sequence[str] | None, bound: tuple[str, ...] | None) -> bool:
+    """Whether everything that is wanted is named by what bounds it."""
+    return bound is None or (wanted is not None and set(wanted) <= set(bound))
 
 
 def inherited(maker: Principal, left_out: Sequence[str]) -> dict[str, Any]:
     """What a new key has of its maker in the fields that were left out: nobody has to repeat his own restrictions."""
     found: dict[str, Any] = {name: value for name, value in maker.scope.named.items() if name in left_out}
-    for name in ("models", "operations", "paths", "networks"):
-        if name in left_out and getattr(maker, name) is not None:
-            found[name] = list(getattr(maker, name))
+    if "subscription" in left_out and maker.subscription:
+        found["subscription"] = maker.subscription
+    told = maker.restrictions._asdict()
+    ends = told.pop("expires_at")
+    found |= {name: list(value) for name, value in told.items() if name in left_out and value is not None}
     if "may_set" in left_out and not maker.scope.whole and maker.may_set is not None:
         found["may_set"] = list(maker.may_set)
-    if "expires_at" in left_out and not maker.scope.whole and maker.expires_at:
-        found["expires_at"] = maker.expires_at
+    if "expires_at" in left_out and not maker.scope.whole and ends:
+        found["expires_at"] = ends
     return found
-
-
-def _fits(wanted: Sequence[str] | None, bound: tuple[str, ...] | None, fits: _Fits) -> bool:
-    if bound is None:
-        return True
-    return wanted is not None and all(fits(each, bound) for each in wanted)
-
-
-def _listed(wanted: str, bound: tuple[str, ...]) -> bool:
-    return wanted in bound
-
-
-def _below(wanted: str, bound: tuple[str, ...]) -> bool:
-    """Whether a path is one of those, or below one: by whole segments, so that /v1/chat does not give /v1/chats."""
-    return any(wanted == each or wanted.startswith(each.rstrip("/") + "/") for each in bound)
-
-
-def _inside(wanted: str, bound: tuple[str, ...]) -> bool:
-    network = ip_network(wanted, strict=False)
-    return any(_contains(ip_network(each, strict=False), network) for each in bound)
-
-
-def _contains(outer: IPv4Network | IPv6Network, inner: IPv4Network | IPv6Network) -> bool:
-    if isinstance(outer, IPv4Network):
-        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)

@@ -8,6 +8,9 @@ secret is nobody's until its limits stand. What is taken away goes the other way
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+#: Things of one kind that one request to the admin API makes, all or none.
+ITEMS_MAX: Final = 1_000
+
 #: Who made a thing: ``apply`` may take it away again, what the configuration ``file`` declares is changed there.
 APPLY: Final = "apply"
 FILE: Final = "file"
@@ -161,7 +164,7 @@ def _fault(before: Thing, after: Thing, changes: Sequence[Change]) -> Impossible
         return None
     if before.owner == FILE:
         hint = "change it in the configuration file, or take it out of this one"
-        return Impossible(after, "is declared in the configuration file", hint)
+        return Impossible(after, "it is declared in the configuration file", hint)
     fixed = [change.field for change in changes if change.field in FIXED.get(after.kind, frozenset())]
     if fixed:
         problem = f"its {' and '.join(fixed)} cannot change: history names it so"

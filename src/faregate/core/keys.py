@@ -56,9 +56,14 @@ def is_well_formed(text: str) -> bool:
     return text[-CHECK_CHARACTERS:] == _base62(zlib.crc32(body.encode()), CHECK_CHARACTERS)
 
 
+def found_in(text: str) -> list[str]:
+    """The whole keys that stand anywhere in ``text``, by their form and check characters."""
+    return list(filter(is_well_formed, _matches(text))) if PREFIX in text else []
+
+
 def holds_one(text: str) -> bool:
-    """Whether a whole key stands anywhere in ``text``, by its form and check characters."""
-    return PREFIX in text and any(map(is_well_formed, _matches(text)))
+    """Whether a whole key stands anywhere in ``text``."""
+    return bool(found_in(text))
 
 
 def digest(pepper: bytes, text: str) -> str:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from faregate.core.strict_json import once
+
 #: Real ones stay under 3 KiB; whatever is longer is not even decoded.
 TOKEN_BYTES_MAX: Final = 8 * 1024
 
@@ -207,19 +209,12 @@ def _object(data: bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
-    return found
-
-
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is no JSON")
 
 
 #: Made once: it takes as long to make as to use.
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
 
 
 def header_fault(header: Mapping[str, Any]) -> Reason | None:

@@ -18,6 +18,7 @@ import msgspec
 
 from faregate.core.call import Call
 from faregate.core.metering.meter import Report
+from faregate.core.strict_json import Twice, once
 from faregate.dialects import media_usage
 from faregate.dialects.errors_shape import render
 from faregate.dialects.jsonbody import DECODING_ERRORS, members
@@ -183,18 +184,7 @@ def _text(value: msgspec.Raw) -> str | None:
     return told if isinstance(told, str) else None
 
 
-class _Twice(ValueError):
-    """A member stands twice in one object."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Twice
-    return found
-
-
-_strictly: Final = json.JSONDecoder(object_pairs_hook=_once).decode
+_strictly: Final = json.JSONDecoder(object_pairs_hook=once).decode
 
 
 def _strict(value: msgspec.Raw | None, path: str) -> dict[str, Any] | Problem:
@@ -203,7 +193,7 @@ def _strict(value: msgspec.Raw | None, path: str) -> dict[str, Any] | Problem:
         return {}
     try:
         told = _strictly(bytes(value).decode())
-    except _Twice:
+    except Twice:
         return Problem("json_dup_key", f"{path}: a member stands twice in one object; send it once.", path)
     except (ValueError, RecursionError):
         return Problem("json_invalid", f"{path}: not valid JSON; correct it.", path)

@@ -19,8 +19,8 @@ import httpx2
 import msgspec
 
 from faregate.config.identity_rules import is_plain_elsewhere
-from faregate.control import IssuerKeys, TellIssuerKeys, WantedIssuerKeys
-from faregate.core.tokens import Issuer
+from faregate.control import ISSUER_KEYS_MAX, IssuerKeys, TellIssuerKeys, WantedIssuerKeys
+from faregate.core.tokens import Issuer, fitting_algorithms
 from faregate.errors import Failed, FaregateError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ ANSWER_BYTES_MAX: Final = 256 * 1024
 #: How often keys are fetched though nobody misses any, and how soon again where that failed or one is missed.
 REFRESH_NANOS: Final = 300 * 1_000_000_000
 AGAIN_NANOS: Final = 10 * 1_000_000_000
-
-KEYS_MAX: Final = 64
 
 #: What of a published key is of use; certificates, above all, are not.
 _MEMBERS: Final = frozenset(("kty", "use", "key_ops", "alg", "kid", "crv", "n", "e", "x", "y"))
@@ -177,7 +175,7 @@ async def fetch_keys(issuer: Issuer) -> Keys:
     except (httpx2.InvalidURL, OSError, ValueError) as error:
         raise Failed(f"its connection cannot be set up ({type(error).__name__})") from error
     async with client:
-        return await _keys_at(client, issuer.jwks_uri or await _discovered(client, issuer.issuer))
+        return await _keys_at(client, issuer.jwks_uri or await _discovered(client, issuer.issuer), issuer.algorithms)
 
 
 async def _discovered(client: httpx2.AsyncClient, issuer: str) -> str:
@@ -193,13 +191,15 @@ async def _discovered(client: httpx2.AsyncClient, issuer: str) -> str:
     return uri
 
 
-async def _keys_at(client: httpx2.AsyncClient, uri: str) -> Keys:
+async def _keys_at(client: httpx2.AsyncClient, uri: str, algorithms: Sequence[str]) -> Keys:
+    """The keys that tokens may be checked with; a set without any leaves those in force that were fetched before."""
     keys = (await _object(client, uri)).get("keys")
     if not isinstance(keys, list) or not keys:
         raise Failed("its key set holds no keys")
-    # One that comes with its private part is everybody's.
-    public = (key for key in keys if isinstance(key, dict) and "d" not in key)
-    return tuple({name: key[name] for name in key if name in _MEMBERS} for key in public)[:KEYS_MAX]
+    usable = [key for key in keys if isinstance(key, dict) and fitting_algorithms(key, algorithms)]
+    if not usable:
+        raise Failed("its key set holds no public key for the algorithms that its tokens may use")
+    return tuple({name: key[name] for name in key if name in _MEMBERS} for key in usable[:ISSUER_KEYS_MAX])
 
 
 async def _object(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from faregate.control import Credential
+from faregate.control import Credential, masked_of
 from faregate.jobs.token_sources import Fetched, NotFetched, Source
 from faregate.ports import CredentialState
 
@@ -26,8 +26,9 @@ AGAIN_SECONDS: Final = 0.5
 AGAIN_SECONDS_MAX: Final = 5.0
 AGAIN_SECONDS_MAX_UNHURRIED: Final = 30.0
 
-#: Shorter texts would also mask what is no credential.
-_MASKED_CHARACTERS_MIN: Final = 8
+#: How often a pause looks whether its end has come by the wall clock: the other one stands still while a machine is
+#: suspended, and a token ends all the same.
+LOOK_SECONDS: Final = 30.0
 
 
 class Wanted(NamedTuple):
@@ -65,6 +66,7 @@ class ProviderTokens:
         wall_nanos: Callable[[], int],
         jitter: Callable[[], float],
         tried: Callable[[], None] = lambda: None,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """``tried`` is called once, when every source has been asked; ``jitter`` gives fractions of 0 to 1."""
         self._wanted = tuple(wanted)
@@ -72,6 +74,7 @@ class ProviderTokens:
         self._wall_nanos = wall_nanos
         self._jitter = jitter
         self._tried = tried
+        self._look_seconds = look_seconds
         self._kept: Mapping[str, _Kept] = {each.provider: _Kept() for each in self._wanted}
         self._untried = {each.provider for each in self._wanted}
 
@@ -81,6 +84,11 @@ class ProviderTokens:
         if kept is None or kept.credential is None or self._ended(kept.credential):
             return None
         return kept.credential.headers
+
+    def trouble(self, provider: str) -> str:
+        """Why the credential of a provider was not fetched the last time; empty where it was."""
+        kept = self._kept.get(provider)
+        return "" if kept is None else kept.trouble
 
     def states(self) -> tuple[CredentialState, ...]:
         """How every credential stands, in the order of the providers."""
@@ -118,7 +126,15 @@ class ProviderTokens:
             misses = 0
             if not fetched.renew_seconds:
                 return
-            await asyncio.sleep(fetched.renew_seconds * (RENEW_AFTER + RENEW_SPREAD * self._jitter()))
+            await self._pause(fetched.renew_seconds * (RENEW_AFTER + RENEW_SPREAD * self._jitter()))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until that time is over by either clock: one stands still sometimes, the other may be set back."""
+        end = self._wall_nanos() + int(seconds * 1e9)
+        while seconds > 0 and self._wall_nanos() < end:
+            part = min(seconds, self._look_seconds)
+            await asyncio.sleep(part)
+            seconds -= part
 
     async def _once(self, wanted: Wanted) -> Fetched | None:
         """Ask the source once, and hand over what it gave."""
@@ -146,7 +162,7 @@ class ProviderTokens:
             wanted.provider,
             wanted.base_url,
             {wanted.header: wanted.scheme + fetched.secret},
-            (fetched.secret,) if len(fetched.secret) >= _MASKED_CHARACTERS_MIN else (),
+            masked_of(fetched.secret),
             fetched.expires_at,
         )
         if kept.trouble or not kept.renewals:

@@ -37,8 +37,14 @@ class ProviderTrial:
     """Tries providers by their names. Close it when done."""
 
     def __init__(
-        self, providers: Providers, headers: Headers, monotonic_nanos: Callable[[], int] = time.monotonic_ns
+        self,
+        providers: Providers,
+        headers: Headers,
+        monotonic_nanos: Callable[[], int] = time.monotonic_ns,
+        trouble: Callable[[str], str] = lambda provider: "",
     ) -> None:
+        """``trouble`` says why the credential of a provider was not fetched, empty where it was or needs not be."""
+        self._trouble = trouble
         self._connections = ProviderConnections(providers, headers)
         self._monotonic_nanos = monotonic_nanos
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -54,7 +60,9 @@ class ProviderTrial:
             return Tried(False, "it is not in use: it is disabled, or its configuration cannot be used")
         client = self._connections.client(provider)
         if client is None:
-            return Tried(False, "its credential is not there, or its connection cannot be set up")
+            return Tried(
+                False, self._trouble(name) or "its credential is not there, or its connection cannot be set up"
+            )
         version = f"?api-version={provider.api_version}"
         path = f"/openai/models{version}" if provider.kind == AZURE else "/models"
         headers = {"anthropic-version": _ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}

@@ -25,6 +25,7 @@ from faregate.core.limits.telling import (
     Watched,
     forced_by,
     revocation_reason,
+    spared,
     summary,
     tellings,
     with_pace,
@@ -108,8 +109,8 @@ class WatchedLimits(Protocol):
         """Raise an alert, unless its name was raised before."""
         ...
 
-    def revoke(self, key: str, limit: str, reason: str) -> None:
-        """Revoke a key, unless it is revoked."""
+    def revoke(self, key: str, limit: str, reason: str) -> bool:
+        """Revoke a key, unless it is revoked; false where whoever set the limit may not revoke it."""
         ...
 
     def force(self, limit: Watched, forced: tuple[Forced, ...]) -> None:
@@ -252,7 +253,8 @@ class LimitWatch:
                 return
         if telling.revoke:
             # Before it is told: after a crash in between it is revoked once more, which changes nothing.
-            self._limits.revoke(telling.key, limit.id, revocation_reason(limit, spent.amount or 0))
+            done = self._limits.revoke(telling.key, limit.id, revocation_reason(limit, spent.amount or 0))
+            telling = telling if done else spared(telling)
         if telling.kind == "low_balance":
             lately = self._limits.spent_since(limit, spent.subject, moment.at - PACE_NANOS)
             telling = with_pace(telling, limit, spent, lately, PACE_NANOS, moment.at)

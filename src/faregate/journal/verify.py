@@ -84,7 +84,7 @@ def verify(reader: JournalReader, books: VerifiedBooks) -> tuple[Check, ...]:
         walk.flush()
     except JournalCorrupt as problem:
         return (*checks, Check("journal", False, problem.message))
-    checks.append(Check("journal", True, f"{walk.records} records from position {first} to {position} are whole"))
+    checks.append(Check("journal", True, f"whole from position {first} to {position}, records: {walk.records}"))
     checks.append(walk.records_check())
     if first == 0:
         checks.append(_totals_check(walk.oracle, totals))
@@ -207,7 +207,7 @@ class _Walk:
         wrong += [f"{id} is missing" for id in open_now if id not in known]
         if sum(row["held"] for row in stored) != held:
             wrong.append(f"{held} nano-dollars are said to be held, which is not what the reservations hold")
-        detail = "; ".join(wrong[:_NAMED_MAX]) or f"{len(stored)} reservations equal the journal"
+        detail = "; ".join(wrong[:_NAMED_MAX]) or f"equal the journal: {len(stored)}"
         return Check("reservations", not wrong, detail)
 
     def records_check(self) -> Check:
@@ -215,7 +215,7 @@ class _Walk:
         if self._wrong:
             named = "; ".join(self._wrong[:_NAMED_MAX])
             return Check("records", False, f"{len(self._wrong)} of {self._compared} records are wrong: {named}")
-        return Check("records", True, f"{self._compared} records equal the journal")
+        return Check("records", True, f"equal the journal: {self._compared}")
 
 
 def _record(event: Settled) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def check_limit(
         faults.append(Fault("unit", "field_enum", f"unknown unit; expected one of {', '.join(KINDS)}"))
     if kind is not None:
         faults += _check_amount(kind, amount)
-        faults += _check_window(kind, window)
+        faults += check_window(kind.unit, window)
     if not zone_known(timezone):
         faults.append(Fault("timezone", "field_enum", "unknown time zone; expected an IANA name such as Europe/Berlin"))
     if mode not in MODES:
@@ -166,8 +166,9 @@ def _check_amount(kind: Kind, amount: int | None) -> list[Fault]:
     return []
 
 
-def _check_window(kind: Kind, window: str) -> list[Fault]:
-    """Faults of the window: what comes back needs none, everything else one of ``WINDOWS``."""
+def check_window(unit: str, window: str) -> list[Fault]:
+    """Faults of the window of a known unit: what comes back needs none, everything else one of ``WINDOWS``."""
+    kind = KINDS[unit]
     if kind.returned:
         if window:
             return [Fault("window", "field_conflict", f"{kind.unit} is counted at one moment and has no window")]

@@ -6,7 +6,7 @@ what was told before; whoever raises an alert sees to it that a name is used onc
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from faregate.core import money
 from faregate.core.limits.forecast import Forecast, forecast, runs_out_at
@@ -101,6 +101,10 @@ class LowBalance(NamedTuple):
     percent: int
     #: Nano-dollars; for ``usd`` only.
     nanos: int
+
+
+_REVOKED: Final = "its key is revoked"
+_SPARED: Final = "its key is not revoked, because whoever set the limit may not do that"
 
 
 class Telling(NamedTuple):
@@ -235,13 +239,18 @@ def _is_low(limit: Watched, spent: Spent, amount: int, low: LowBalance) -> bool:
 # -- what is said of it ------------------------------------------------------------------------------------------------
 
 
+def spared(telling: Telling) -> Telling:
+    """What is told where the key was not revoked, because whoever set the limit may not do that."""
+    return telling._replace(message=telling.message.replace(_REVOKED, _SPARED))
+
+
 def _actual_telling(
     limit: Watched, moment: Moment, spent: Spent, amount: int, percent: int, here: list[Threshold]
 ) -> Telling:
     figures = f"{_plain(limit.unit, spent.posted)} of {_plain(limit.unit, amount)} {_words(limit.unit)}"
     revoke = any(each.do == "revoke" for each in here) and bool(key_of(limit, spent.subject))
     acts = [_deed_words(limit, each) for each in here if each.do not in ("notify", "revoke")]
-    acts += ["its key is revoked"] if revoke else []
+    acts += [_REVOKED] if revoke else []
     until = _until(limit, moment)
     full = percent == 100
     if not reached(percent, spent.posted, amount):
