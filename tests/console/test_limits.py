@@ -1,18 +1,20 @@
 """``/api/v1/limits``."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from console_parts import DAY, NOON, WHO, Api, Parts, opened, parts, settled_call
-from faregate.console.allowances import limit_views
+from console_parts import DAY, NOON, SECOND, WHO, Api, Parts, opened, parts, settled_call
+from faregate.console.allowances import by_books, limit_views
 from faregate.console.keys import NewKey, create
 from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
 from faregate.errors import Unavailable
+from faregate.ports import BalanceQuery, Balances, Row
 
 LIMIT: dict[str, Any] = {"select": {"team": "research"}, "unit": "usd", "amount": "0.10", "window": "lifetime"}
 
@@ -249,3 +251,36 @@ def test_what_is_not_named_stays_as_it_was(api: Api) -> None:
     again = api.post("/api/v1/limits", {**limit, "amount": "6"})
     assert {name: again[name] for name in more} == more
     assert api.post("/api/v1/limits", {**limit, "mode": "hard", "contact": None, "clamp": False})["contact"] is None
+
+
+class BookingBetween:
+    """Books in which a call's end is booked between two looks: those of what was posted and of what is held."""
+
+    def __init__(self, made: Parts) -> None:
+        self._made = made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made.books, name)
+
+    def balances_of(self, asked: Sequence[BalanceQuery]) -> list[Balances]:
+        found = self._made.books.balances_of(asked)
+        self._made.project()
+        return found
+
+    def open_reservations(self, state: str | None = None) -> list[Row]:
+        found = self._made.books.open_reservations(state)
+        self._made.project()
+        return found
+
+
+def test_a_call_that_ends_while_its_limit_is_looked_at_counts_once(made: Parts) -> None:
+    """It is posted or held, never both: the figures are those of one moment."""
+    limit = Api(made.app, made.admin_key()).post("/api/v1/limits", {**LIMIT, "amount": "1"})
+    begun, ended = settled_call("req_1")
+    made.journal.add(opened(), begun)
+    made.project()
+    made.journal.add(ended)
+    between: Any = BookingBetween(made)
+    (view,) = by_books(between, made.books.listing("limit", id=limit["id"]), NOON + SECOND).values()
+
+    assert (view.posted, view.held) == (1_750_000, 0)

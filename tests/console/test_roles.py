@@ -57,6 +57,7 @@ ODD = {
 
 #: What needs no credential, or has one of its own.
 CLOSED_OTHERWISE = {
+    ("HEAD", "/"),
     *(("GET", path) for path in ("/health/live", "/health/ready", "/", "/static/spend.css", "/api/openapi.json")),
     *(("POST", path) for path in ("/login", "/logout", "/webhooks/azure-budget")),
 }

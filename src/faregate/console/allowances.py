@@ -5,6 +5,7 @@ What must be asked of the books for that, and for a limit that begins to count, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from faregate.console.compile import limit_of
 from faregate.console.kept_terms import terms_of
@@ -19,7 +20,10 @@ from faregate.core.ledger.events import Intended
 from faregate.core.limits.in_force import amount_at, carried
 from faregate.core.limits.windows import rolling_nanos, window_of
 from faregate.errors import Unavailable
-from faregate.ports import Books, Row
+from faregate.ports import BalanceQuery, Balances, Books, Row
+
+#: Looks at the books for a moment in which nothing was booked.
+_TRIES: Final = 5
 
 
 @dataclass
@@ -89,12 +93,11 @@ def _by_gate(rows: Sequence[Row], views: Sequence[AllowanceView], now: int) -> d
 def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) -> dict[str, LimitView]:
     """Where these limits stand by what is booked, by id; without ``held`` what calls under way hold is left out."""
     found = {}
-    open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()] if held else []
     asked = [(row, moment, query) for row in rows for moment, query in questions(limit_of(row), now)]
     before: dict[str, dict[tuple[str, ...], int]] = {}
     for row in rows:
         found[row["id"]] = _empty(row, now)
-    answers = books.balances_of([query for _, _, query in asked])
+    answers, open_intents = _of_one_moment(books, [query for _, _, query in asked], held=held)
     for (row, moment, _), balances in zip(asked, answers, strict=True):
         standing = found[row["id"]]
         for subject, posted in balances:
@@ -110,6 +113,22 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
                 standing.add(tuple(dimension(intent.who, name) for name in row["each"]), 0, intent.held[unit])
         _carry(row, standing, before.get(row["id"], {}))
     return found
+
+
+def _of_one_moment(
+    books: Books, queries: Sequence[BalanceQuery], *, held: bool
+) -> tuple[list[Balances], list[Intended]]:
+    """What was posted and what is held, with nothing booked in between: a call that ends then would count twice.
+
+    Where booking never rests it counts not at all, which the next look mends.
+    """
+    for _ in range(_TRIES if held else 1):
+        projected = books.projected()
+        posted = books.balances_of(queries)
+        open_intents: list[Intended] = [each["intent"] for each in books.open_reservations()] if held else []
+        if books.projected() == projected:
+            break
+    return posted, open_intents
 
 
 def _empty(row: Row, now: int) -> LimitView:
