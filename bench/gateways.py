@@ -254,6 +254,9 @@ class Faregate(Gateway):
         return [str(self.environment / "bin/faregate")]
 
     def _ready(self) -> bool:
+        # Calls are taken before the console listens, which keys and limits are made at.
+        if not (self.data / "console.sock").exists():
+            return False
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
