@@ -274,7 +274,7 @@ def carry_out(
             carried.done.append(step)
             told(len(carried.done))
         carried.failed = None
-    except BaseException:
+    except BaseException:  # Also an interrupt: what was made is the file's, whatever ended the run.
         try:
             _mark(api, carried)
         except FaregateError as error:

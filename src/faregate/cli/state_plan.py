@@ -161,7 +161,7 @@ def write_new(file: Path, text: str, *, force: bool) -> None:
             os.fchmod(descriptor, 0o600)
             opened.write(text)
         draft.replace(file)
-    except BaseException:
+    except BaseException:  # However it fails, no half of a file stays.
         draft.unlink(missing_ok=True)
         raise
 

@@ -25,7 +25,6 @@ from faregate.core.limits.telling import (
     Watched,
     forced_by,
     revocation_reason,
-    spared,
     summary,
     tellings,
     with_pace,
@@ -254,7 +253,7 @@ class LimitWatch:
         if telling.revoke:
             # Before it is told: after a crash in between it is revoked once more, which changes nothing.
             done = self._limits.revoke(telling.key, limit.id, revocation_reason(limit, spent.amount or 0))
-            telling = telling if done else spared(telling)
+            telling = telling if done else telling._replace(message=telling.unrevoked)
         if telling.kind == "low_balance":
             lately = self._limits.spent_since(limit, spent.subject, moment.at - PACE_NANOS)
             telling = with_pace(telling, limit, spent, lately, PACE_NANOS, moment.at)

@@ -120,6 +120,8 @@ class Telling(NamedTuple):
     #: The key that it is about, and whether that is to be revoked first.
     key: str = ""
     revoke: bool = False
+    #: What is said instead where whoever set the limit may not revoke that key.
+    unrevoked: str = ""
 
 
 def tellings(limit: Watched, moment: Moment, spent: Spent, low: LowBalance) -> Iterator[Telling]:
@@ -239,18 +241,12 @@ def _is_low(limit: Watched, spent: Spent, amount: int, low: LowBalance) -> bool:
 # -- what is said of it ------------------------------------------------------------------------------------------------
 
 
-def spared(telling: Telling) -> Telling:
-    """What is told where the key was not revoked, because whoever set the limit may not do that."""
-    return telling._replace(message=telling.message.replace(_REVOKED, _SPARED))
-
-
 def _actual_telling(
     limit: Watched, moment: Moment, spent: Spent, amount: int, percent: int, here: list[Threshold]
 ) -> Telling:
     figures = f"{_plain(limit.unit, spent.posted)} of {_plain(limit.unit, amount)} {_words(limit.unit)}"
     revoke = any(each.do == "revoke" for each in here) and bool(key_of(limit, spent.subject))
     acts = [_deed_words(limit, each) for each in here if each.do not in ("notify", "revoke")]
-    acts += [_REVOKED] if revoke else []
     until = _until(limit, moment)
     full = percent == 100
     if not reached(percent, spent.posted, amount):
@@ -262,12 +258,16 @@ def _actual_telling(
             told += "; it is soft, so that calls go on" if limit.mode == "soft" else "; as a shadow it refuses nobody"
     else:
         told = f"{share(spent.posted, amount)} percent of {_who(limit, spent, begins=False)} are spent: {figures}"
-    told += "".join(f"; {each}" for each in acts) + f".{until}"
+    told += "".join(f"; {each}" for each in acts)
+    message, unrevoked = (
+        (f"{told}; {deed}.{until}" for deed in (_REVOKED, _SPARED)) if revoke else (f"{told}.{until}", "")
+    )
     grave = (full and limit.mode == "hard") or any(each.do in ("stop", "revoke") for each in here)
-    severity = "critical" if grave else "warning" if percent >= _WARNING_PERCENT or acts else "info"
+    severity = "critical" if grave else "warning" if percent >= _WARNING_PERCENT or acts or revoke else "info"
     details = {**_details(limit, moment, spent, amount), "percent": percent, "basis": "actual", **_deeds(here)}
     kind = "limit_reached" if full else "threshold"
-    return _telling(limit, moment, spent, amount, f"{percent};actual", kind, severity, told, details, revoke)
+    telling = _telling(limit, moment, spent, amount, f"{percent};actual", kind, severity, message, details)
+    return telling._replace(revoke=revoke, unrevoked=unrevoked)
 
 
 def _forecast_telling(
@@ -313,14 +313,13 @@ def _telling(
     severity: str,
     message: str,
     details: dict[str, Any],
-    revoke: bool = False,
 ) -> Telling:
     # What never starts anew has no periods; another amount begins one.
     period = str(moment.period.start) if moment.period.end else f"of {amount}"
     series = f"threshold;{limit.id};{what};{period}"
     subject = ",".join(escaped(value) for value in spent.subject)
     key = key_of(limit, spent.subject)
-    return Telling(f"{series};{subject}", kind, severity, message, details, series, key, revoke)
+    return Telling(f"{series};{subject}", kind, severity, message, details, series, key)
 
 
 def _details(limit: Watched, moment: Moment, spent: Spent, amount: int) -> dict[str, Any]:
