@@ -28,11 +28,14 @@ from faregate.control import (
     Opening,
     Provider,
     Route,
+    RoutedPool,
 )
 from faregate.core import keys
 from faregate.core.ledger.events import Event
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.routing.health import DEFAULT_BREAKER, BreakerRule
+from faregate.core.routing.retry import RetryRule
 from faregate.core.tokens import Identity
 from faregate.journal.answers import FileAnswerStore
 from faregate.journal.append import FileJournal
@@ -44,6 +47,7 @@ from faregate.proxy.contents import ContentKeeping
 from faregate.proxy.gate import Gate
 from faregate.simulator import Simulator
 from faregate.simulator import serve as simulate
+from loopback import NO_TLS
 
 PEPPER = bytes(range(32))
 
@@ -152,6 +156,9 @@ async def running_gate(
     provider_fields: dict[str, Any] | None = None,
     charges: Sequence[ChargeRule] = (),
     identity: Identity | None = None,
+    pools: Sequence[RoutedPool] = (),
+    breaker: BreakerRule = DEFAULT_BREAKER,
+    retry: RetryRule | None = None,
     opened: bool = True,
     journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
     clock: Clock | None = None,
@@ -187,8 +194,11 @@ async def running_gate(
         ("search", "other"),
         charges=tuple(charges),
         identity=identity,
+        pools=tuple(pools),
+        breaker=breaker,
+        retry=retry,
     )
-    async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx2.AsyncClient(verify=NO_TLS, base_url=url, timeout=20) as client:
         running = RunningGate(gate, url, simulator, client, folder)
         load = Load(1, True, tuple(keys if keys is not None else (key(),)), (), tuple(limits), (), catalogue)
         loaded = await running.ask(load)
@@ -225,9 +235,16 @@ def money(amount: int, window: str = "lifetime", **fields: Any) -> Limit:
     return Limit(fields.pop("id", "lim_money"), **(defaults | fields), amount=amount, window=window)
 
 
+async def script(running: RunningGate, *rules: dict[str, Any]) -> None:
+    """Give the simulator a script."""
+    async with httpx2.AsyncClient(verify=NO_TLS, base_url=running.simulator.url) as client:
+        answer = await client.post("/simulator/script", json=list(rules))
+        assert answer.status_code < 300, answer.text
+
+
 async def truth(running: RunningGate) -> list[dict[str, Any]]:
     """What the simulator says it served."""
-    async with httpx2.AsyncClient(base_url=running.simulator.url) as client:
+    async with httpx2.AsyncClient(verify=NO_TLS, base_url=running.simulator.url) as client:
         answer = await client.get("/simulator/truth")
         data: list[dict[str, Any]] = answer.json()["data"]
         return data

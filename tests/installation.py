@@ -62,6 +62,8 @@ CONFIG = (
     OPENAI_AND_AZURE
     + """\
     lookup: {{path: "{lookup}"}}
+# Errors are provoked on purpose, one after the other, and each shall be seen.
+breaker: {{enabled: false}}
 deployments:
   - {{name: azure-sim, provider: sim-azure, deployment: sim-1, model: sim-1}}
 models:

@@ -138,7 +138,8 @@ def command_refusals() -> str:
     from faregate.cli.client import error_of
     from faregate.console.problems import status_of
 
-    told = sorted((code, inputs) for code, inputs in examples("cli").items() if code not in {*exits(), *_findings()})
+    own = {*exits(), *_findings()}
+    told = sorted((code, inputs) for code, inputs in examples("cli").items() if code not in own)
     rows = [(f"`{code}`", str(error_of(code, status_of(code)).exit_code), inputs) for code, inputs in told]
     return markdown(Table(("Code", "Exit", "For example"), rows), "") + "\n" + taken("cli")
 
@@ -191,6 +192,13 @@ _SECTIONS = {
     "Lookup": "`providers[].lookup`",
     "Deployment": "`deployments[]`",
     "Model": "`models[]`",
+    "Selected": "`models[].instead[]`",
+    "SelectedCallers": "`models[].instead[].select`",
+    "Pool": "`pools[]`",
+    "PoolMember": "`pools[].use[]`",
+    "PriorityRange": "`pools[].priority[]`",
+    "Breaker": "`breaker`, `pools[].breaker`",
+    "Retry": "`retry`, `pools[].retry`",
     "Service": "`services[]`",
     "ServicePrice": "`services[].price`",
     "ServiceUnits": "`services[].price.units`",
@@ -241,7 +249,8 @@ def _section(model: Any, described: Mapping[str, Any], root: Mapping[str, Any]) 
     if missing:
         raise SystemExit(f"write.py: sections without a heading: {', '.join(missing)}")
     rows = []
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         kind = _kind(described["properties"][name])
         required = name in described.get("required", ())
         default = "**required**" if required else _default(field.default, kind)
@@ -291,7 +300,9 @@ def _default(value: Any, kind: str) -> str:
     if kind == "size":
         return _in_units(value, _UNITS_OF_SIZE)
     if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
+        # A range of statuses is written with a dash.
+        texts = ("-".join(map(str, sorted(set(each)))) if isinstance(each, tuple) else str(each) for each in value)
+        return f"`[{', '.join(texts)}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

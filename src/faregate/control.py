@@ -15,7 +15,7 @@ answers
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -30,6 +30,9 @@ from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeRule
 from faregate.core.restrictions import NOT_RESTRICTED, Restrictions
+from faregate.core.routing.choose import PoolRule
+from faregate.core.routing.health import DEFAULT_BREAKER, BreakerRule
+from faregate.core.routing.retry import RetryRule
 from faregate.core.tokens import Identity
 from faregate.core.usage import Usage
 
@@ -225,11 +228,34 @@ class Deployment(msgspec.Struct, frozen=True):
     reasons: bool = False
 
 
+class Selection(NamedTuple):
+    """Callers for whom a name leads elsewhere: all of ``who`` must hold, as ``(field, value)`` of a caller."""
+
+    who: tuple[tuple[str, str], ...]
+    #: Names of pools and deployments, in order.
+    steps: tuple[str, ...]
+
+
 class Route(msgspec.Struct, frozen=True):
-    """A model name that callers may use, and the deployments it goes to, in order."""
+    """A model name that callers may use, and every deployment that it may go to."""
 
     model: str
     to: tuple[str, ...]
+    #: Names of pools and deployments in the order in which they are used, where that is not just ``to``.
+    steps: tuple[str, ...] = ()
+    #: The first that fits a caller goes before ``steps``.
+    selected: tuple[Selection, ...] = ()
+    #: Longest time of a whole answer, 0 where only providers say.
+    timeout_ms: int = 0
+
+
+class RoutedPool(msgspec.Struct, frozen=True):
+    """Deployments that stand in for each other, and when one of them rests."""
+
+    rule: PoolRule
+    breaker: BreakerRule = DEFAULT_BREAKER
+    #: ``None`` where it is as for all.
+    retry: RetryRule | None = None
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -251,6 +277,11 @@ class Catalogue(msgspec.Struct, frozen=True):
     #: ``(organization, name, team)`` of every project; without a team where it was put into none. Empty where nobody
     #: told whose the projects are.
     project_teams: tuple[tuple[str, str, str], ...] = ()
+    pools: tuple[RoutedPool, ...] = ()
+    #: Of deployments in no pool.
+    breaker: BreakerRule = DEFAULT_BREAKER
+    #: Of all calls along pools that have no rule of their own; ``None`` tries each place once.
+    retry: RetryRule | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -305,6 +336,8 @@ class Unknown(msgspec.Struct, frozen=True, array_like=True):
     charge_rule: str = ""
     #: Where its end will be told, when the provider only accepted the work.
     awaited: Awaited = NOT_AWAITED
+    #: Which try at a provider its newest one was.
+    attempt: int = 1
 
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):
@@ -476,6 +509,16 @@ class Histogram(msgspec.Struct, frozen=True, array_like=True):
     count: int
 
 
+class RestingDeployment(msgspec.Struct, frozen=True, array_like=True):
+    """A deployment whose breaker is not closed."""
+
+    name: str
+    #: ``open`` or ``probing``.
+    state: str
+    #: Milliseconds until it may be tried again.
+    wait_ms: int = 0
+
+
 class Figures(msgspec.Struct, frozen=True, tag="figures"):
     """The gate at this moment."""
 
@@ -499,6 +542,8 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     braked_keys: int = 0
     #: Calls are taken though the books do not follow.
     failing_open: bool = False
+    #: Deployments that take no calls, or only one that tries whether they are well again.
+    resting: tuple[RestingDeployment, ...] = ()
 
 
 class IssuerKeys(msgspec.Struct, frozen=True, array_like=True):

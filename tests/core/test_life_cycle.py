@@ -23,7 +23,7 @@ from core.limits.plain_sums import FOREVER, Between, Call, Rate, level, spent
 from faregate.core.amounts import Amounts, held_amounts, posted_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.accounts import MARGIN, OPERATOR
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Settled, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Settled, Started, left_id
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -56,11 +56,15 @@ CALLERS = tuple(
     for user, end_user in (("ann", "x"), ("bob", "y"))
 )
 
+#: Who bears what a provider billed for a try that was left behind.
+NOBODY = Attribution(provider="sim")
+
 #: What callers are charged: sales pay more than the cost, one of research nothing, the other a little less than it.
 CHARGES = (
     ChargeRule((("team", "sales"),), markup_ppm=333_333, fee=2),
     ChargeRule((("key", "ann"), ("team", "research")), free=True),
     ChargeRule((("team", "research"),), discount_ppm=125_000),
+    ChargeRule((("team", ""),), free=True),
 )
 
 costs = st.integers(0, 40)
@@ -100,6 +104,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.behind = 0
         self.epoch = 0
         self.made = 0
+        #: Which try at a provider a call is at.
+        self.tries: Counter[str] = Counter()
         self.versions = 0
         self.limits: dict[int, CompiledLimit] = {}
         self.allowances = Allowances()
@@ -342,6 +348,42 @@ class LifeCycle(RuleBasedStateMachine):
         id, reservation = self.take(self.unknown, pick)
         del self.unknown[id]
         self.end(id, reservation, 0 if resolution == "not_served" else usd, outgoing, resolution)
+
+    @precondition(lambda self: self.dispatched)
+    @rule(pick=picks, usd=costs, incoming=tokens, outgoing=tokens, billed=st.booleans())
+    def try_elsewhere(self, pick: int, usd: int, incoming: int, outgoing: int, billed: bool) -> None:
+        """A try failed and another place is asked, which may be dearer; where it has no room the call ends."""
+        id, before = self.take(self.dispatched, pick)
+        del self.dispatched[id]
+        assert self.allowances.release(before)
+        self.ended_reservations.append(before)
+        who = before.who._replace(provider="sim")
+        amounts = held_amounts(charge_bound(charging(who), usd), incoming, outgoing)
+        standing = Standing(who, LimitIndex(self.limits.values()).matching(who))
+        outcome = self.allowances.reserve(id, standing, amounts, self.wall())
+        if isinstance(outcome, LimitRefusal):
+            self.hold_unknown(id, before.who, before.amounts, before.admitted_at)
+            self.end(id, self.unknown.pop(id), 0, 0, "")
+            return
+        self.dispatched[id] = outcome
+        self.calls[id] = Call(who, self.now, amounts)
+        self.tries[id] += 1
+        tried = self.tries[id]
+        left = lost = None
+        if billed:
+            behind, rule = left_id(id, tried), text_of(charging(NOBODY))
+            held = held_amounts(0, incoming, outgoing)
+            left = Intended(behind, self.now, self.now, NOBODY, held, "v1", False, charge_rule=rule, attempt=tried)
+            lost = Lost(behind, self.now, 0, "upstream_timeout", 9)
+            self.calls[behind] = Call(NOBODY, self.now, held)
+        rule = text_of(charging(who))
+        at = outcome.admitted_at
+        turn = Redirected(
+            id, self.now, tried + 1, at, who, outcome.amounts, "v1", charge_rule=rule, left=left, lost=lost
+        )
+        self.write(turn)
+        if left is not None:
+            self.hold_unknown(left.id, NOBODY, left.held, left.admitted_at)
 
     # -- what goes wrong ---------------------------------------------------------------------------------------------
 

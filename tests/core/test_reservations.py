@@ -19,12 +19,12 @@ from faregate.core.usage import NO_USAGE
 
 #: The table once more, as a drawing: a row per state, a column per happening, a dot for a no-op.
 DRAWING = """
-                intended     progressed   lost      settled        resolved   proved
-  absent        dispatched   .            .         settled_late   .          settled_late
-  dispatched    .            dispatched   unknown   settled        .          settled
-  unknown       .            .            .         settled        settled    settled
-  settled       .            .            .         .              .          settled_late
-  settled_late  .            .            .         .              .          .
+                intended     progressed   redirected   lost      settled        resolved   proved
+  absent        dispatched   .            .            .         settled_late   .          settled_late
+  dispatched    .            dispatched   dispatched   unknown   settled        .          settled
+  unknown       .            .            .            .         settled        settled    settled
+  settled       .            .            .            .         .              .          settled_late
+  settled_late  .            .            .            .         .              .          .
 """
 
 
@@ -59,12 +59,12 @@ def test_a_no_op_keeps_the_state() -> None:
 @pytest.mark.parametrize("happening", list(Happening))
 @pytest.mark.parametrize("state", list(State))
 def test_repeats_are_no_ops(state: State, happening: Happening) -> None:
-    """The same thing happening twice is the same as once, except that progress may be marked again."""
+    """The same thing happening twice is the same as once; progress and other places are told again and again."""
     after = step_of(state, happening)
     again = step_of(after.state, happening)
     late = after.action in (Action.CHARGE, Action.RESOLVE) and happening is Happening.PROVED
     assert again.state is (State.SETTLED_LATE if late else after.state)
-    assert again.action in (Action.NOTHING, Action.MARK) or late
+    assert again.action in (Action.NOTHING, Action.MARK, Action.TURN) or late
 
 
 def test_money_is_held_from_the_intent_to_the_one_end() -> None:

@@ -16,6 +16,7 @@ from faregate.core.limits.admit import Allowances, LimitIndex, Standing
 from faregate.core.limits.index import CompiledLimit
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.cost import Tariff
+from faregate.core.routing.health import Health
 from faregate.core.usage import Usage
 from faregate.dialects import openai_responses
 from faregate.proxy.bound import Held, Wants, hold
@@ -59,7 +60,7 @@ def test_tokens_of_tools_are_held_on_limits_of_tokens(
     for id in allowances.replace_limits(LimitIndex((limit,)), 0):
         allowances.open_balance(id, [], 0)
     call = drawing(calls)
-    target = Target(deployment(output_tokens_max=4_096), pool.provider, pool)
+    target = Target(deployment(output_tokens_max=4_096), pool.provider, pool, Health())
     standing = Standing(WHO, (limit,))
     taken = hold("req_1", Wants(standing, call, target, FREE, 1_000, 500, 1), allowances, 0)
     if not isinstance(taken, Held):

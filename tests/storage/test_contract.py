@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
-from faregate.core.ledger.events import Attempt, Awaited, Event, Lost, Started
+from faregate.core.amounts import Amounts
+from faregate.core.ledger.events import Attempt, Awaited, Event, Lost, Redirected, Started, left_id
 from faregate.core.usage import Measure, Usage
 from faregate.errors import Conflict, JournalCorrupt, UsageError
 from faregate.ports import JournalRecord
@@ -34,7 +35,9 @@ def engine(name: str, folder: Path) -> BooksUnderTest:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BooksUnderTest]:
+def books(request: pytest.FixtureRequest, tmp_path: Path, empty_books: Path) -> Iterator[BooksUnderTest]:
+    if request.param == "sqlite":
+        shutil.copy(empty_books, tmp_path / "books.sqlite3")
     opened = engine(request.param, tmp_path)
     yield opened
     opened.close()
@@ -269,6 +272,18 @@ RARE_USAGES = (
     Usage(other=(Measure("characters", "", 40),)),
 )
 
+
+def redirected(number: int, attempt: int, *, left: bool) -> Redirected:
+    """Another try of exchange ``number``, at a dearer place; the one before may have been billed."""
+    who = attribution(user=f"user-{number % 2}", deployment="sim/other", provider="other")
+    behind = intended(number, who=attribution(organization="", team="", user="", key="", deployment="sim/sim-1"))
+    id = left_id(request_id(number), attempt - 1)
+    before = behind._replace(id=id, held=Amounts(), charge_rule="free") if left else None
+    lost = Lost(id, START, 0, "upstream_timeout", 9) if left else None
+    held = Amounts(usd=2_000 + attempt)
+    return Redirected(request_id(number), START + 1, attempt, START, who, held, "v2", left=before, lost=lost)
+
+
 EVENT_KINDS: list[Callable[[int], Event]] = [
     lambda n: intended(n, at=START + n * 7 * MINUTE, who=attribution(user=f"user-{n % 2}", run=f"run-{n % 3}")),
     lambda n: settled(n, charge=100 + n),
@@ -282,6 +297,8 @@ EVENT_KINDS: list[Callable[[int], Event]] = [
     lambda n: refused(100 + n),
     lambda n: Started(n + 1, START + n),
     lambda n: progressed(n, 2 * n, held=900 + 100 * n),
+    lambda n: redirected(n, 2 + n % 2, left=n % 3 == 0),
+    lambda n: settled(n, charge=30)._replace(id=left_id(request_id(n), 1 + n % 2), resolution="provider_said"),
 ]
 
 

@@ -17,13 +17,16 @@ from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredMo
 from faregate.config.environment import proxy_for
 from faregate.config.identity_rules import identity_of
 from faregate.config.leading import places_of
+from faregate.config.pools import Pool as ConfiguredPool
+from faregate.config.pools import breaker_rule, pool_rule, retry_rule, who_of
 from faregate.config.schema import ChargeRule as ConfiguredCharge
 from faregate.config.schema import Config
 from faregate.config.schema import Provider as ConfiguredProvider
 from faregate.config.tree import Environment
-from faregate.control import Provider, masked_of
+from faregate.control import Provider, RoutedPool, Selection, masked_of
 from faregate.core import money
 from faregate.core.pricing.charging import ChargeRule, ppm
+from faregate.core.routing.choose import USUAL_RANGES
 from faregate.errors import Failed
 from faregate.ports import NO_PLACES, MadePlaces, Row
 
@@ -84,7 +87,15 @@ def declared(
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
         services=declared_services(config, folder, proxy),
         identity=identity_of(config.identity, folder, proxy),
+        pools=tuple(_pool(pool, config) for pool in config.pools),
+        breaker=breaker_rule(config.breaker),
+        retry=retry_rule(config.retry) if config.retry is not None else None,
     )
+
+
+def _pool(pool: ConfiguredPool, config: Config) -> RoutedPool:
+    retry = retry_rule(pool.retry) if pool.retry is not None else None
+    return RoutedPool(pool_rule(pool, USUAL_RANGES), breaker_rule(pool.breaker or config.breaker), retry)
 
 
 def _everybody(config: Config, made: MadePlaces) -> tuple[str, ...]:
@@ -127,6 +138,8 @@ def _provider(provider: ConfiguredProvider, folder: Path, environment: Environme
 def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
     """The models, with those that go to other models led on to where these go."""
     deployments = {deployment.name for deployment in config.deployments} | {row["name"] for row in made.deployments}
+    # A pool goes before a name of the API that it has, too.
+    deployments |= {pool.name for pool in config.pools}
     models = [*config.models, *map(made_model, made.models)]
     to = {model.name: model.to for model in models}
     return [
@@ -135,6 +148,8 @@ def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
             places_of(model.name, to, deployments)[0],
             model.max_output_tokens or 0,
             model.max_context_tokens or 0,
+            tuple(Selection(who_of(each.select), each.to) for each in model.instead),
+            model.timeout or 0,
         )
         for model in models
     ]

@@ -48,8 +48,8 @@ def in_use(made: MadePlaces, config: Config) -> MadePlaces:
     """Without what is disabled, and without what has the name of something in the configuration: that goes before."""
     return MadePlaces(
         _others(made.providers, [*config.providers, *config.services]),
-        _others(made.deployments, config.deployments),
-        _others(made.models, config.models),
+        _others(made.deployments, [*config.deployments, *config.pools]),
+        _others(made.models, [*config.models, *config.pools]),
     )
 
 
@@ -115,6 +115,8 @@ def made_model(row: Row) -> Model:
         to=tuple(row["to"] or ()),
         max_output_tokens=row["max_output_tokens"] or None,
         max_context_tokens=row["max_context_tokens"] or None,
+        instead=(),
+        timeout=None,
     )
 
 

@@ -22,7 +22,7 @@ from faregate.catalogue.model_facts import EMBEDDINGS, OPERATIONS, RERANK, WITHO
 from faregate.catalogue.services import deployment_of
 from faregate.catalogue.standins import ceiling_cards, fallback_cards
 from faregate.catalogue.timeline import GLOBAL, all_cards, card
-from faregate.control import Catalogue, Deployment, Provider, Route
+from faregate.control import Catalogue, Deployment, Provider, Route, RoutedPool, Selection
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS, Rate, RateCard, Tier
 from faregate.core.pricing.cost import card_is_priced
 from faregate.core.pricing.listing import LAYERS
@@ -82,6 +82,8 @@ def compile_catalogue(declared: Declared) -> Compiled:
     work.take_rows()
     for deployment in declared.deployments:
         work.take_deployment(deployment)
+    for pool in declared.pools:
+        work.take_pool(pool)
     for model in declared.models:
         work.take_model(model)
     work.offer()
@@ -89,13 +91,19 @@ def compile_catalogue(declared: Declared) -> Compiled:
     catalogue = Catalogue(
         providers=tuple(work.providers.values()),
         deployments=tuple(work.deployments.values()),
-        routes=tuple(Route(name, to) for name, to in work.routes.items()),
+        routes=tuple(
+            Route(name, to, work.steps.get(name, ()), work.selected.get(name, ()), work.timeouts.get(name, 0))
+            for name, to in work.routes.items()
+        ),
         stages=work.stages(),
         projects=declared.projects,
         require_limit=declared.require_limit,
         require_limit_stages=declared.require_limit_stages,
         charges=declared.charges,
         identity=declared.identity,
+        pools=tuple(work.pools.values()),
+        breaker=declared.breaker,
+        retry=declared.retry,
     )
     return Compiled(catalogue, tuple(work.problems))
 
@@ -139,6 +147,11 @@ class _Compilation:
             self.providers.setdefault(provider.name, provider)
         self.deployments: dict[str, Deployment] = {}
         self.routes: dict[str, tuple[str, ...]] = {}
+        self.pools: dict[str, RoutedPool] = {}
+        #: Model → the pools and deployments that it goes to, where it goes to a pool; and for some callers.
+        self.steps: dict[str, tuple[str, ...]] = {}
+        self.selected: dict[str, tuple[Selection, ...]] = {}
+        self.timeouts: dict[str, int] = {}
         #: Names of the deployments that the operator declared, in order.
         self._declared: list[str] = []
         self._rows: dict[tuple[str, str], list[PriceRow]] = {}
@@ -182,23 +195,71 @@ class _Compilation:
             self.deployments[wanted.name] = made
             self._declared.append(wanted.name)
 
+    def take_pool(self, wanted: RoutedPool) -> None:
+        """Make a pool of those of its deployments that exist."""
+        rule, where = wanted.rule, f"pools.{wanted.rule.name}"
+        if rule.name in self.pools or rule.name in self.deployments:
+            self._problem(where, "has a name that is taken; the first one is used")
+            return
+        members = tuple(
+            member._replace(deployment=name)
+            for member in rule.members
+            if (name := self._resolve(member.deployment, where))
+        )
+        ranges = tuple(
+            each._replace(use=tuple(name for entry in each.use if (name := self._resolve(entry, where))))
+            for each in rule.ranges
+        )
+        if not members:
+            self._problem(where, "leads nowhere; name a deployment or {provider}/{model} in `use`")
+            return
+        made = rule._replace(members=members, ranges=ranges)
+        self.pools[rule.name] = msgspec.structs.replace(wanted, rule=made)
+
+    def _steps(self, entries: Collection[str], where: str) -> tuple[str, ...]:
+        """The pools and deployments that entries name, each once."""
+        found = (entry if entry in self.pools else self._resolve(entry, where) for entry in entries)
+        return tuple(dict.fromkeys(name for name in found if name))
+
+    def _places(self, steps: Collection[str]) -> tuple[str, ...]:
+        """The deployments that steps lead to, each once."""
+        places: dict[str, None] = {}
+        for step in steps:
+            pool = self.pools.get(step)
+            if pool is None:
+                places[step] = None
+            else:
+                places |= dict.fromkeys(member.deployment for member in pool.rule.members)
+                places |= dict.fromkeys(name for each in pool.rule.ranges for name in each.use)
+        return tuple(places)
+
     def take_model(self, wanted: DeclaredModel) -> None:
         """Route a declared name, and give its deployments the maxima declared with it."""
         where = f"models.{wanted.name}"
         if wanted.name in self.routes:
             self._problem(where, "is declared twice; the first one is used")
             return
-        to = tuple(dict.fromkeys(name for entry in wanted.to if (name := self._resolve(entry, where))))
+        steps = self._steps(wanted.to, where)
+        selected = tuple(
+            Selection(each.who, own) for each in wanted.selected if (own := self._steps(each.steps, where))
+        )
+        to = self._places((*steps, *(step for each in selected for step in each.steps)))
         if not wanted.to:
             self._problem(where, "leads nowhere; name a deployment or {provider}/{model} in `to`")
-        if not to:
+        if not to or not steps:
+            # Without places of its own nobody may be led to those of a few.
             return
         self.routes[wanted.name] = to
-        own = {deployment.name for deployment in self.declared.deployments if deployment.output_tokens_max}
+        if steps != to:
+            self.steps[wanted.name] = steps
+        if selected:
+            self.selected[wanted.name] = selected
+        self.timeouts[wanted.name] = wanted.timeout_ms
+        fixed = {deployment.name for deployment in self.declared.deployments if deployment.output_tokens_max}
         for name in to:
             made = self.deployments[name]
             # Two names may share a deployment; the larger maximum is the one that is safe to hold.
-            raised = 0 if name in own else self._raised(name, wanted)
+            raised = 0 if name in fixed else self._raised(name, wanted)
             self.deployments[name] = msgspec.structs.replace(
                 made,
                 output_tokens_max=raised or made.output_tokens_max,

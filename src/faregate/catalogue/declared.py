@@ -5,10 +5,12 @@ The configuration and the books fill these in; ``compile`` turns them into the c
 
 from typing import NamedTuple
 
-from faregate.control import Provider
+from faregate.control import Provider, RoutedPool, Selection
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import Rate
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.routing.health import DEFAULT_BREAKER, BreakerRule
+from faregate.core.routing.retry import RetryRule
 from faregate.core.tokens import Identity
 
 
@@ -27,13 +29,16 @@ class DeclaredDeployment(NamedTuple):
 
 
 class DeclaredModel(NamedTuple):
-    """A name that callers may use, and where it goes: names of deployments or ``{provider}/{model}``, in order."""
+    """A name that callers may use, and where it goes: pools, deployments or ``{provider}/{model}``, in order."""
 
     name: str
     to: tuple[str, ...]
     #: 0 takes what the catalogue knows.
     output_tokens_max: int = 0
     context_tokens_max: int = 0
+    #: Where it goes for some callers.
+    selected: tuple[Selection, ...] = ()
+    timeout_ms: int = 0
 
 
 class DeclaredService(NamedTuple):
@@ -93,3 +98,8 @@ class Declared(NamedTuple):
     require_limit_stages: tuple[str, ...] = ()
     #: Callers without keys, and whom callers act for.
     identity: Identity | None = None
+    pools: tuple[RoutedPool, ...] = ()
+    #: Of deployments in no pool.
+    breaker: BreakerRule = DEFAULT_BREAKER
+    #: When calls are tried again; ``None`` tries each place once.
+    retry: RetryRule | None = None

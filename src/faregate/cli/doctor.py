@@ -274,6 +274,7 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
     gate = health["gate"]
     if "backlog_bytes" in gate:
         looks.append(_backlog(gate["backlog_bytes"]))
+    looks += [_resting(each) for each in gate.get("resting", ())]
     if gate.get("unknown_count"):
         looks.append(_unknowns(gate["unknown_count"], gate["unknown"]))
     looks += _lost_peppers(folder)
@@ -283,6 +284,17 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
     if not health.get("alerts", {"ok": True})["ok"]:
         looks.append(Look("alerts", "warning", health["alerts"]["detail"]))
     return [*looks, *asyncio.run(_ports_answer(folder, holder, loaded))]
+
+
+def _resting(told: dict[str, Any]) -> Look:
+    doing = "one call tries whether it is well" if told["state"] == "probing" else "no call goes there"
+    return Look(
+        "deployment",
+        "warning",
+        f"{told['deployment']} failed too often and rests; {doing}",
+        "its calls go to the next deployment of their model, or are refused where there is none",
+        f"it is tried again in {told['wait_ms'] / 1000:.0f} s; `faregate requests` lists what went wrong there",
+    )
 
 
 def _unknowns(count: int, dollars: str) -> Look:

@@ -16,6 +16,7 @@ from faregate.config.denial_rules import check_denials
 from faregate.config.findings import Path, Ruled, did_you_mean, quoted
 from faregate.config.identity_rules import check_identity
 from faregate.config.leading import LED_MAX, places_of
+from faregate.config.pool_rules import check_pools
 from faregate.config.schema import Config, Gateway, Provider, Service
 from faregate.config.service_rules import check_service
 from faregate.config.tls import certificate_problem
@@ -42,6 +43,7 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
         hint = "name at least one provider, or start with `faregate init` or `faregate serve --demo`"
         yield Ruled("CFG-MISSING", ("providers",), "is missing", hint=hint)
     yield from _references(config)
+    yield from check_pools(config, _place_problem)
     yield from _loops(config)
     yield from _far(config)
     yield from _prices(config)
@@ -109,6 +111,7 @@ def _unique_names(config: Config) -> Iterator[Ruled]:
         "providers": [provider.name for provider in config.providers],
         "deployments": [deployment.name for deployment in config.deployments],
         "models": [model.name for model in config.models],
+        "pools": [pool.name for pool in config.pools],
         "capacities": [capacity.name for capacity in config.capacities],
         "services": [service.name for service in config.services],
     }
@@ -195,23 +198,30 @@ def _references(config: Config) -> Iterator[Ruled]:
             yield _points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, called)
     deployments = [deployment.name for deployment in config.deployments]
     models = [model.name for model in config.models]
-    azure = {provider.name for provider in config.providers if provider.kind == "azure_openai"}
+    pools = [pool.name for pool in config.pools]
     for index, model in enumerate(config.models):
         for place, target in enumerate(model.to):
-            provider, slash, _ = target.partition("/")
-            path: Path = ("models", index, "to", place)
-            if target in deployments or target in models:
-                continue
-            if slash and provider in azure:
-                yield Ruled(
-                    "CFG-REF", path, f"{provider} has no models by name", "a deployment of it", "add it to deployments"
-                )
-            elif slash and provider in providers:
-                continue
-            elif slash:
-                yield _points_nowhere(path, "provider", provider, providers)
-            else:
-                yield _points_nowhere(path, "deployment or model", target, [*deployments, *models])
+            if target not in deployments and target not in models and target not in pools:
+                path: Path = ("models", index, "to", place)
+                kind, known = ("deployment, pool or model", [*deployments, *pools, *models])
+                ruled = _place_problem(config, path, target, kind, known)
+                if ruled is not None:
+                    yield ruled
+
+
+def _place_problem(config: Config, path: Path, target: str, kind: str, known: Sequence[str]) -> Ruled | None:
+    """What is wrong with a place that is none of the ``known`` names and may be ``{provider}/{model}``."""
+    provider, slash, _ = target.partition("/")
+    found = next((each for each in config.providers if each.name == provider), None)
+    if not slash:
+        return _points_nowhere(path, kind, target, known)
+    if found is None:
+        return _points_nowhere(path, "provider", provider, [each.name for each in config.providers])
+    if found.kind == "azure_openai":
+        return Ruled(
+            "CFG-REF", path, f"{provider} has no models by name", "a deployment of it", "add it to deployments"
+        )
+    return None
 
 
 def _points_nowhere(path: Path, kind: str, name: str, known: Sequence[str]) -> Ruled:

@@ -15,6 +15,7 @@ from faregate.config.content import Content
 from faregate.config.credentials import ProviderCredential
 from faregate.config.findings import quoted
 from faregate.config.identity_rules import Identity
+from faregate.config.pools import Breaker, Pool, Retry, Selected
 from faregate.config.section import Section
 from faregate.config.values import (
     Amount,
@@ -45,7 +46,7 @@ from faregate.core.networks import NETWORKS_MAX
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
-NOT_YET = ("pools", "cache", "events", "payments", "metrics")
+NOT_YET = ("cache", "events", "payments", "metrics")
 
 Bound = Annotated[Whole, Field(ge=1)]
 RefusalStatus = Annotated[Whole, Field(ge=400, le=599)]
@@ -224,9 +225,15 @@ class Model(Section):
 
     name: Label = Field(description="what callers write as model")
     to: tuple[Label, ...] = Field(
-        description="deployments, provider/model or other models, in order; 256 places at most over all of these",
+        description="pools, deployments, provider/model or other models, in order; 256 places at most in all",
         min_length=1,
         max_length=64,
+    )
+    instead: tuple[Selected, ...] = Field(
+        default=(), description="where it leads for some callers; the first that fits one counts", max_length=64
+    )
+    timeout: Duration | None = Field(
+        default=None, description="longest time of a whole answer; default: as its providers have it"
     )
     max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
     max_context_tokens: Bound | None = Field(default=None, description="tokens of question and answer together")
@@ -665,6 +672,12 @@ class Config(Section):
         (), description="accounts at model services; there may be none where there are services", max_length=256
     )
     deployments: tuple[Deployment, ...] = Field((), description="places to send calls to", max_length=2_000)
+    pools: tuple[Pool, ...] = Field((), description="deployments that stand in for each other", max_length=256)
+    breaker: Breaker = Field(Breaker(), description="when a deployment rests that is in no pool")
+    retry: Retry | None = Field(
+        default=None,
+        description="when a failed call is tried again; default: once at each other place of its model",
+    )
     models: tuple[Model, ...] = Field((), description="names that callers may use", max_length=5_000)
     services: tuple[Service, ...] = Field((), description="HTTP services behind the gate", max_length=256)
     stages: dict[StrictStr, Stage] = Field(default={}, description="providers of each stage", max_length=64)

@@ -113,7 +113,7 @@ def _known_keys(path: Path, root: type[BaseModel]) -> list[str]:
             found = _model_in(model.model_fields[part].annotation)
             if found is not None:
                 model = found
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -104,6 +104,9 @@ async def _gate(console: Console) -> dict[str, Any]:
         "pending": money.dollars(figures.pending_nanos),
         "pending_count": figures.pending_count,
         "braked_keys": figures.braked_keys,
+        "resting": [
+            {"deployment": each.name, "state": each.state, "wait_ms": each.wait_ms} for each in figures.resting
+        ],
     }
 
 

@@ -36,6 +36,7 @@ _HELP: Final = {
     "faregate_refusals_total": "Calls refused, by code.",
     "faregate_shadow_refusals_total": "Calls that limits in the shadow would have refused, by limit.",
     "faregate_brakes_total": "Keys braked because they spent unlike themselves, by cause.",
+    "faregate_deployment_trips_total": "How often a deployment came to rest.",
     "faregate_unpriced_usage_total": "What providers reported and no price covers, by unit.",
     "faregate_request_seconds": "From the first byte of a call to the last byte of its answer.",
     "faregate_first_token_seconds": "From the first byte of a call to the first byte of its answer.",
@@ -103,6 +104,12 @@ class _Scrape(Collector):
         yield GaugeMetricFamily("faregate_journal_backlog_bytes", "Journal not yet in the books.", backlog)
         open_now = int(figures.failing_open)
         yield GaugeMetricFamily("faregate_failing_open", "Whether calls are taken without the books.", open_now)
+        resting = GaugeMetricFamily(
+            "faregate_deployment_resting", "Deployments whose breaker is not closed.", labels=("deployment", "state")
+        )
+        for each in figures.resting:
+            resting.add_metric((each.name, each.state), 1)
+        yield resting
         yield from self._counters(figures.samples)
         for histogram in figures.histograms:
             yield _histogram(histogram)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Refused, Settled, Started
 from faregate.errors import Failed, JournalCorrupt
 from faregate.ports import JournalRecord
 
@@ -21,7 +21,15 @@ RECORD_BYTES_MAX: Final = 1024 * 1024
 HEADER: Final = struct.Struct("<II")
 HEADER_BYTES: Final = HEADER.size
 
-TAGS: Final[dict[type[Event], int]] = {Started: 1, Intended: 2, Progressed: 3, Settled: 4, Refused: 5, Lost: 6}
+TAGS: Final[dict[type[Event], int]] = {
+    Started: 1,
+    Intended: 2,
+    Progressed: 3,
+    Settled: 4,
+    Refused: 5,
+    Lost: 6,
+    Redirected: 7,
+}
 
 STARTED_TAG: Final = TAGS[Started]
 

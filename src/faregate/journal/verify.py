@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol
 
-from faregate.core.ledger.events import Event, Intended, Lost, Refused, Settled, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Redirected, Refused, Settled, Started
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -145,6 +145,10 @@ class _Walk:
             self.oracle.apply(event)
             if isinstance(event, Intended):
                 self._epochs.setdefault(event.id, self.oracle.epoch)
+            elif isinstance(event, Redirected) and event.left is not None and event.lost is not None:
+                self._epochs.setdefault(event.left.id, self.oracle.epoch)
+                told = {"code": event.lost.code, "http_status": event.lost.http_status}
+                self._told.setdefault(event.left.id, told)
         if len(self._wanted) >= _IDS:
             self.flush()
 

@@ -35,7 +35,8 @@ def fitting_model(exchange: "Exchange", refusal: LimitRefusal, now: int) -> str:
     found: list[tuple[int, str, Target]] = []
     looked_at = 0
     for name in snapshot.by_price(operation.name, now):
-        targets = exchange.permitted(name)
+        lane = exchange.permitted(name)
+        targets = lane.members if lane is not None else ()
         if not targets or name == call.model or targets[0].name == asked.name or targets[0].reads_as:
             continue
         target = targets[0]

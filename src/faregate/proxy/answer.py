@@ -8,6 +8,7 @@ It is one file, and a long one, because every callback may find the answer in an
 be checked against each other.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faregate.core.ledger.events import NOT_AWAITED, Attempt, Lost, Progressed, Settled
@@ -16,6 +17,7 @@ from faregate.core.metering.meter import Metered, Report, StreamMeter, metered_a
 from faregate.core.money import dollars
 from faregate.core.pricing.charging import charge
 from faregate.core.pricing.cost import Tariff
+from faregate.core.routing.health import REASONS, Health
 from faregate.core.usage import NO_USAGE, Usage, measures
 from faregate.dialects.answers import usage_in_tail
 from faregate.dialects.endings import Cut
@@ -25,9 +27,11 @@ from faregate.errors import CODES, Problem, status_of
 from faregate.ports import StoredAnswer
 from faregate.proxy import kept_objects, receipt
 from faregate.proxy.deadlines import overdue
+from faregate.proxy.failover import give_up, go_elsewhere
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
+from faregate.proxy.routing import retry_after
 from faregate.proxy.snapshot import Target
 from faregate.proxy.stream_holds import StreamHold, first_look
 from faregate.proxy.upstream import UpstreamConnection
@@ -98,12 +102,15 @@ class Answer:
         "_progress_at",
         "_receipt_at",
         "_request",
+        "_retry_after",
         "_sent_at",
         "_sent_nanos",
         "_settled",
         "_status",
+        "_told_health",
         "_unowned",
         "_upstream_ended",
+        "_watched",
         "_withheld",
         "exchange",
     )
@@ -154,6 +161,10 @@ class Answer:
         #: The stream's first event names an object of the provider's, whose owner must be on record before it passes.
         self._unowned = False
         self._withheld = b""
+        #: The health of its deployment, where that hears of each call; and what a failed provider asks to be waited.
+        self._watched: Health | None = None
+        self._told_health = False
+        self._retry_after = 0
         #: Before which of the bytes that wait the receipt goes, 0 for none.
         self._receipt_at = 0
 
@@ -170,6 +181,44 @@ class Answer:
         if self._passing:
             return self._status, "", b"", getattr(self, "_passed_bytes", 0)
         return self._status, "", getattr(self, "_body", b""), 0
+
+    def watch(self, health: Health) -> None:
+        """Tell the deployment's health of this call's beginning and end."""
+        self._watched = health
+        health.begun(self._gate.monotonic_nanos())
+
+    def taken_up(self) -> None:
+        """No other place took the call: its end is told after all."""
+        self._concluding = False
+
+    def handed_over(self) -> None:
+        """Another place has the call: this answer is over, and settles nothing."""
+        self._settled = True
+        self._unwatch()
+        if self._bytes and not self._passing:
+            self._gate.held_bytes -= self._bytes
+            self._bytes = 0
+
+    def _heard_of(self, status: int, head: bytes) -> None:
+        """Tell the deployment's health how its answer begins."""
+        gate, target, watched = self._gate, self.exchange.target, self._watched
+        assert target is not None
+        now = gate.monotonic_nanos()
+        self._told_health = True
+        if status >= 400:
+            self._retry_after = retry_after(head, gate.wall_nanos())
+            gate.deployments.failed(target, now, status, "", self._retry_after)
+        elif watched is not None:
+            watched.answered(now, (now - self._sent_nanos) // 1000)
+            gate.deployments.count()
+
+    def _unwatch(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.over()
+            if not self._told_health:
+                # It may have been the one call that tries whether it is well: another may try now.
+                watched.gave_way()
 
     @property
     def settled(self) -> bool:
@@ -238,6 +287,8 @@ class Answer:
         passed = self._passed = passed_headers(head)
         self._last_at = self._gate.now
         self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
+        if status >= 400 or self._watched is not None:
+            self._heard_of(status, head)
         # The look for the bytes alone is cheap; most answers are not streams.
         if status == 200 and b"text/event-stream" in passed and content_type(passed).startswith(b"text/event-stream"):
             exchange = self.exchange
@@ -379,7 +430,7 @@ class Answer:
     def _awaited_mark(self, object_id: str) -> Lost:
         """That the work goes on whatever becomes of this answer."""
         exchange = self.exchange
-        attempts, awaited = (*exchange.attempts, self._attempt("")), kept_objects.awaited(exchange, object_id)
+        attempts, awaited = (*exchange.attempts, self.attempt("")), kept_objects.awaited(exchange, object_id)
         at, latency = self._gate.wall_nanos(), self._elapsed_us()
         return Lost(exchange.id, at, self._status, "", latency, self._first_byte_us, attempts, 0, awaited)
 
@@ -539,7 +590,13 @@ class Answer:
             report = dialect.usage_of(body)
             usage = report.usage
             source = "provider" if usage is not None else "none"
-            self._settle_and_deliver("failed", status, "upstream_error", usage or NO_USAGE, source, report)
+
+            def tell() -> None:
+                self._settle_and_deliver("failed", status, "upstream_error", usage or NO_USAGE, source, report)
+
+            # What was billed is charged, and not tried again.
+            if usage is not None or not self._goes_elsewhere(status, "upstream_error", tell):
+                tell()
 
     def _start_passing(self) -> None:
         """The answer is larger than what is held whole: it goes on as it comes."""
@@ -733,7 +790,7 @@ class Answer:
         exchange, gate = self.exchange, self._gate
         target = exchange.target
         assert target is not None
-        attempts = (*exchange.attempts, self._attempt(""))
+        attempts = (*exchange.attempts, self.attempt(""))
         latency = self._elapsed_us()
         awaited = kept_objects.awaited(exchange, object_id) if object_id else NOT_AWAITED
         # First where its cost will be told, then whose it is: nobody can ask for what he was not told of.
@@ -792,6 +849,29 @@ class Answer:
         """
         if self._settled or self._concluding:
             return
+        target = self.exchange.target
+        assert target is not None
+        if target.place is None and code in REASONS:
+            self._told_health = True
+            self._gate.deployments.failed(target, self._gate.monotonic_nanos(), 0, code)
+        if self._meter is None and not self._passing and self._sent_nanos:
+            outcome = "upstream_unsent" if unbilled else code
+
+            def tell() -> None:
+                self._tell_failure(code, why, unbilled=unbilled)
+
+            if self._goes_elsewhere(0, outcome, tell):
+                return
+        self._tell_failure(code, why, unbilled=unbilled)
+
+    def _goes_elsewhere(self, status: int, code: str, tell: Callable[[], None]) -> bool:
+        """Whether another place is tried; then nothing is told before that has failed, too."""
+        if not go_elsewhere(self, status, code, self._retry_after, tell):
+            return False
+        self._concluding = True
+        return True
+
+    def _tell_failure(self, code: str, why: str, *, unbilled: bool = False) -> None:
         self._concluding = True
         exchange = self.exchange
         target = exchange.target
@@ -866,7 +946,7 @@ class Answer:
             code,
             self._elapsed_us(),
             self._first_token_us or self._first_byte_us,
-            (*exchange.attempts, self._attempt(code)),
+            (*exchange.attempts, self.attempt(code)),
             _tokens_of(tokens),
             awaited,
         )
@@ -911,6 +991,7 @@ class Answer:
         exchange.ended = True
         # Each would keep the other alive until the garbage collector comes round.
         exchange.answer = None
+        self._unwatch()
         gate.closed(self)
         if self._bytes:
             if not self._passing:
@@ -950,6 +1031,9 @@ class Answer:
         if self.exchange.ended:
             return
         self._client_left_at = self._gate.now
+        if self.exchange.parked is not None:
+            give_up(self.exchange)
+            return
         if not self._sent_nanos:
             # The intent is on its way to the disk: ``send`` finds nobody there.
             return
@@ -1029,7 +1113,7 @@ class Answer:
         why = overdue(
             target.provider,
             # Who does not wait for the name of work has not ended it, so that it would be free.
-            0 if self._unnamed_work else exchange.described.timeout_ms,
+            0 if self._unnamed_work else self._asked_ms(),
             since_sent=now - self._sent_at,
             since_last=None if self._paused or not self._status else now - self._last_at,
             answered=bool(self._status),
@@ -1046,6 +1130,16 @@ class Answer:
             tokens = _tokens_of(self._meter.delivered_characters)
             self._gate.tell_progress(Progressed(exchange.id, self._gate.wall_nanos(), tokens))
 
+    def _asked_ms(self) -> int:
+        """What the caller's own deadline leaves this try, or that of the way it goes; 0 where there is none."""
+        exchange = self.exchange
+        asked, lane = exchange.described.timeout_ms, exchange.lane
+        if asked and exchange.sent > 1:
+            asked = max(1, asked - (self._sent_nanos - exchange.started) // 1_000_000)
+        target = exchange.target
+        longest = lane.longest_ms(target.name) if lane is not None and target is not None else 0
+        return min(asked, longest) if asked and longest else asked or longest
+
     def _ends_in_silence(self, meter: StreamMeter, now: float) -> bool:
         """End a stream that is to go no further and says nothing more, where no event is half sent."""
         holding = self._holding
@@ -1058,6 +1152,9 @@ class Answer:
 
     def cut(self) -> None:
         """The gate stops: end the stream with an error event and settle what was delivered."""
+        if self.exchange.parked is not None:
+            give_up(self.exchange)
+            return
         if self._settled or self._concluding:
             return
         self._cancel()
@@ -1074,6 +1171,9 @@ class Answer:
         if exchange.ended:
             return
         exchange.keep_alive = False
+        if exchange.parked is not None:
+            give_up(exchange)
+            return
         try:
             self._cancel()
             if not self._settled:
@@ -1083,7 +1183,8 @@ class Answer:
             # Where even that failed, its hold stays, and the client learns by its closed connection.
             self._end()
 
-    def _attempt(self, code: str) -> Attempt:
+    def attempt(self, code: str) -> Attempt:
+        """This try, as the record lists it."""
         target = self.exchange.target
         assert target is not None
         took = (self._gate.monotonic_nanos() - self._sent_nanos) // 1000 if self._sent_nanos else 0

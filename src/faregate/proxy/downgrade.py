@@ -33,10 +33,10 @@ def downgraded(exchange: "Exchange", match: Match, target: Target, now: int) -> 
     if call.sealed or call.objects or operation.name in ABOUT_OBJECTS or target.place is not None:
         # Its bytes cannot name another model, or what it is about lies where it was meant to go.
         return False
-    candidates = exchange.permitted(action.to)
-    if not candidates:
+    lane = exchange.permitted(action.to)
+    cheaper = lane.first(exchange.gate.monotonic_nanos()) if lane is not None else None
+    if lane is None or cheaper is None:
         return False
-    cheaper = candidates[0]
     name = cheaper.reads_as if cheaper.reads_as and call.operation == CHAT else action.to
     read: Call | Problem = call
     if exchange.dialect.media != "form":
@@ -44,7 +44,7 @@ def downgraded(exchange: "Exchange", match: Match, target: Target, now: int) -> 
         read = exchange.dialect.read(exchange.body, name, exchange.gate.settings.forbid_private_urls)
     if isinstance(read, Problem) or not _does(cheaper, read, now):
         return False
-    exchange.turn_to(read._replace(model=action.to), candidates, call.model, deeds.limit)
+    exchange.turn_to(read._replace(model=action.to), lane, call.model, deeds.limit)
     return True
 
 

@@ -20,7 +20,8 @@ from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import identify
 from faregate.proxy.refuse import plain_answer
-from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.routing import Lane
+from faregate.proxy.snapshot import Match, Snapshot
 from faregate.proxy.standing import outside, peer_of
 from faregate.proxy.tokenize import TOKENIZER_OPERATIONS
 from faregate.proxy.tokens import TokenKey
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class Plan(NamedTuple):
-    """Where the calls of one head to one model go, in order, and what they are charged to at the first place."""
+    """The way that the calls of one head to one model go, and what they are charged to where it has one order only."""
 
-    candidates: tuple[Target, ...]
-    match: Match
+    lane: Lane
+    match: Match | None
 
 
 class Entered(NamedTuple):

@@ -10,17 +10,20 @@ The answer's side (steps 8 and 9) is in ``answer``. This side is one long file b
 before it left, and start over with another deployment, model or snapshot: apart, that could not be read in order.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from faregate.control import Key
 from faregate.core.amounts import held_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.call import Call
-from faregate.core.ledger.events import Attempt, Intended, Refused
+from faregate.core.ledger.events import Attempt, Event, Intended, Refused, attempt_id
 from faregate.core.limits.admit import LimitRefusal, Reservation
+from faregate.core.limits.refusal import is_of_place
 from faregate.core.pricing.cost import Tariff
 from faregate.dialects import Dialect
 from faregate.dialects.forms import announced
+from faregate.dialects.jsonbody import BOM
 from faregate.dialects.openai_chat import OPERATION as CHAT
 from faregate.dialects.operations import ABOUT_OBJECTS, TIERS
 from faregate.dialects.paths import Operation
@@ -29,18 +32,20 @@ from faregate.dialects.quoting import unbounded
 from faregate.dialects.splice import put
 from faregate.errors import FaregateError, Problem, status_of
 from faregate.ports import KeptObject
-from faregate.proxy import kept_objects, uploads
+from faregate.proxy import failover, kept_objects, uploads
 from faregate.proxy.alternatives import fitting_model
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
 from faregate.proxy.described import NOT_DESCRIBED, Described, attribution
 from faregate.proxy.downgrade import downgraded, notes_of
 from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
+from faregate.proxy.failover import Parked
 from faregate.proxy.forward import VIA, request_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, limit_required, problem_answer
+from faregate.proxy.routing import Lane, arrange, lane_for
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.stream_holds import reserve_stream
@@ -91,12 +96,17 @@ class Exchange:
         "keep_alive",
         "kept",
         "key",
+        "lane",
         "match",
         "notes",
         "operation",
+        "overridden",
+        "parked",
         "prepared",
         "request",
         "reservation",
+        "rounds",
+        "sent",
         "snapshot",
         "started",
         "target",
@@ -125,6 +135,8 @@ class Exchange:
         self.operation: Operation | None = None
         self.key: Key | None = None
         self.described: Described = NOT_DESCRIBED
+        #: The way its calls go, and of that the places in the order of this moment.
+        self.lane: Lane | None = None
         self.candidates: tuple[Target, ...] = ()
         self.target: Target | None = None
         self.match: Match | None = None
@@ -144,8 +156,15 @@ class Exchange:
         self.notes = ""
         #: The body to send, where making it took too long to be done when it is sent.
         self.prepared: bytes | None = None
+        #: The body with what the way it goes puts into it; empty where that is nothing.
+        self.overridden = b""
         self.forwarded = b""
         self.attempts: tuple[Attempt, ...] = ()
+        #: How often it was sent to a provider, and how often all places were tried once more.
+        self.sent = 0
+        self.rounds = 0
+        #: The answer of the try before, while another place is tried.
+        self.parked: Parked | None = None
         self.idempotency = ""
         self.answer: Answer | None = None
         self.ended = False
@@ -183,7 +202,7 @@ class Exchange:
     def _enter_again(self) -> None:
         """The keys of the token's issuer were looked at, or that took too long: what is known now decides."""
         if self.client is None:
-            self._client_left()
+            self.client_left()
             return
         self.snapshot = self.gate.snapshot
         self._entered(enter(self))
@@ -212,12 +231,12 @@ class Exchange:
         if problem is not None:
             self.refuse(problem)
         elif self.candidates:
-            self._reserve()
+            self.reserve()
 
     def go_on_later(self, problem: Problem | None) -> None:
         """What took too long to be looked at on the loop goes on, or is refused."""
         if self.client is None:
-            self._client_left()
+            self.client_left()
         else:
             self._go_on(problem)
 
@@ -231,7 +250,7 @@ class Exchange:
     def was_read(self, call: Call | Problem) -> None:
         """A large form was read off the loop."""
         if self.client is None:
-            self._client_left()
+            self.client_left()
             return
         if isinstance(call, Problem):
             self.refuse(call)
@@ -251,11 +270,16 @@ class Exchange:
         about_objects = bool(call.objects) or operation.name in ABOUT_OBJECTS
         plan = None if about_objects else plans.get(call.model)
         if plan is not None and not call.end_user:
-            self.candidates, self.match = plan
+            lane, match = plan
+            if match is None or self.gate.deployments.resting:
+                return arrange(self, lane)
+            self.lane, self.candidates, self.match = lane, lane.fixed, match
             return None
         problem = self._choose()
-        if problem is None and not call.end_user and not about_objects:
-            plans[call.model] = Plan(self.candidates, self._match(self.candidates[0]))
+        lane_found = self.lane
+        if problem is None and lane_found is not None and not call.end_user and not about_objects:
+            fixed = lane_found.fixed
+            plans[call.model] = Plan(lane_found, self._match(fixed[0]) if fixed else None)
         return problem
 
     def _read(self, model: str) -> Problem | None:
@@ -294,6 +318,33 @@ class Exchange:
             self.input_tokens = call.input_tokens_max
         return None
 
+    def _override(self, params: Sequence[tuple[str, str]]) -> Problem | None:
+        """Put into the body what the way it goes says, and bound the call by what it asks then."""
+        call, operation = self.call, self.operation
+        assert operation is not None
+        if not params or self.dialect.media != "json" or operation.name in ABOUT_OBJECTS:
+            return None
+        body = self.body[3:] if self.body[:3] == BOM else self.body
+        for name, value in params:
+            body = put(body, name, value.encode(), name in call.members)
+        read = self.dialect.read(body, operation.deployment, self.gate.settings.forbid_private_urls)
+        if isinstance(read, Problem):
+            return read
+        self.overridden = body
+        self.call = read._replace(model=call.model)
+        if not self.counted:
+            self.input_tokens = read.input_tokens_max
+        return None
+
+    def _as_asked(self) -> None:
+        """Take back what the way it was to go put into the body."""
+        operation = self.operation
+        assert operation is not None
+        name, self.overridden = self.call.model, b""
+        read = self.dialect.read(self.body, operation.deployment, self.gate.settings.forbid_private_urls)
+        if not isinstance(read, Problem):
+            self.call = read._replace(model=name)
+
     def _choose(self) -> Problem | None:
         """Step 5: the deployments this call may go to, in order."""
         if self.ended:
@@ -314,6 +365,11 @@ class Exchange:
                 return problem
             targets: tuple[Target, ...] = (snapshot.services[operation.name],)
         else:
+            lane = self._lane(call.model)
+            if isinstance(lane, Problem):
+                return lane
+            if lane is not None:
+                return arrange(self, lane)
             targets = snapshot.routes.get(call.model, ())
         allowed = snapshot.stages.get(self.described.stage or key.stage)
         self.candidates = _offered(targets, operation.name, allowed)
@@ -327,24 +383,31 @@ class Exchange:
             return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
         return Problem("model_not_found", f"Model {call.model[:64]!r} is not configured for {operation.name}.", "model")
 
-    def permitted(self, model: str) -> tuple[Target, ...]:
-        """The places of another model that this caller may use for the same operation, in order; none is no error."""
-        key, operation, snapshot = self.key, self.operation, self.snapshot
+    def _lane(self, model: str) -> Lane | Problem | None:
+        """The way that calls of this caller go to a model."""
+        key, operation = self.key, self.operation
         assert key is not None
         assert operation is not None
-        if key.models is not None and model not in key.models:
-            return ()
-        allowed = snapshot.stages.get(self.described.stage or key.stage)
-        return _offered(snapshot.routes.get(model, ()), operation.name, allowed)
+        priority = self.request.headers.get(b"priority", b"")
+        return lane_for(self.snapshot, model, operation.name, key, self.described, priority)
 
-    def turn_to(self, call: Call, candidates: tuple[Target, ...], asked: str, limit: str) -> None:
+    def permitted(self, model: str) -> Lane | None:
+        """The way to another model that this caller may use for the same operation; none is no error."""
+        key = self.key
+        assert key is not None
+        if key.models is not None and model not in key.models:
+            return None
+        lane = self._lane(model)
+        return lane if isinstance(lane, Lane) else None
+
+    def turn_to(self, call: Call, lane: Lane, asked: str, limit: str) -> None:
         """Another model shall answer than the one that was ``asked`` for, because of an action of ``limit``."""
         self.call = call
-        self.candidates = candidates
+        arrange(self, lane)
         self.downgraded_from, self.downgraded_by = asked, limit
-        self._start_over()
+        self.start_over()
 
-    def _reserve(self) -> None:
+    def reserve(self) -> None:
         """Steps 6 and 7: hold the most the call may cost on every limit, or on none."""
         gate, call = self.gate, self.call
         if self.snapshot is not gate.snapshot:
@@ -356,6 +419,13 @@ class Exchange:
         target = self.target = self.candidates[0]
         if target.reads_as and target.reads_as != call.model and call.operation == CHAT:
             problem = self._read_as(target.reads_as)
+            if problem is not None:
+                self.refuse(problem)
+                return
+            call = self.call
+        lane = self.lane
+        if lane is not None and lane.steps and not self.overridden and target.name in lane.steps:
+            problem = self._override(lane.steps[target.name].params)
             if problem is not None:
                 self.refuse(problem)
                 return
@@ -386,7 +456,7 @@ class Exchange:
             self.refuse(limit_required(match.who, self.snapshot.catalogue.require_limit_stages))
             return
         if match.downgrades and not self.downgraded_from and downgraded(self, match, target, now):
-            self._reserve()
+            self.reserve()
             return
         whole = call.output_cap if call.output_cap is not None else target.output_tokens_max
         if whole or not call.has_output:
@@ -503,15 +573,19 @@ class Exchange:
                 return misread
         problem = identified(self) or self._choose()
         failed = {attempt.deployment for attempt in self.attempts}
-        self.candidates = tuple(target for target in self.candidates if target.name not in failed)
+        left = tuple(target for target in self.candidates if target.name not in failed)
+        # Once all of them failed, all are tried again.
+        self.candidates = left if left or not self.rounds else self.candidates
         if problem is None and not self.candidates:
             problem = Problem("model_not_found", f"Model {self.call.model[:64]!r} has no deployment left.", "model")
         if self.candidates and self.candidates[0] is not before:
-            self._start_over()
+            self.start_over()
         return problem
 
-    def _start_over(self) -> None:
+    def start_over(self) -> None:
         """Another deployment has its own maximum, its own tokenizer and its own limits."""
+        if self.overridden:
+            self._as_asked()
         self.cap = 0
         self.prepared = None
         self.input_tokens = self.call.input_tokens_max
@@ -535,12 +609,18 @@ class Exchange:
 
     def _prompt_counted(self, tokens: int) -> None:
         if self.client is None:
-            self._client_left()
+            self.client_left()
             return
         self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
-        self._reserve()
+        self.reserve()
 
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
+        if len(self.candidates) > 1 and all(is_of_place(binding) for binding in refusal.bindings):
+            # What is used up is that place's own budget or rate: the next one has another.
+            self.candidates = self.candidates[1:]
+            self.start_over()
+            self.reserve()
+            return
         may_cap = self.call.has_output and not self.call.sealed
         cap = largest_cap(wants, self.gate.allowances, now) if may_cap else -1
         would_fit: dict[str, int | str] = {}
@@ -603,9 +683,10 @@ class Exchange:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
         gate, target, reservation, match = self.gate, self.target, self.reservation, self.match
         assert target is not None
-        if reservation is None or match is None or self.client is None:
+        if self.ended or reservation is None or match is None or self.client is None:
             target.pool.give_back(connection)
-            self._client_left()
+            if not self.ended:
+                self.client_left()
             return
         refused = gate.closed_for
         if self.snapshot is not gate.snapshot:
@@ -614,7 +695,7 @@ class Exchange:
             if refused is None and self.candidates[0] is not target:
                 target.pool.give_back(connection)
                 self._release()
-                self._reserve()
+                self.reserve()
                 return
             self.match = match
         if refused is not None:
@@ -622,33 +703,46 @@ class Exchange:
             self.refuse(refused)
             return
         at = gate.wall_nanos()
-        call = self.call
-        # A named tuple's own constructor costs three times as much as the tuple's, on every request.
-        intent = tuple.__new__(
-            Intended,
-            (
-                self.id,
-                at,
-                reservation.admitted_at,
-                match.who,
-                reservation.amounts,
-                self.tariff.version,
-                call.stream,
-                self.input_tokens,
-                self.idempotency,
-                self.cap,
-                match.charge_rule,
-                self.notes,
-            ),
-        )
+        parked = self.parked
+        event: Event
+        if parked is None:
+            call = self.call
+            # A named tuple's own constructor costs three times as much as the tuple's, on every request.
+            event = tuple.__new__(
+                Intended,
+                (
+                    self.id,
+                    at,
+                    reservation.admitted_at,
+                    match.who,
+                    reservation.amounts,
+                    self.tariff.version,
+                    call.stream,
+                    self.input_tokens,
+                    self.idempotency,
+                    self.cap,
+                    match.charge_rule,
+                    self.notes,
+                    1,
+                ),
+            )
+        else:
+            event = failover.redirection(self, parked, reservation.amounts, reservation.admitted_at, at)
         try:
-            position = gate.journal.append(intent)
+            position = gate.journal.append(event)
         except FaregateError:
             target.pool.give_back(connection)
             self.refuse(gate.disk_failed())
             return
         # The intent is on record: whatever happens from here on, the answer settles it.
+        if parked is not None:
+            self.parked = None
+            gate.leave(parked.answer, failover.left_behind(parked))
+        self.sent += 1
         self.answer = Answer(self, connection) if target.place is None else ServiceAnswer(self, connection)
+        health = target.health
+        if health.counts or not health.closed:
+            self.answer.watch(health)
         gate.answers_open.add(self.answer)
         if self.idempotency:
             gate.answers.dispatched(match.who.key, self.idempotency, at)
@@ -675,11 +769,12 @@ class Exchange:
             )
         else:
             constant = target.heads.get(operation.name) or target.head_of(operation.name)
-        answer.send(request_head(constant, self.forwarded, target.id_header, self.id, len(body)), body)
+        id = self.id if self.sent == 1 else attempt_id(self.id, self.sent)
+        answer.send(request_head(constant, self.forwarded, target.id_header, id, len(body)), body)
 
     def edited(self, target: Target) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
-        call, body, dialect, operation = self.call, self.body, self.dialect, self.operation
+        call, body, dialect, operation = self.call, self.overridden or self.body, self.dialect, self.operation
         assert operation is not None
         model = None
         if operation.name in ABOUT_OBJECTS:
@@ -704,15 +799,19 @@ class Exchange:
         gate, target = self.gate, self.target
         assert target is not None
         waited = (gate.monotonic_nanos() - self.started) // 1000
+        if self.ended:
+            return
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
+        if target.place is None:
+            gate.deployments.failed(target, gate.monotonic_nanos(), 0, code)
         self._release()
-        self._start_over()
+        self.start_over()
         self.candidates = self.candidates[1:]
         if self.client is None:
-            self._client_left()
+            self.client_left()
         elif self.candidates:
-            self._reserve()
-        else:
+            self.reserve()
+        elif not failover.dial_again(self, code):
             text = f"Provider {target.provider.name}: {why}. Charged: nothing."
             self.refuse(Problem(code, text, retry_after_s=CREDENTIAL_RETRY_S if target.pool.lacks else 1))
 
@@ -720,6 +819,10 @@ class Exchange:
 
     def refuse(self, problem: Problem, limit: str = "") -> None:
         """Answer with a problem; nothing was sent, nothing stays held."""
+        if self.parked is not None:
+            # Something was sent before, and what came of that is told instead.
+            failover.give_up(self)
+            return
         self._release()
         problem, denial = self.gate.denials.chosen(problem)
         self.gate.metrics.refused(problem.code)
@@ -778,7 +881,7 @@ class Exchange:
             self.gate.allowances.release(self.reservation)
             self.reservation = None
 
-    def _client_left(self) -> None:
+    def client_left(self) -> None:
         """The client went away before anything was sent."""
         self._release()
         self._forget_name()

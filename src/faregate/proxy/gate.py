@@ -37,6 +37,7 @@ from faregate.core.limits.admit import Allowances, Reservation
 from faregate.core.limits.terms import Terms
 from faregate.core.metering.fallback import Estimate, estimate
 from faregate.core.metering.meter import Metered
+from faregate.core.routing.retry import ROLL_MIDDLE, ROLL_SPREAD
 from faregate.core.tokens import Identity
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
@@ -51,6 +52,7 @@ from faregate.proxy.guard import guarded
 from faregate.proxy.metrics import Metrics
 from faregate.proxy.outside_usage import OutsideUsage
 from faregate.proxy.reconfigured import Derived, derived
+from faregate.proxy.routing import Deployments
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
 from faregate.proxy.tokenize import TokenizerDesk
@@ -113,6 +115,8 @@ class Gate:
         self.adopt(derived(settings))
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
+        #: The health of all places, which outlives snapshots.
+        self.deployments = Deployments(_tell_trip)
         #: Whose tokens open the gate; ``None`` where no issuer is configured.
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
@@ -332,6 +336,10 @@ class Gate:
         """Open client connections."""
         return len(self._connections)
 
+    def roll(self) -> int:
+        """How much of its jitter a wait gets, in thousandths: anything between the ends with the same chance."""
+        return ROLL_MIDDLE - ROLL_SPREAD + int.from_bytes(os.urandom(4), "big") % (2 * ROLL_SPREAD + 1)
+
     def closed(self, answer: Answer) -> None:
         """An answer is settled and delivered, as far as there was somebody to deliver it to."""
         if self.contents is not None:
@@ -375,7 +383,9 @@ class Gate:
         if load.full and self.failing_open:
             # The console knows nothing of this limit, and comes back before the books have followed.
             load = msgspec.structs.replace(load, limits=(*load.limits, self._fail_open_row))
-        snapshot = apply(self.snapshot, load, pool_of)
+        if load.catalogue is not None:
+            self.deployments.adopt(load.catalogue)
+        snapshot = apply(self.snapshot, load, pool_of, self.deployments.health)
         if load.catalogue is not None:
             self._take_issuers(load.catalogue.identity)
         pending: tuple[str, ...] = ()
@@ -477,6 +487,7 @@ class Gate:
             exchange.input_tokens,
             exchange.match.charge_rule if exchange.match is not None else "",
             awaited,
+            exchange.sent,
         )
         return self.lost(lost, unknown, reservation)
 
@@ -499,6 +510,13 @@ class Gate:
             now = self.wall_nanos()
             reservation = self.allowances.hold_unknown(unknown.id, unknown.who, unknown.held, unknown.admitted_at, now)
             self.unknowns[unknown.id] = (unknown, reservation)
+
+    def leave(self, answer: Answer, left: Unknown | None) -> None:
+        """Another place has the call of an answer; what may have been billed there is unknown, and the operator's."""
+        self.answers_open.discard(answer)
+        answer.handed_over()
+        if left is not None:
+            self.hold_unknown(left)
 
     def resolve(self, event: Settled) -> bool:
         """End an unknown exchange; false where it had ended before."""
@@ -631,6 +649,10 @@ class Gate:
             return done.result()
         self.tell_mistake(error)
         return otherwise
+
+
+def _tell_trip(deployment: str) -> None:
+    logger.warning("deployment_rests", extra={"deployment": deployment})
 
 
 def _nothing(tokens: int) -> None:

@@ -7,7 +7,7 @@ So a request holds one reference and needs no lock, however often the console ch
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from faregate.control import Catalogue, Deployment, Key, Limit, Load, PayerRule, Provider, compiled
+from faregate.control import Catalogue, Deployment, Key, Limit, Load, PayerRule, Provider, Route, compiled
 from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Standing
 from faregate.core.limits.figures import is_told
@@ -16,11 +16,15 @@ from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
 from faregate.core.pricing.charging import rule_for, text_of
 from faregate.core.pricing.cost import Tariff
+from faregate.core.routing.choose import PoolRule
+from faregate.core.routing.health import Health
+from faregate.core.routing.retry import RetryRule
 from faregate.core.tokens import USUAL_HEADERS
 from faregate.dialects.answers import says_by_name
 from faregate.dialects.operations import BY_NAME, upstream_path
 from faregate.dialects.services import Place
 from faregate.proxy.forward import ID_HEADER, ID_HEADERS
+from faregate.proxy.routing import Lane, rules_of
 from faregate.proxy.tenants import Tenants
 from faregate.proxy.upstream import Pool
 
@@ -33,6 +37,7 @@ class Target:
         "context_tokens_max",
         "encoding",
         "heads",
+        "health",
         "id_header",
         "model",
         "name",
@@ -50,8 +55,9 @@ class Target:
         "upstream_model",
     )
 
-    def __init__(self, deployment: Deployment, provider: Provider, pool: Pool) -> None:
+    def __init__(self, deployment: Deployment, provider: Provider, pool: Pool, health: Health) -> None:
         self.name = deployment.name
+        self.health = health
         self.model = deployment.model
         self.upstream_model = deployment.upstream_model
         #: A name that tells what chats with it may use, which another name that leads here hides; empty for most.
@@ -175,10 +181,13 @@ class Snapshot:
         "describes",
         "halted",
         "keys",
+        "lanes",
         "limit_rows",
         "limits",
         "matches",
         "model_names",
+        "pooled",
+        "pools",
         "project_teams",
         "projects",
         "ranked",
@@ -221,7 +230,15 @@ class Snapshot:
         identity = catalogue.identity
         #: Each request must be looked at for headers that only this configuration knows.
         self.describes = identity is not None and (identity.accounting is not None or identity.headers != USUAL_HEADERS)
+        #: Model → every deployment that it may go to; in which order is a lane's to say.
         self.routes = routes
+        self.pools: dict[str, PoolRule] = {pool.rule.name: pool.rule for pool in catalogue.pools}
+        #: Models that lead to pools, elsewhere for some callers, or for a while only.
+        self.pooled: dict[str, Route] = {
+            route.model: route for route in catalogue.routes if route.steps or route.selected or route.timeout_ms
+        }
+        #: As ``routing.lane_for`` makes them; gone with the snapshot.
+        self.lanes: dict[tuple[str, str, str, int, int | None], Lane] = {}
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
         self.projects = frozenset(catalogue.projects)
@@ -235,6 +252,18 @@ class Snapshot:
         self.matches: dict[tuple[str, str, str], Match] = {}
         #: Operation → names of models, the cheapest first; found when somebody asks.
         self.ranked: dict[str, tuple[str, ...]] = {}
+
+    def rules_of(self, model: str, chosen: int) -> tuple[PoolRule, ...]:
+        """The pools of a model in order, for those whom its selection ``chosen`` fits; -1 for all others."""
+        route = self.pooled.get(model)
+        if route is None:
+            route = Route(model, tuple(target.name for target in self.routes.get(model, ())))
+        return rules_of(route, chosen, self.pools)
+
+    def retry_of(self, rules: Iterable[PoolRule]) -> RetryRule | None:
+        """When calls along these pools are tried again: as the first pool says that says it, else as all do."""
+        retries = {pool.rule.name: pool.retry for pool in self.catalogue.pools}
+        return next((found for rule in rules if (found := retries.get(rule.name))), self.catalogue.retry)
 
     def by_price(self, operation: str, now_nanos: int) -> tuple[str, ...]:
         """Names of the models that do an operation, by what a call of usual size costs at most at their first place.
@@ -256,7 +285,12 @@ class Snapshot:
 EMPTY = Snapshot(0, {}, {}, {}, Catalogue(), {}, LimitIndex())
 
 
-def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Snapshot:
+def apply(
+    old: Snapshot,
+    load: Load,
+    pool_of: Callable[[Provider], Pool],
+    health_of: Callable[[str], Health],
+) -> Snapshot:
     """A new snapshot: ``old`` with the rows of ``load`` put in, replaced or removed."""
     keys, by_digest, tenants = old.keys, old.by_digest, old.tenants
     if load.full or load.keys or load.keys_removed:
@@ -277,7 +311,7 @@ def apply(old: Snapshot, load: Load, pool_of: Callable[[Provider], Pool]) -> Sna
     catalogue, routes, targets = old.catalogue, old.routes, old.targets
     if load.catalogue is not None:
         catalogue = load.catalogue
-        targets = _compile_targets(catalogue, pool_of)
+        targets = _compile_targets(catalogue, pool_of, health_of)
         routes = {
             route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
         }
@@ -316,11 +350,15 @@ def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[
             by_digest[digest] = key
 
 
-def _compile_targets(catalogue: Catalogue, pool_of: Callable[[Provider], Pool]) -> dict[str, Target]:
+def _compile_targets(
+    catalogue: Catalogue, pool_of: Callable[[Provider], Pool], health_of: Callable[[str], Health]
+) -> dict[str, Target]:
     providers = {provider.name: provider for provider in catalogue.providers}
     pools = {name: pool_of(provider) for name, provider in providers.items()}
     return {
-        deployment.name: Target(deployment, providers[deployment.provider], pools[deployment.provider])
+        deployment.name: Target(
+            deployment, providers[deployment.provider], pools[deployment.provider], health_of(deployment.name)
+        )
         for deployment in catalogue.deployments
         if deployment.provider in providers
     }

@@ -22,9 +22,11 @@ from faregate.core.ledger.events import (
     Intended,
     Lost,
     Progressed,
+    Redirected,
     Refused,
     Settled,
     Started,
+    redirected,
 )
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import Action, State, Step, happening_of, step_of
@@ -204,6 +206,8 @@ def fold(records: Iterable[JournalRecord], before: Before, batch: Batch) -> None
         elif isinstance(event, Refused):
             if not _ended_before(event.id, before):
                 _refuse(batch, event, before)
+        elif isinstance(event, Redirected):
+            _turn(batch, event, before)
         else:
             _happen(batch, known, event, numbers)
     if record is not None:
@@ -238,7 +242,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         overrun, _, charge_rule, _,
     ) = event  # fmt: skip
     text, cached, written, audio, out, reasoning, out_audio, other = usage
-    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes = intent
+    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes, _ = intent
     dimensions = stamp.dimensions
     batch.number = number = batch.number + 1
     if (
@@ -373,6 +377,26 @@ def _happen(
         _lose(batch, reservation, event, numbers)
     elif _step(State(reservation.state), event).changes:
         batch.changed[event.id] = _marked(reservation, event)
+
+
+def _turn(batch: Batch, event: Redirected, before: Before) -> None:
+    """An exchange goes on at another place; what may have been billed where it was is an exchange of its own."""
+    id, begun = event.id, batch.begun.get(event.id)
+    if begun is not None:
+        if event.attempt <= begun.attempt:
+            return
+        batch.begun[id] = redirected(begun, event)
+    else:
+        reservation = batch.changed[id] if id in batch.changed else before.open.get(id)
+        if reservation is None or reservation.state != DISPATCHED or event.attempt <= reservation.intent.attempt:
+            return
+        batch.changed[id] = reservation._replace(intent=redirected(reservation.intent, event))
+    left = event.left
+    if left is None or event.lost is None:
+        return
+    there = left.id in batch.begun or left.id in batch.changed or left.id in before.open
+    if not there and not _ended_before(left.id, before):
+        _lose(batch, Reservation(left, batch.epoch), event.lost, before.numbers)
 
 
 def _marked(reservation: Reservation, event: Progressed) -> Reservation:

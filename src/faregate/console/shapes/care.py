@@ -236,6 +236,14 @@ class PartHealth(TypedDict):
     failed: NotRequired[Count]
 
 
+class RestingDeployment(TypedDict):
+    """A deployment that takes no calls, or only one that tries whether it is well again."""
+
+    deployment: str
+    state: Literal["open", "probing"]
+    wait_ms: Count
+
+
 class GateHealth(TypedDict):
     """How the gate is; only `ok` and `detail` where none answers."""
 
@@ -254,6 +262,7 @@ class GateHealth(TypedDict):
     pending: NotRequired[Dollars]
     pending_count: NotRequired[int]
     braked_keys: NotRequired[int]
+    resting: NotRequired[list[RestingDeployment]]
 
 
 class CredentialHealth(TypedDict):

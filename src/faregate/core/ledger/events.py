@@ -1,7 +1,8 @@
 """The facts the gate journals, in the past tense. The books are a fold of them and of nothing else.
 
 Life of one exchange: ``Intended`` (its hold is taken and the provider's connection is open) → any number of
-``Progressed`` → one ``Settled`` (or ``Lost``, and a ``Settled`` later). A refusal is one ``Refused``. ``Started`` opens
+``Progressed`` → one ``Settled`` (or ``Lost``, and a ``Settled`` later). Where it is tried at another place it is
+``Redirected`` before that, once for each. A refusal is one ``Refused``. ``Started`` opens
 an epoch: every exchange of an older epoch that has not ended is *unknown* from then on, until a ``Settled`` with a
 ``resolution`` ends it.
 
@@ -63,6 +64,8 @@ class Intended(NamedTuple):
     charge_rule: str = ""
     #: JSON of what limits did to the call beside holding it, such as ``{"would_refuse": ["lim_…"]}``; mostly empty.
     notes: str = ""
+    #: Which try at a provider this is.
+    attempt: int = 1
 
 
 class Progressed(NamedTuple):
@@ -117,6 +120,63 @@ class Lost(NamedTuple):
         return "pending" if self.awaited.object_id else "unknown"
 
 
+class Redirected(NamedTuple):
+    """A dispatched exchange failed before its first byte and is sent elsewhere: what is held from now on, and where.
+
+    All that it says replaces what the intent said. The try before cost nothing, or it is *left* behind as an exchange
+    of its own: its provider may have billed it, and then the operator pays. Both are one record, so that no crash can
+    come between them.
+    """
+
+    id: str
+    at: int
+    #: 2 for the second try at a provider.
+    attempt: int
+    admitted_at: int
+    who: Attribution
+    held: Amounts
+    price_version: str
+    input_tokens_bound: int = 0
+    clamped_to: int = 0
+    charge_rule: str = ""
+    notes: str = ""
+    left: Intended | None = None
+    lost: Lost | None = None
+
+
+def attempt_id(id: str, attempt: int) -> str:
+    """The id of one try at a provider, under which the provider can be asked: that of the request for the first one."""
+    return id if attempt <= 1 else f"{id}-{attempt}"
+
+
+def left_id(id: str, attempt: int) -> str:
+    """The id in the books of a try that was left behind."""
+    return f"{id}-{attempt}"
+
+
+def asked_id(id: str, attempt: int) -> str:
+    """The id by which a provider knows an exchange of the books whose newest try was ``attempt``."""
+    return id.removesuffix("-1") if attempt <= 1 else attempt_id(id, attempt)
+
+
+def redirected(intent: Intended, event: Redirected) -> Intended:
+    """The intent as it stands after a redirection; the same one where that is not newer."""
+    if event.attempt <= intent.attempt:
+        return intent
+    return intent._replace(
+        at=event.at,
+        admitted_at=event.admitted_at,
+        who=event.who,
+        held=event.held,
+        price_version=event.price_version,
+        input_tokens_bound=event.input_tokens_bound,
+        clamped_to=event.clamped_to,
+        charge_rule=event.charge_rule,
+        notes=event.notes,
+        attempt=event.attempt,
+    )
+
+
 class Settled(NamedTuple):
     """A dispatched exchange ended; the hold is resolved, the payer debited and the provider credited."""
 
@@ -161,7 +221,7 @@ class Refused(NamedTuple):
     limit: str = ""
 
 
-Event = Started | Intended | Progressed | Lost | Settled | Refused
+Event = Started | Intended | Progressed | Lost | Settled | Refused | Redirected
 
 
 __all__ = [
@@ -176,7 +236,12 @@ __all__ = [
     "Intended",
     "Lost",
     "Progressed",
+    "Redirected",
     "Refused",
     "Settled",
     "Started",
+    "asked_id",
+    "attempt_id",
+    "left_id",
+    "redirected",
 ]

@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 from faregate.core.amounts import NOTHING, UNITS, Amounts, most_of, posted_amounts
 from faregate.core.attribution import Attribution, dimension
-from faregate.core.ledger.events import NOT_AWAITED, Event, Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    NOT_AWAITED,
+    Event,
+    Intended,
+    Lost,
+    Progressed,
+    Redirected,
+    Refused,
+    Settled,
+    Started,
+    redirected,
+)
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
 from faregate.core.ledger.reservations import OPEN, Action, Happening, State, Step, happening_of, step_of
 from faregate.core.slots import SLOT_NANOS
@@ -102,12 +113,27 @@ class Oracle:
         if type(event) is Refused:
             self.refusals.add(event.id)
             return []
+        if type(event) is Redirected:
+            return self._turn(event)
         happening = happening_of(event)
         assert happening is not None, "every other event names one exchange"
-        assert not isinstance(event, Started | Refused)
+        assert not isinstance(event, Started | Refused | Redirected)
         exchange = self.exchanges.get(event.id) or Exchange()
         step = step_of(exchange.state, happening)
         return self._take(event.id, exchange, step, event)
+
+    def _turn(self, event: Redirected) -> list[Transaction]:
+        """An exchange goes on at another place; what may have been billed where it was is an exchange of its own."""
+        exchange = self.exchanges.get(event.id) or Exchange()
+        step = step_of(exchange.state, Happening.REDIRECTED)
+        intended = exchange.intended
+        if not step.changes or intended is None or event.attempt <= intended.attempt:
+            return []
+        exchange.intended = redirected(intended, event)
+        exchange.provider = event.who.provider
+        if event.left is None or event.lost is None:
+            return []
+        return [*self.apply(event.left), *self.apply(event.lost)]
 
     def _open_epoch(self, event: Started) -> list[Transaction]:
         """Every exchange of an older epoch that still runs is unknown now."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Settled
+from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Settled
 
 
 class State(StrEnum):
@@ -36,6 +36,8 @@ class Happening(StrEnum):
 
     INTENDED = "intended"
     PROGRESSED = "progressed"
+    #: It failed at one place before its first byte, and is tried at another.
+    REDIRECTED = "redirected"
     #: Its outcome was not learnt, because the connection broke or its process died.
     LOST = "lost"
     #: It ended in the ordinary way; also how a fenced process tells the end of what it had begun.
@@ -62,6 +64,8 @@ class Action(Enum):
     RESOLVE = 5
     #: Post what differs from the cost that is booked to the operator, and raise an alarm.
     CHARGE_OPERATOR = 6
+    #: Hold for another place what is held.
+    TURN = 7
 
 
 class Step(NamedTuple):
@@ -91,6 +95,7 @@ TABLE: Mapping[State, Mapping[Happening, Step]] = {
     },
     State.DISPATCHED: {
         Happening.PROGRESSED: Step(State.DISPATCHED, Action.MARK),
+        Happening.REDIRECTED: Step(State.DISPATCHED, Action.TURN),
         Happening.LOST: Step(State.UNKNOWN, Action.SUSPEND),
         Happening.SETTLED: Step(State.SETTLED, Action.CHARGE),
         Happening.PROVED: Step(State.SETTLED, Action.CHARGE),
@@ -129,6 +134,8 @@ def happening_of(event: Event) -> Happening | None:
             return Happening.INTENDED
         case Progressed():
             return Happening.PROGRESSED
+        case Redirected():
+            return Happening.REDIRECTED
         case Lost():
             return Happening.LOST
         case _:

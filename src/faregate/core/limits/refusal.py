@@ -52,6 +52,12 @@ class Binding(NamedTuple):
         return max(0, (self.amount or 0) - self.later - self.posted - self.held)
 
 
+def is_of_place(binding: Binding) -> bool:
+    """Whether a limit counts what goes to one place, so that another place may have room."""
+    limit = binding.limit
+    return any(name in ("deployment", "provider") for name in (*(name for name, _ in limit.selector), *limit.each))
+
+
 class LimitRefusal(NamedTuple):
     """A call that does not fit; the figures are those of the limit that frees last."""
 

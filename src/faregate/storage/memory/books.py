@@ -11,7 +11,7 @@ from typing import Any
 from faregate.core.amounts import NOTHING
 from faregate.core.attribution import TAG_PREFIX
 from faregate.core.ledger.accounts import OPERATOR
-from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Refused, Settled, Started
+from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Redirected, Refused, Settled, Started
 from faregate.core.ledger.oracle import Exchange, Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -68,6 +68,9 @@ class MemoryBooks:
         before = {} if isinstance(event, Started) else {event.id: self._state(event.id)}
         if isinstance(event, Started):
             before = dict.fromkeys(sorted(self._oracle.open()), State.DISPATCHED)
+        left = event.left if isinstance(event, Redirected) else None
+        if left is not None:
+            before[left.id] = self._state(left.id)
         for transaction in self._oracle.apply(event):
             id, _, purpose = transaction.id.rpartition(":")
             for account, amount in transaction.postings:
@@ -75,6 +78,8 @@ class MemoryBooks:
                 self._postings.append({"sequence": len(self._postings) + 1, **row})
         if isinstance(event, Intended):
             self._epochs.setdefault(event.id, self._oracle.epoch)
+        elif left is not None and left.id in self._oracle.exchanges:
+            self._epochs.setdefault(left.id, self._oracle.epoch)
         elif isinstance(event, Refused) and event.id not in self._requests:
             self._requests[event.id] = _refused(event)
             self._outbox.append(("refused", event.id))
@@ -90,7 +95,8 @@ class MemoryBooks:
     def _record(self, id: str, before: State, now: State, event: Event) -> None:
         exchange = self._oracle.exchanges[id]
         if now is State.UNKNOWN and id not in self._requests:
-            lost = event if isinstance(event, Lost) else Lost(id, event.at, 0, "", 0)
+            told = event.lost if isinstance(event, Redirected) else event
+            lost = told if isinstance(told, Lost) else Lost(id, event.at, 0, "", 0)
             self._requests[id] = _unknown(exchange, lost)
             self._outbox.append((lost.status, id))
         elif now is State.SETTLED and isinstance(event, Settled):

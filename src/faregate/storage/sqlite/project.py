@@ -27,7 +27,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import NOT_AWAITED, Awaited, Intended, Refused, Settled
+from faregate.core.ledger.events import NOT_AWAITED, Awaited, Intended, Redirected, Refused, Settled
 from faregate.core.ledger.postings import charge_postings
 from faregate.core.ledger.reservations import State
 from faregate.errors import JournalCorrupt
@@ -432,7 +432,10 @@ def _number(cursor: sqlite3.Cursor, find: str, add: str, values: tuple[str, ...]
 
 def _ended(cursor: sqlite3.Cursor, records: Iterable[JournalRecord]) -> dict[str, Ended]:
     """Those of the records' ids that have ended before, an exchange that is still unknown not among them."""
+    records = list(records)
     ids = {record.event.id for record in records if isinstance(record.event, Intended | Settled | Refused)}
+    turned = (record.event.left for record in records if isinstance(record.event, Redirected))
+    ids |= {left.id for left in turned if left is not None}
     ended = {}
     for id in ids:
         record = cursor.execute(_FIND_REQUEST, (id,)).fetchone()

@@ -1,0 +1,1 @@
+"""Where a call goes: the health of deployments, and the order in which they are tried. Pure."""

@@ -1,0 +1,247 @@
+"""The health of one deployment: a circuit breaker, the calls that it has now, and how fast it begins to answer.
+
+Pure: moments come in, in nanoseconds of any clock that never goes back. The breaker is that of M. Nygard, "Release It!"
+(2007): *closed* while calls pass; *open* once enough of them failed within an interval, and then nothing passes for a
+while; after that one call passes as a *probe*, whose end closes the breaker or opens it again.
+"""
+
+from collections import deque
+from typing import Final, NamedTuple
+
+SECOND: Final = 1_000_000_000
+
+CLOSED: Final = "closed"
+OPEN: Final = "open"
+PROBING: Final = "probing"
+
+#: What went wrong where no status tells it: codes of ours.
+REASONS: Final = (
+    "upstream_connect",
+    "upstream_timeout",
+    "upstream_truncated",
+    "upstream_protocol",
+    "credential_unavailable",
+)
+
+#: Statuses that say that the account is at fault and not the call: it rests at once where another can take over.
+_ACCOUNT: Final = (401, 403)
+_TOO_MANY: Final = 429
+
+#: A share of failures is looked at in this many parts of the interval.
+_PARTS: Final = 10
+
+#: The latency of who has not answered for this long counts half, so that it is tried again in time.
+_FADES_NANOS: Final = 30 * SECOND
+
+#: A new latency counts for one part in so many.
+_LATENCY_PARTS: Final = 8
+
+
+class BreakerRule(NamedTuple):
+    """When a deployment rests, and for how long; durations in nanoseconds."""
+
+    enabled: bool = True
+    #: Failures within the interval that open it.
+    failures: int = 5
+    #: Per cent of the interval's calls that must have failed besides, 0 where the count alone decides.
+    percent: int = 0
+    interval: int = 30 * SECOND
+    #: How long it rests where the provider does not say.
+    trip: int = 20 * SECOND
+    #: A provider's ``Retry-After`` is followed up to here.
+    trip_max: int = 300 * SECOND
+    #: Statuses that are failures, as ranges with both ends.
+    statuses: tuple[tuple[int, int], ...] = ((401, 401), (403, 403), (429, 429), (500, 599))
+    #: Of ``REASONS``, those that are failures.
+    reasons: tuple[str, ...] = REASONS
+
+
+DEFAULT_BREAKER: Final = BreakerRule()
+
+
+class Health:
+    """What is known of one deployment. ``closed`` and ``busy`` may be read at any time."""
+
+    __slots__ = (
+        "_calls",
+        "_failures",
+        "_heard_at",
+        "_latency_us",
+        "_opened_at",
+        "_probe_at",
+        "busy",
+        "closed",
+        "counts",
+        "has_others",
+        "rests_until",
+        "rule",
+        "trips",
+    )
+
+    def __init__(self, rule: BreakerRule = DEFAULT_BREAKER, *, has_others: bool = False, counts: bool = False) -> None:
+        #: Calls pass without being looked at.
+        self.closed = True
+        #: Calls that it has now.
+        self.busy = 0
+        self.trips = 0
+        self.rests_until = 0
+        #: Moments of the newest failures.
+        self._failures: deque[int] = deque()
+        #: Part of time → calls and failures, for a share.
+        self._calls: dict[int, list[int]] = {}
+        #: When it opened: who was sent a call before knows nothing of how it is since.
+        self._opened_at = 0
+        #: When the probe began, 0 for none.
+        self._probe_at = 0
+        self._latency_us = 0
+        self._heard_at = 0
+        self.rule = rule
+        self.adopt(rule, has_others=has_others, counts=counts)
+
+    def adopt(self, rule: BreakerRule, *, has_others: bool, counts: bool) -> None:
+        """Go by another rule from now on; what was learnt stays."""
+        if rule.interval != self.rule.interval:
+            # They were counted by parts of another length.
+            self._calls.clear()
+        self.rule = rule
+        #: Others can take its calls, so that it may rest as soon as its provider asks for that.
+        self.has_others = has_others
+        #: Each call's beginning and end has to be told, not only failures.
+        self.counts = counts or rule.percent > 0
+        self._failures = deque(self._failures, maxlen=max(1, rule.failures))
+        if not rule.enabled:
+            self.closed = True
+
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` or ``probing``; an open one whose rest is over stays so until a call comes."""
+        if self.closed:
+            return CLOSED
+        return PROBING if self._probe_at else OPEN
+
+    def may(self, now: int) -> bool:
+        """Whether a call may go there: always, or as the one that tries whether it is well again.
+
+        A probe that never ended must not close it for good: after another rest it is given up.
+        """
+        if self.closed:
+            return True
+        if self._probe_at and now - self._probe_at < max(self.rule.trip, SECOND):
+            return False
+        return now >= self.rests_until
+
+    def wait(self, now: int) -> int:
+        """Nanoseconds until it may be tried again, at least one where it may not be now."""
+        return 0 if self.may(now) else max(self.rests_until - now, SECOND)
+
+    def latency(self, now: int) -> int:
+        """Microseconds to the first byte, a moving mean that fades while nothing is heard; 0 where nothing is known."""
+        if not self._latency_us:
+            return 0
+        return self._latency_us >> min(60, max(0, now - self._heard_at) // _FADES_NANOS)
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def begun(self, now: int) -> None:
+        """A call goes there."""
+        self.busy += 1
+        if not self.closed:
+            self._probe_at = max(1, now)
+
+    def over(self) -> None:
+        """A call that had begun has ended, whatever became of it."""
+        if self.busy:
+            self.busy -= 1
+
+    def gave_way(self) -> None:
+        """The call ended without a word about the deployment: whether it is well is not known."""
+        self._probe_at = 0
+
+    def answered(self, now: int, latency_us: int) -> None:
+        """It answered as it should; a call that it was sent before it opened does not close it."""
+        self._well(now, now - latency_us * 1_000)
+        known = self._latency_us
+        self._latency_us = max(1, known + (latency_us - known) // _LATENCY_PARTS if known else latency_us)
+        self._heard_at = now
+
+    def _well(self, now: int, sent_at: int) -> None:
+        if self.closed:
+            if self.rule.percent:
+                self._count(now, 0)
+        elif sent_at >= self._opened_at:
+            self.closed = True
+            self._probe_at = 0
+            self._failures.clear()
+            self._calls.clear()
+
+    def failed(self, now: int, status: int, code: str, retry_after: int = 0) -> bool:
+        """It did not; returns whether it rests from now on and did not before.
+
+        ``status`` is 0 where no answer came, ``code`` empty where one did; ``retry_after`` is what the provider asks
+        for, in nanoseconds, 0 where it says nothing. What is no failure by the rule is an answer like any other, except
+        that its latency does not count.
+        """
+        rule = self.rule
+        if not rule.enabled:
+            return False
+        if not fails(rule, status, code):
+            # Whose call that was is not told: while a probe runs, it is taken for that.
+            self._well(now, self._probe_at)
+            return False
+        if not self.closed:
+            # The probe failed, or a call that had begun before it opened.
+            self._probe_at = 0
+            self.rests_until = max(self.rests_until, now + self._rest(retry_after))
+            return False
+        self._failures.append(now)
+        if rule.percent:
+            self._count(now, 1)
+        if not (self._at_once(status, retry_after) or self._too_many(now)):
+            return False
+        self.closed = False
+        self.trips += 1
+        self._opened_at = max(1, now)
+        self._probe_at = 0
+        self.rests_until = now + self._rest(retry_after)
+        return True
+
+    def _at_once(self, status: int, retry_after: int) -> bool:
+        return self.has_others and (status in _ACCOUNT or (status == _TOO_MANY and retry_after > 0))
+
+    def _too_many(self, now: int) -> bool:
+        rule, failures = self.rule, self._failures
+        since = now - rule.interval
+        if len(failures) < rule.failures or failures[-rule.failures] < since:
+            return False
+        if not rule.percent:
+            return True
+        first = since // self._part
+        calls = failed = 0
+        for part, (each, bad) in self._calls.items():
+            if part > first:
+                calls, failed = calls + each, failed + bad
+        return failed * 100 >= calls * rule.percent
+
+    def _rest(self, retry_after: int) -> int:
+        rule = self.rule
+        return min(retry_after, rule.trip_max) if retry_after > 0 else rule.trip
+
+    @property
+    def _part(self) -> int:
+        return max(1, self.rule.interval // _PARTS)
+
+    def _count(self, now: int, failed: int) -> None:
+        part = now // self._part
+        found = self._calls.get(part)
+        if found is None:
+            self._calls = {each: count for each, count in self._calls.items() if each > part - _PARTS}
+            found = self._calls[part] = [0, 0]
+        found[0] += 1
+        found[1] += failed
+
+
+def fails(rule: BreakerRule, status: int, code: str) -> bool:
+    """Whether an outcome is a failure by a rule."""
+    if status:
+        return any(low <= status <= high for low, high in rule.statuses)
+    return code in rule.reasons

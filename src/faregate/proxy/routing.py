@@ -1,0 +1,356 @@
+"""Step 5 at the gate: the deployments of a name in the order of this moment, and what is heard of each of them.
+
+The decisions are ``core.routing``'s. Here is what they go by: the health of every deployment, which outlives the
+snapshots, and for each way that calls go (``Lane``) the orders that can be known beforehand, so that a call whose
+deployments are all well pays one look into a tuple.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from math import lcm
+from typing import TYPE_CHECKING, Final
+
+from faregate.control import Catalogue, Key, RestingDeployment, Route, Sample
+from faregate.core.routing.choose import (
+    BY_TURN,
+    Choice,
+    Fact,
+    Forbidden,
+    Member,
+    PoolRule,
+    allowed_priority,
+    choose,
+    first_choices,
+    groups_of,
+    priority_of,
+)
+from faregate.core.routing.health import SECOND, BreakerRule, Health
+from faregate.core.routing.retry import RetryRule
+from faregate.errors import Problem
+
+if TYPE_CHECKING:
+    from faregate.proxy.described import Described
+    from faregate.proxy.exchange import Exchange
+    from faregate.proxy.snapshot import Snapshot, Target
+
+#: Orders that are made beforehand; pools whose turns come round later than that are put in order call by call.
+_ORDERS_MAX: Final = 1_024
+
+#: Input and output tokens of the call by which the cost of places is compared.
+_USUAL_TOKENS: Final = (1_000, 500)
+
+#: Strategies that go by more than failures.
+_COUNTING: Final = frozenset(("least_busy", "latency"))
+
+_ALL_WELL: Final = Fact()
+
+
+class Deployments:
+    """The health of every deployment, by name; it stays when the configuration changes."""
+
+    __slots__ = ("_by_name", "on_trip", "resting")
+
+    def __init__(self, on_trip: Callable[[str], None]) -> None:
+        self._by_name: dict[str, Health] = {}
+        self.on_trip = on_trip
+        #: How many do not take calls as ever: while it is 0 nobody has to look.
+        self.resting = 0
+
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Go by the rules of another catalogue; what is no longer in it is forgotten."""
+        rules: dict[str, tuple[BreakerRule, bool, bool]] = {}
+        for pool in catalogue.pools:
+            names = [member.deployment for member in pool.rule.members]
+            names += [name for each in pool.rule.ranges for name in each.use]
+            counts = pool.rule.strategy in _COUNTING
+            for name in names:
+                known = rules.get(name, (pool.breaker, False, False))
+                rules[name] = known[0], known[1] or len(set(names)) > 1, known[2] or counts
+        for route in catalogue.routes:
+            if len(route.to) > 1:
+                for name in route.to:
+                    known = rules.get(name, (catalogue.breaker, False, False))
+                    rules[name] = known[0], True, known[2]
+        found: dict[str, Health] = {}
+        for deployment in catalogue.deployments:
+            rule, has_others, counts = rules.get(deployment.name, (catalogue.breaker, False, False))
+            health = found[deployment.name] = self._by_name.get(deployment.name) or Health()
+            health.adopt(rule, has_others=has_others, counts=counts)
+        self._by_name = found
+        self.count()
+
+    def health(self, name: str) -> Health:
+        """The health of a deployment; of one that is not known, a new one that nobody else has."""
+        return self._by_name.get(name) or Health()
+
+    def samples(self) -> tuple[Sample, ...]:
+        """How often each has come to rest since the gate began."""
+        return tuple(
+            Sample("faregate_deployment_trips_total", (("deployment", name),), health.trips)
+            for name, health in self._by_name.items()
+            if health.trips
+        )
+
+    def told(self, now: int) -> tuple[RestingDeployment, ...]:
+        """Those that rest now."""
+        return tuple(
+            RestingDeployment(name, health.state, health.wait(now) // 1_000_000)
+            for name, health in self._by_name.items()
+            if not health.closed
+        )
+
+    def count(self) -> None:
+        """Count those that rest."""
+        self.resting = sum(not health.closed for health in self._by_name.values())
+
+    def failed(self, target: "Target", now: int, status: int, code: str, retry_after: int = 0) -> None:
+        """A deployment failed, or answered what may be a failure by its rule."""
+        health = target.health
+        if health.failed(now, status, code, retry_after):
+            self.on_trip(target.name)
+        self.count()
+
+
+class Lane:
+    """One way that calls go: the deployments of a name that a kind of caller may use for an operation."""
+
+    __slots__ = (
+        "_by_name",
+        "_facts",
+        "_orders",
+        "_priority",
+        "_rules",
+        "fixed",
+        "members",
+        "retry",
+        "steps",
+        "sticky",
+        "timeout_ms",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        rules: Sequence[PoolRule],
+        members: tuple["Target", ...],
+        priority: int | None,
+        retry: RetryRule | None = None,
+        timeout_ms: int = 0,
+    ) -> None:
+        self.members = members
+        self.retry = retry
+        #: Of the longest answer along this way, 0 where only providers say.
+        self.timeout_ms = timeout_ms
+        #: Deployment → how it is used here, where that is not as everywhere.
+        self.steps = {
+            each.deployment: each for rule in rules for each in rule.members if each.params or each.timeout_ms
+        }
+        self.turn = 0
+        self._by_name = {target.name: target for target in members}
+        self._rules = tuple(rules)
+        self._priority = priority
+        self._facts: dict[str, Fact] = dict.fromkeys(self._by_name, _ALL_WELL)
+        #: By what a caller is known that is to stay where it was, in the order in which they are looked at.
+        self.sticky = tuple(dict.fromkeys(rule.sticky for rule in rules if rule.sticky))
+        self._orders = self._known_orders()
+        #: The only order there is, where all are well.
+        self.fixed = self._orders[0] if len(self._orders) == 1 else ()
+
+    def _known_orders(self) -> tuple[tuple["Target", ...], ...]:
+        if self.sticky or any(rule.strategy not in BY_TURN for rule in self._rules):
+            return ()
+        rounds = 1
+        for rule in self._rules:
+            for group in groups_of(rule):
+                usable = [member for member in group if member.deployment in self._by_name]
+                rounds = lcm(rounds, max(1, len(first_choices(rule, usable))))
+        if rounds > _ORDERS_MAX:
+            return ()
+        orders = (choose(self._rules, self._facts, turn, self._priority).order for turn in range(rounds))
+        return tuple(tuple(self._by_name[name] for name in order) for order in orders)
+
+    def take(self, all_well: bool, now: int, wall_now: int, known_by: bytes) -> tuple["Target", ...]:
+        """The deployments in the order of this turn, without those that rest; none where all of them do."""
+        turn = self.turn
+        self.turn = turn + 1
+        orders = self._orders
+        if orders and (all_well or all(target.health.closed for target in self.members)):
+            return orders[turn % len(orders)]
+        return tuple(self._by_name[name] for name in self.choice(turn, now, wall_now, known_by).order)
+
+    def longest_ms(self, deployment: str) -> int:
+        """Milliseconds that an answer of a deployment may take along this way, 0 where only its provider says."""
+        step = self.steps.get(deployment)
+        own = step.timeout_ms if step is not None else 0
+        return min(own, self.timeout_ms) if own and self.timeout_ms else own or self.timeout_ms
+
+    def first(self, now: int) -> "Target | None":
+        """One that may be called now, whose turn need not be next."""
+        return next((target for target in self.members if target.health.may(now)), None)
+
+    def choice(self, turn: int, now: int, wall_now: int, known_by: bytes) -> Choice:
+        """The order and its reasons, by the facts of this moment."""
+        facts = {target.name: _fact(target, now, wall_now) for target in self.members}
+        return choose(self._rules, facts, turn, self._priority, known_by)
+
+    def wait(self, now: int) -> int:
+        """Whole seconds until one of them may be tried again."""
+        return max(1, -(-min(target.health.wait(now) for target in self.members) // SECOND))
+
+
+def _fact(target: "Target", now: int, wall_now: int) -> Fact:
+    health = target.health
+    tariff = target.prices.at(wall_now)
+    # What has no price costs more than all that has: it is refused where it comes to it.
+    cost = tariff.bound(*_USUAL_TOKENS) if tariff is not None else 1 << 62
+    return Fact(health.may(now), health.busy, health.latency(now), cost)
+
+
+def lane_for(
+    snapshot: "Snapshot", model: str, operation: str, key: Key, described: "Described", priority_header: bytes
+) -> Lane | Problem | None:
+    """The lane of a caller; ``None`` where no deployment of the name does the operation for it.
+
+    It is a problem to ask for a priority that is not for everybody, where its pool refuses that.
+
+    Lanes are made when they are first asked for and gone with the snapshot. There are as many as there are models,
+    operations, stages and rules, never as many as callers.
+    """
+    rows = snapshot.pooled.get(model)
+    stage = described.stage or key.stage
+    stage = stage if stage in snapshot.stages else ""
+    chosen, priority = -1, None
+    if rows is not None:
+        chosen = _selected(rows, key, described)
+        if priority_header:
+            priority = priority_of(priority_header)
+    rules = snapshot.rules_of(model, chosen)
+    if priority is not None:
+        allowed = allowed_priority(rules, priority, lambda who: _fits(who, key, described))
+        if isinstance(allowed, Forbidden):
+            text = f"Priority: this key may not use {allowed.low} to {allowed.high}."
+            return Problem("priority_forbidden", text, "Priority")
+        priority = allowed
+    place = (model, operation, stage, chosen, priority)
+    lane = snapshot.lanes.get(place)
+    if lane is None:
+        lane = _lane(snapshot, model, operation, stage, rules, priority)
+        if lane is not None:
+            snapshot.lanes[place] = lane
+    return lane
+
+
+def _lane(
+    snapshot: "Snapshot", model: str, operation: str, stage: str, rules: Sequence[PoolRule], priority: int | None
+) -> Lane | None:
+    allowed = snapshot.stages.get(stage)
+    named = {member.deployment for rule in rules for member in rule.members}
+    named |= {name for rule in rules for each in rule.ranges for name in each.use}
+    members = tuple(
+        target
+        for target in snapshot.routes.get(model, ())
+        if target.name in named
+        and operation in target.operations
+        and (allowed is None or target.provider.name in allowed)
+    )
+    if not members:
+        return None
+    route = snapshot.pooled.get(model)
+    return Lane(rules, members, priority, snapshot.retry_of(rules), route.timeout_ms if route is not None else 0)
+
+
+def _selected(route: Route, key: Key, described: "Described") -> int:
+    """Which of a route's selections fits a caller first, -1 for none."""
+    for position, each in enumerate(route.selected):
+        if _fits(each.who, key, described):
+            return position
+    return -1
+
+
+def _fits(who: Sequence[tuple[str, str]], key: Key, described: "Described") -> bool:
+    return all(_is(name, value, key, described) for name, value in who)
+
+
+def _is(name: str, value: str, key: Key, described: "Described") -> bool:
+    if name == "key":
+        return value in (key.id, key.name)
+    if name == "stage":
+        return value == (described.stage or key.stage)
+    if name == "organization":
+        return value == key.organization
+    if name == "team":
+        return value == key.team
+    if name == "project":
+        return value == (described.project or key.project)
+    if name == "product":
+        return value == (described.product or key.product)
+    return value == (described.user or key.user)
+
+
+def rules_of(route: Route, chosen: int, pools: Mapping[str, PoolRule]) -> tuple[PoolRule, ...]:
+    """The pools of a route in order; a deployment that is named by itself is a pool of one."""
+    steps = route.selected[chosen].steps if chosen >= 0 else route.steps
+    if not steps:
+        # Here nothing is the name of a pool: files and batches go to a place with the name of their provider.
+        return tuple(PoolRule("", (Member(name),)) for name in route.to)
+    return tuple(pools.get(step) or PoolRule("", (Member(step),)) for step in steps)
+
+
+def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
+    """Put the candidates of a call in the order of this moment."""
+    gate = exchange.gate
+    known_by = _known_by(exchange, lane.sticky) if lane.sticky else b""
+    now = gate.monotonic_nanos()
+    exchange.lane = lane
+    exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known_by)
+    if exchange.candidates:
+        return None
+    return resting(exchange.call.model, lane.wait(now))
+
+
+def resting(model: str, wait_s: int) -> Problem:
+    """Every deployment of a name rests."""
+    text = f"Every deployment of {model[:64]!r} has failed too often and rests; nothing was sent or charged."
+    return Problem("upstream_resting", text, "model", retry_after_s=wait_s)
+
+
+def _known_by(exchange: "Exchange", sticky: Sequence[str]) -> bytes:
+    """What a caller stays by; empty where it says nothing of that kind."""
+    key, described = exchange.key, exchange.described
+    assert key is not None
+    for name in sticky:
+        if name == "key":
+            found = key.id
+        elif name == "run":
+            found = described.run
+        else:
+            found = described.end_user or exchange.call.end_user or key.user
+        if found:
+            return f"{key.organization}\n{found}".encode()
+    return b""
+
+
+def retry_after(head: bytes, wall_now: int) -> int:
+    """Nanoseconds that a provider asks for by ``Retry-After`` or ``retry-after-ms`` in a head, 0 for nothing said.
+
+    Seconds or a date, as RFC 9110 section 10.2.3 has it; the other one is OpenAI's and Azure's own.
+    """
+    told = 0
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        name, text = name.strip().lower(), value.strip()
+        if name == b"retry-after-ms" and text.isdigit() and len(text) < 12:
+            return int(text) * 1_000_000
+        if name == b"retry-after":
+            if text.isdigit() and len(text) < 9:
+                told = int(text) * SECOND
+            elif not text.isdigit():
+                told = max(0, _moment(text) - wall_now)
+    return told
+
+
+def _moment(text: bytes) -> int:
+    try:
+        return int(parsedate_to_datetime(text.decode("latin-1")).timestamp()) * SECOND
+    except (ValueError, OverflowError, OSError):
+        return 0
