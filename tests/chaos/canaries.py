@@ -42,7 +42,11 @@ _MEDIA = """\
     - {{provider: sim, model: omni-moderation-latest, unit: requests, per: 1, price: "0"}}
 """
 CONFIG: Final = (
-    natives.CONFIG.replace("providers:\n", OPENAI_AND_AZURE).replace("models:\n", _MORE) + "{prices}" + _MEDIA
+    # Errors are provoked one after the other, and the calls between them shall be answered.
+    "breaker: {{enabled: false}}\n"
+    + natives.CONFIG.replace("providers:\n", OPENAI_AND_AZURE).replace("models:\n", _MORE)
+    + "{prices}"
+    + _MEDIA
 )
 
 #: A whole key, whoever's it is.

@@ -166,11 +166,11 @@ def test_a_new_limit_is_opened_before_the_caller_hears_of_it(tmp_path: Path) -> 
     async def work(both: Linked) -> None:
         limit = NewLimit(select={"project": "search"}, each=["user"], unit="tokens", amount=100, window="minute")
         row = await asyncio.to_thread(put_limit, both.parts.console, limit)
-        assert await both.link.applied(1.0)
+        assert await both.link.applied(5.0)
         assert row["id"] in both.gate.opened
         assert both.gate.openings()[-1].first is False
         await asyncio.to_thread(both.parts.books.remove, "limit", row["id"])
-        assert await both.link.applied(1.0)
+        assert await both.link.applied(5.0)
         assert both.gate.loads()[-1].limits_removed == (row["id"],)
 
     with_link(tmp_path, work)

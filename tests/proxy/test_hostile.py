@@ -358,7 +358,8 @@ async def test_a_client_that_leaves_while_its_intent_goes_to_disk(tmp_path: Path
         assert served == []
         assert (settled.status, settled.cost) == ("aborted", 0)
         assert (await allowances(running))["lim_money"] == (0, 0)
-        assert running.gate.open_answers == 0
+        # Its end waits for the disk, too.
+        await running.until(lambda: running.gate.open_answers == 0)
         assert (await running.chat()).status_code == 200
 
 
