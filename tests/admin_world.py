@@ -237,6 +237,7 @@ def _places(api: Api) -> None:
         api.send("PATCH", f"/api/v1/{path}/{row['id']}", change)
         if path == "deployments":
             api.get("/api/v1/places")
+            api.get("/api/v1/route?model=gpt-4o")
         api.send("DELETE", f"/api/v1/{path}/{row['id']}")
     api.send("DELETE", one)
 

@@ -1,5 +1,9 @@
 """What holds for all tests."""
 
+import gc
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 from soaking import examples
@@ -8,3 +12,17 @@ from soaking import examples
 # Properties that say no number of examples of their own are looked at half as long as usual; `make soak` looks longer.
 settings.register_profile("faregate", deadline=None, max_examples=examples(50, 1_000))
 settings.load_profile("faregate")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave the collector out of collection, and what that makes out of every look of the collector.
+
+    It stays until the end; to look through it again and again takes half of the time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -123,7 +123,11 @@ def _empty_books() -> Path:
 
 
 class Refused(AssertionError):
-    """A command or an order was refused where the test counted on it."""
+    """A command or an order was refused where the test counted on it; an order with this status."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -373,17 +377,19 @@ class Installation:
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
-            raise Refused(f"{method} {path}: {answer.status} {text}")
+            raise Refused(f"{method} {path}: {answer.status} {text}", answer.status)
         return json.loads(text) if text else None
 
     def settled(self) -> dict[str, Any]:
         """``verify`` once nothing is held, unknown or unprojected any more, or as it stands after the promised time."""
         end = time.monotonic() + VISIBLE_SECONDS
-        found = self.verify()
-        while (nanos(found["held"]) or nanos(found["unknown"])) and time.monotonic() < end:
-            time.sleep(0.3)
-            found = self.verify()
-        return found
+        while time.monotonic() < end:
+            # Asked without the start of a process, and the command has the last word.
+            found = self.admin("GET", "/api/v1/verify")
+            if not nanos(found["held"]) and not nanos(found["unknown"]):
+                break
+            time.sleep(0.1)
+        return self.verify()
 
     # -- the provider's side -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -223,6 +224,12 @@ def test_examples_of_the_simulator_steer_it() -> None:
     parse_script(script.encode())
 
 
+@cache
+def _programs() -> dict[str, Any]:
+    """Every command by its words; to put them together takes longer than to parse a line."""
+    return dict(WRITE.programs())
+
+
 def _parsed(line: str) -> None:
     """Parse a command line without carrying it out.
 
@@ -239,10 +246,9 @@ def _parsed(line: str) -> None:
     if words[0] != "faregate":
         assert words[0] in ("export", "podman", "curl", "git"), line
         return
-    programs: dict[str, Any] = dict(WRITE.programs())
-    names = [name for name in programs if words[: len(name.split())] == name.split()]
+    names = [name for name in _programs() if words[: len(name.split())] == name.split()]
     assert len(names) == 1, f"no such command: {line}"
-    programs[names[0]].make_context(names[0], words[len(names[0].split()) :])
+    _programs()[names[0]].make_context(names[0], words[len(names[0].split()) :])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _typed(page)], ids=_id)

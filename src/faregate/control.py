@@ -336,8 +336,8 @@ class Unknown(msgspec.Struct, frozen=True, array_like=True):
     charge_rule: str = ""
     #: Where its end will be told, when the provider only accepted the work.
     awaited: Awaited = NOT_AWAITED
-    #: Which try at a provider its newest one was.
-    attempt: int = 1
+    #: The id by which its provider knows it, where that is not its own.
+    asked_as: str = ""
 
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from admin_world import admin_world, ask_everything, one_of_each
-from console_parts import Api, Parts
+from console_parts import Api, Parts, parts
 from described import Described, closed, described
 from faregate.console.describing import answer_of, query_of
 from faregate.console.openapi import PATH_PARAMETERS, TAGS, document_of
@@ -24,9 +25,16 @@ NOT_TOLD = {
 }
 
 
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """It is the same for every console, and takes longer to work out than to look through."""
+    with parts(tmp_path_factory.mktemp("document")) as made:
+        return document_of(made.app)
+
+
 @pytest.fixture
-def told(made: Parts) -> Described:
-    return Described(document_of(made.app))
+def told(document: dict[str, Any]) -> Described:
+    return Described(document)
 
 
 def routes(app: FastAPI) -> list[tuple[str, str, object]]:

@@ -214,7 +214,7 @@ async def test_what_may_have_been_billed_is_the_operators(tmp_path: Path) -> Non
         assert answer.headers["x-faregate-deployment"] == "west"
         assert isinstance(figures, Figures)
         assert (figures.unknown_count, figures.unknown_nanos, figures.held_nanos) == (1, 0, 0)
-        assert (known.who.organization, known.who.deployment, known.attempt) == ("", "east", 1)
+        assert (known.who.organization, known.who.deployment, left) == ("", "east", f"{known.asked_as}-1")
         assert await allowances(running) == {"lim_money": (500_000, 0)}
 
         await running.ask(Resolve(left, "ok", "provider_said", Usage(10, output_text=5), "provider", 20_000, 0))

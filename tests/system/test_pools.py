@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from installation import VISIBLE_SECONDS, Installation
+from installation import VISIBLE_SECONDS, Installation, Refused
 from system.calls import Answer, ask, ask_all, body, new_key, record, records, until
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "spread-over-deployments.md"
@@ -174,3 +174,60 @@ def test_a_budget_for_spill_sends_calls_on(spread: Spread) -> None:
 def metrics(running: Installation) -> str:
     """What Prometheus would read."""
     return httpx2.get(f"{running.console_url}/metrics", trust_env=False).text
+
+
+@pytest.mark.timeout(300)
+def test_a_request_is_explained_try_by_try(spread: Spread) -> None:
+    """What came of each try, where the name may lead, and what it cost, in sentences and as JSON."""
+    spread.script({"model": "sim-reserved", "steer": {"status": 429}})
+    answer = spread.ask(spread.premium)
+    record(spread.running, answer.id)
+    told = spread.running.cli_raw("explain", answer.id)
+    assert told.returncode == 0
+    assert "1. reserved: 429 (upstream_error) after" in told.stdout
+    assert re.search(r"2\. (east|west)-1: 200 after", told.stdout)
+    assert "may lead" in told.stdout
+    assert "chat" in told.stdout
+    assert f"charged {answer.headers['x-faregate-cost']}" in told.stdout
+    as_json = spread.running.cli("explain", answer.id)
+    assert [each["http_status"] for each in as_json["attempts"]] == [429, 200]
+
+
+@pytest.mark.timeout(300)
+def test_where_a_call_would_go_is_told(spread: Spread) -> None:
+    """By pool, selection and priority of the very caller; unknown names and keys are no secret's business."""
+    keys = {row["name"]: row["id"] for row in spread.running.admin("GET", "/api/v1/keys")["data"]}
+    plain = spread.running.cli("explain", "--model", "chat", "--key", keys["plain"])
+    assert [each["deployment"] for each in plain["order"]] == ["east-1", "west-1"]
+    assert {each["why"] for each in plain["order"]} == {"weighted"}
+    premium = spread.running.cli("explain", "--model", "chat", "--key", keys["premium"])
+    assert premium["selected"] == {"product": "premium"}
+    assert [each["deployment"] for each in premium["order"]] == ["reserved", "east-1", "west-1"]
+    first = spread.running.cli("explain", "--model", "chat", "--key", keys["searching"], "--priority", "50")
+    assert (first["priority"], first["order"][0]["why"]) == (0, "priority 0")
+    other = spread.running.cli("explain", "--model", "chat", "--key", keys["plain"], "--priority", "50")
+    assert (other["priority"], other["order"][0]["deployment"]) == (None, "east-1")
+    words = spread.running.cli_raw("explain", "--model", "chat", "--operation", "images.generations")
+    assert "east-1 is left out: it does not do images.generations" in words.stdout
+    assert spread.running.cli_raw("explain", "--model", "nothing").returncode == 1
+    assert spread.running.cli_raw("explain", "--model", "chat", "--key", "key_absent").returncode == 1
+    assert spread.running.cli_raw("explain").returncode == 2
+
+
+@pytest.mark.timeout(300)
+def test_a_name_of_the_api_may_lead_to_a_pool(spread: Spread) -> None:
+    """It is spread as the pool says; nothing that is made may take the pool's name."""
+    made = spread.running.admin("POST", "/api/v1/models", {"name": "house", "to": ["main"]})
+    answers = until(
+        lambda: [ask(spread.running, spread.plain, body(model="house")) for _ in range(6)],
+        lambda answers: {answer.status for answer in answers} == {200},
+        VISIBLE_SECONDS,
+    )
+    assert places(answers) == {"east-1": 4, "west-1": 2}
+    for path, wanted in (
+        ("models", {"name": "main", "to": ["east-1"]}),
+        ("deployments", {"name": "main", "provider": "east", "model": "sim-1"}),
+    ):
+        with pytest.raises(Refused, match="409"):
+            spread.running.admin("POST", f"/api/v1/{path}", wanted)
+    spread.running.admin("DELETE", f"/api/v1/models/{made['id']}")

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from installation import Installation, Refused
+from loopback import NO_TLS
 from system.calls import headers_of
 from token_server import CLIENT, SECRET, TokenServer
 
@@ -64,7 +65,8 @@ def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def chat(running: Installation, secret: str, model: str = "sim-1") -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
-    return httpx2.post(f"{running.gateway_url}/v1/chat/completions", json=body, headers=headers_of(secret), timeout=20)
+    url = f"{running.gateway_url}/v1/chat/completions"
+    return httpx2.post(url, json=body, headers=headers_of(secret), timeout=20, verify=NO_TLS)
 
 
 def test_tokens_are_renewed_while_calls_run_and_none_fails(running: Installation, tokens: TokenServer) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from installation import Installation, Refused
+from loopback import NO_TLS
 from system.calls import ask, body, headers_of
 
 #: Promised is one second; a shared machine may take longer.
@@ -46,7 +47,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def metric(running: Installation, result: str) -> str:
     # A scraper on this machine needs no key.
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(verify=NO_TLS, trust_env=False) as client:
         text = client.get(f"{running.console_url}/metrics").text
     return next(line for line in text.splitlines() if f'config_reloads_total{{result="{result}"}}' in line)
 
@@ -74,7 +75,7 @@ def test_a_stream_that_runs_goes_on(site: Installation) -> None:
     """Its provider's settings change under it, and its connection stays."""
     secret = site.key("stream")["secret"]
     call = body(model="sim-1", max_tokens=60, stream=True, output_tokens=60, chunk_tokens=2, delay_ms=60)
-    with httpx2.Client(trust_env=False, timeout=60) as client:
+    with httpx2.Client(verify=NO_TLS, trust_env=False, timeout=60) as client:
         path = f"{site.gateway_url}/v1/chat/completions"
         with client.stream("POST", path, json=call, headers=headers_of(secret)) as answer:
             lines = answer.iter_lines()
@@ -201,7 +202,7 @@ def test_a_gate_and_a_console_that_are_restarted_work_by_the_new_file(site: Inst
 
 def _models(running: Installation, secret: str) -> list[str]:
     try:
-        with httpx2.Client(trust_env=False, timeout=5) as client:
+        with httpx2.Client(verify=NO_TLS, trust_env=False, timeout=5) as client:
             told = client.get(f"{running.gateway_url}/v1/models", headers=headers_of(secret))
     except httpx2.HTTPError:
         return []

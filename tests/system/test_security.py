@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from installation import CONFIG, UPSTREAM_SECRET, Installation
+from loopback import NO_TLS
 from system.calls import Answer, ask, body, new_key, record_count, records, truth_of
 
 PROMPT = "PROMPT-CANARY-5d0c7be1"
@@ -87,7 +88,7 @@ TEXTS = (PROMPT, ANSWER)
 
 def _get(told: Told, path: str, secret: str | None = None) -> httpx2.Response:
     headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
-    return httpx2.get(told.running.console_url + path, headers=headers, trust_env=False)
+    return httpx2.get(told.running.console_url + path, headers=headers, trust_env=False, verify=NO_TLS)
 
 
 def test_no_answer_of_the_gateway_holds_a_secret_or_a_prompt(told: Told) -> None:
@@ -161,7 +162,7 @@ def test_the_provider_gets_its_own_key_and_nothing_that_callers_keep(told: Told)
 def test_every_form_of_the_key_opens_and_never_reaches_the_provider(told: Told, show: Any) -> None:
     """All documented forms of the credential work, and the provider sees none of them."""
     url = told.running.gateway_url + "/v1/chat/completions"
-    got = httpx2.post(url, json=body(), trust_env=False, **show(told.key["secret"]))
+    got = httpx2.post(url, json=body(), trust_env=False, verify=NO_TLS, **show(told.key["secret"]))
 
     truth = truth_of(told.running, got.headers["x-faregate-request-id"])
     assert got.status_code == 200

@@ -181,6 +181,7 @@ class Workshop:
                 default_output_tokens=limits.default_output_tokens,
                 min_answer_tokens=limits.min_answer_tokens,
                 forbid_private_urls=gateway.forbid_private_urls,
+                pools=frozenset(pool.name for pool in self._config.pools),
                 denials=frozenset((*limits.denials, *BUILT_IN)),
                 trusted_proxies=gateway.trusted_proxies,
                 keeps_contents=self._config.content.retention is not None,

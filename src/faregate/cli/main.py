@@ -57,6 +57,7 @@ COMMANDS = {
     "usage": Command("usage", "sum up what was used and charged"),
     "requests": Command("requests", "look at single requests"),
     "content": Command("content", "look at what was kept of prompts and answers"),
+    "explain": Command("explain", "tell where a request went, or where a call would go, and why"),
     "rehearse": Command("rehearse", "ask what proposed limits would have refused"),
     "reprice": Command("reprice", "price a period again, and correct what was booked"),
     "capacity": Command("capacity", "split fixed commitments by use"),

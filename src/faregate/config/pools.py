@@ -64,7 +64,7 @@ class Breaker(Section):
         default=5, description="failures within the interval after which it rests"
     )
     percent: Annotated[Whole, Field(ge=0, le=100)] = Field(
-        default=0, description="percent of the interval's calls that must have failed besides; 0: the count decides"
+        default=50, description="percent of the calls since then that must have failed besides; 0: the count decides"
     )
     interval: Annotated[Duration, Field(ge=1_000, le=86_400_000)] = Field(
         default=30_000, description="time in which failures are counted"

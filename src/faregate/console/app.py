@@ -1,7 +1,11 @@
 """Puts the console together: doors around a FastAPI application, one router per resource."""
 
+from collections.abc import Sequence
+from functools import cache
+
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from faregate.console import (
     alerts,
@@ -38,6 +42,7 @@ from faregate.console import (
     tokenize,
     usage,
     verify,
+    ways,
 )
 from faregate.console.doors import BodyDoor, IdentityDoor, NameDoor
 from faregate.console.openapi import document_of
@@ -73,6 +78,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     peppers.router,
     azure_budget.router,
     places.router,
+    ways.router,
     alerts.router,
     channels.router,
     owned.router,
@@ -85,6 +91,32 @@ ROUTERS: tuple[APIRouter, ...] = (
 #: What is at places of its own: interfaces that others know, and doors for other systems.
 ALONE: tuple[APIRouter, ...] = (tokenize.router, quota_api.router, azure_budget.hook)
 
+#: Whatever is added to a console asks for its permission first, or is refused to everybody.
+FIRST = (Depends(permitted), Depends(asked_where_it_acts))
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """The routes, which are the same for every console of a process.
+
+    FastAPI takes them apart at the first request, which takes longer than nearly all requests do: once is enough.
+    """
+    routes = APIRouter(dependencies=FIRST)
+    for router in ROUTERS:
+        routes.include_router(router, prefix="/api/v1")
+    for router in ALONE:
+        routes.include_router(router)
+    routes.include_router(health.probes)
+    routes.include_router(metrics.router)
+    routes.include_router(spend.router)
+
+    @routes.get(OPENAPI_PATH, include_in_schema=False)
+    @open_to_all("it tells what there is, and nothing of what is in it")
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(await in_thread(lambda: document_of(request.app)))
+
+    return routes.routes
+
 
 def create_app(console: Console) -> FastAPI:
     """The console as an ASGI application. It neither starts nor ends anything that ``console`` holds."""
@@ -96,24 +128,11 @@ def create_app(console: Console) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Whatever is added below asks for its permission first, or is refused to everybody.
-        dependencies=[Depends(permitted), Depends(asked_where_it_acts)],
+        dependencies=FIRST,
     )
     app.state.console = console
     problems.install(app)
-    for router in ROUTERS:
-        app.include_router(router, prefix="/api/v1")
-    for router in ALONE:
-        app.include_router(router)
-    app.include_router(health.probes)
-    app.include_router(metrics.router)
-    app.include_router(spend.router)
-
-    @app.get(OPENAPI_PATH, include_in_schema=False)
-    @open_to_all("it tells what there is, and nothing of what is in it")
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(await in_thread(lambda: document_of(request.app)))
-
+    app.router.routes.extend(_routes())
     # The last one added is the outermost.
     app.add_middleware(RepeatDoor, console=console)
     app.add_middleware(BodyDoor, console=console)

@@ -88,6 +88,9 @@ def refuse_twin(console: Console, kind: str, name: str) -> None:
     if any(row["name"] == name for row in declared_of(console, kind)):
         rule = f"the configuration file declares a {kind} of this name; change it there, or choose another name"
         raise ApiProblem("conflict", rule, field="name")
+    if kind != "provider" and name in console.facts.pools:
+        rule = "the configuration file declares a pool of this name; choose another name"
+        raise ApiProblem("conflict", rule, field="name")
     if console.books.listing(kind, name=name, limit=1):
         raise ApiProblem("conflict", f"a {kind} of this name exists; change it, or choose another name", field="name")
     count = sum(number for _, number in console.books.tally(kind, ()))

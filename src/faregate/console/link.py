@@ -572,7 +572,7 @@ def unknown_of(row: Row) -> Unknown:
         input_tokens_bound=intent.input_tokens_bound,
         charge_rule=intent.charge_rule,
         awaited=row["awaited"],
-        attempt=intent.attempt,
+        asked_as=intent.asked_as,
     )
 
 

@@ -71,7 +71,7 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
     Raises:
         ApiProblem: field_enum, field_conflict or field_range.
     """
-    deployments = {row["name"] for row in all_of(console, "deployment")}
+    deployments = {row["name"] for row in all_of(console, "deployment")} | console.facts.pools
     kinds = {row["name"]: row["kind"] for row in all_of(console, "provider")}
     models = {row["name"]: list(row["to"] or ()) for row in all_of(console, "model")} | {name: targets}
     for at, target in enumerate(targets):
@@ -80,7 +80,7 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
             continue
         if slash and model and provider in kinds and kinds[provider] != "azure_openai":
             continue
-        rule = "leads nowhere; name a deployment, another model, or provider/model of a provider that is no Azure's"
+        rule = "leads nowhere; name a deployment, pool or model, or provider/model of a provider that is no Azure's"
         if target == name:
             raise ApiProblem("field_conflict", "a model cannot lead to itself", field=f"to.{at}")
         raise ApiProblem("field_enum", rule, field=f"to.{at}")

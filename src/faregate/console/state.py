@@ -196,6 +196,8 @@ class Facts:
     denials: frozenset[str] | None = None
     #: Networks of reverse proxies whose X-Forwarded-For is believed where a key is restricted to networks.
     trusted_proxies: tuple[str, ...] = ()
+    #: Names of the pools that the configuration file declares.
+    pools: frozenset[str] = frozenset()
     #: Keys and products may say that contents are kept, as it is known for how long.
     keeps_contents: bool = False
 

@@ -13,7 +13,6 @@ import httpx2
 import msgspec
 
 from faregate.control import Unknown
-from faregate.core.ledger.events import asked_id
 from faregate.dialects import DIALECTS
 from faregate.jobs.connections import Headers, ProviderConnections, Providers, no_headers
 from faregate.jobs.resolve_unknowns import NeverSeen, NotServed, NoWord, Served, Word
@@ -74,7 +73,7 @@ class ProviderLookups:
         if client is None:
             return NoWord()
         parts = urlsplit(provider.base_url)
-        id = quote(asked_id(unknown.id, unknown.attempt), safe="")
+        id = quote(unknown.asked_as or unknown.id, safe="")
         url = f"{parts.scheme}://{parts.netloc}" + provider.lookup.replace("{id}", id)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS), client.stream("GET", url) as answer:

@@ -90,6 +90,7 @@ class Answer:
         "_holding",
         "_kept",
         "_last_at",
+        "_listed",
         "_meter",
         "_object_id",
         "_on_record",
@@ -99,6 +100,7 @@ class Answer:
         "_passing",
         "_paused",
         "_pieces",
+        "_probe",
         "_progress_at",
         "_receipt_at",
         "_request",
@@ -112,6 +114,7 @@ class Answer:
         "_upstream_ended",
         "_watched",
         "_withheld",
+        "_written",
         "exchange",
     )
 
@@ -163,7 +166,11 @@ class Answer:
         self._withheld = b""
         #: The health of its deployment, where that hears of each call; and what a failed provider asks to be waited.
         self._watched: Health | None = None
+        self._probe = 0
         self._told_health = False
+        self._written = False
+        #: Its try stands among those of the exchange already.
+        self._listed = False
         self._retry_after = 0
         #: Before which of the bytes that wait the receipt goes, 0 for none.
         self._receipt_at = 0
@@ -182,14 +189,20 @@ class Answer:
             return self._status, "", b"", getattr(self, "_passed_bytes", 0)
         return self._status, "", getattr(self, "_body", b""), 0
 
-    def watch(self, health: Health) -> None:
-        """Tell the deployment's health of this call's beginning and end."""
-        self._watched = health
-        health.begun(self._gate.monotonic_nanos())
+    def watch(self, health: Health, probe: int) -> None:
+        """Tell the deployment's health of this call's beginning and end; ``probe`` is its number where it tries it."""
+        self._watched, self._probe = health, probe
+        health.begun()
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request was written to an open connection, so that its provider may have read it."""
+        return self._written
 
     def taken_up(self) -> None:
-        """No other place took the call: its end is told after all."""
+        """No other place took the call: its end is told after all, and is listed where it came."""
         self._concluding = False
+        self._listed = True
 
     def handed_over(self) -> None:
         """Another place has the call: this answer is over, and settles nothing."""
@@ -203,22 +216,28 @@ class Answer:
         """Tell the deployment's health how its answer begins."""
         gate, target, watched = self._gate, self.exchange.target, self._watched
         assert target is not None
-        now = gate.monotonic_nanos()
         self._told_health = True
         if status >= 400:
             self._retry_after = retry_after(head, gate.wall_nanos())
-            gate.deployments.failed(target, now, status, "", self._retry_after)
+            self._blame(status, "")
         elif watched is not None:
-            watched.answered(now, (now - self._sent_nanos) // 1000)
-            gate.deployments.count()
+            gate.deployments.answered(target, self._sent_nanos)
+
+    def _blame(self, status: int, code: str) -> None:
+        """Tell the deployment's health of a failure, but once of one call that is tried there again and again."""
+        exchange, target = self.exchange, self.exchange.target
+        assert target is not None
+        if self._probe or all(each.deployment != target.name for each in exchange.attempts):
+            outcome = status, code
+            self._gate.deployments.failed(target, exchange.lane, outcome, self._retry_after, self._probe)
 
     def _unwatch(self) -> None:
         watched, self._watched = self._watched, None
         if watched is not None:
             watched.over()
-            if not self._told_health:
-                # It may have been the one call that tries whether it is well: another may try now.
-                watched.gave_way()
+            if self._probe and not self._told_health:
+                # Nothing was learnt of the place: another call may try now.
+                watched.gave_way(self._probe)
 
     @property
     def settled(self) -> bool:
@@ -247,6 +266,7 @@ class Answer:
         if connection.transport.is_closing():
             self.upstream_lost("upstream_truncated", "the connection closed before the request was sent")
             return
+        self._written = True
         connection.send(self, head, body)
 
     def _send_again(self) -> bool:
@@ -430,7 +450,7 @@ class Answer:
     def _awaited_mark(self, object_id: str) -> Lost:
         """That the work goes on whatever becomes of this answer."""
         exchange = self.exchange
-        attempts, awaited = (*exchange.attempts, self.attempt("")), kept_objects.awaited(exchange, object_id)
+        attempts, awaited = self._tries(self.attempt("")), kept_objects.awaited(exchange, object_id)
         at, latency = self._gate.wall_nanos(), self._elapsed_us()
         return Lost(exchange.id, at, self._status, "", latency, self._first_byte_us, attempts, 0, awaited)
 
@@ -730,7 +750,7 @@ class Answer:
                 tariff.version,
                 latency,
                 first_token,
-                (*exchange.attempts, attempt) if exchange.attempts else (attempt,),
+                self._tries(attempt),
                 report.model if report is not None else "",
                 report.id if report is not None else "",
                 max(0, over),
@@ -761,6 +781,13 @@ class Answer:
         else:
             self._recorded()
 
+    def _tries(self, attempt: Attempt) -> tuple[Attempt, ...]:
+        """All tries of the exchange, this one among them."""
+        tried = self.exchange.attempts
+        if not tried:
+            return (attempt,)
+        return tried if self._listed else (*tried, attempt)
+
     def _tariff_of(self, report: Report, usage: Usage, target: Target, admitted_at: int) -> Tariff:
         """The tariff of the service tier that answered; an alarm counts what it has no price for."""
         tariff = self.exchange.tariff
@@ -790,7 +817,7 @@ class Answer:
         exchange, gate = self.exchange, self._gate
         target = exchange.target
         assert target is not None
-        attempts = (*exchange.attempts, self.attempt(""))
+        attempts = self._tries(self.attempt(""))
         latency = self._elapsed_us()
         awaited = kept_objects.awaited(exchange, object_id) if object_id else NOT_AWAITED
         # First where its cost will be told, then whose it is: nobody can ask for what he was not told of.
@@ -830,7 +857,7 @@ class Answer:
         exchange = self.exchange
         headers = target.tag
         if exchange.attempts:
-            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + 1)
+            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + (not self._listed))
         if exchange.cap:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         if exchange.downgraded_from:
@@ -841,7 +868,7 @@ class Answer:
             headers += FROM_PROVIDER
         return headers + exchange.limit_headers()
 
-    def _fail(self, code: str, why: str, *, unbilled: bool = False) -> None:
+    def _fail(self, code: str, why: str, *, unbilled: bool = False, blamed: bool = True) -> None:
         """The answer will never be whole: decide what it costs, and tell the client what it may still be told.
 
         ``unbilled``: the provider closed without a byte, or was never sent a byte; no provider bills that
@@ -851,9 +878,9 @@ class Answer:
             return
         target = self.exchange.target
         assert target is not None
-        if target.place is None and code in REASONS:
+        if target.place is None and code in REASONS and blamed:
             self._told_health = True
-            self._gate.deployments.failed(target, self._gate.monotonic_nanos(), 0, code)
+            self._blame(0, code)
         if self._meter is None and not self._passing and self._sent_nanos:
             outcome = "upstream_unsent" if unbilled else code
 
@@ -946,7 +973,7 @@ class Answer:
             code,
             self._elapsed_us(),
             self._first_token_us or self._first_byte_us,
-            (*exchange.attempts, self.attempt(code)),
+            self._tries(self.attempt(code)),
             _tokens_of(tokens),
             awaited,
         )
@@ -1110,19 +1137,27 @@ class Answer:
                 self._out.append(self._last_chunk)
                 self._flush()
             return
+        lane = exchange.lane
+        longest_ms = lane.longest_ms(target.name) if lane is not None and not self._unnamed_work else 0
+        since_sent = now - self._sent_at
         why = overdue(
             target.provider,
-            # Who does not wait for the name of work has not ended it, so that it would be free.
-            0 if self._unnamed_work else self._asked_ms(),
-            since_sent=now - self._sent_at,
+            longest_ms,
+            since_sent=since_sent,
             since_last=None if self._paused or not self._status else now - self._last_at,
             answered=bool(self._status),
         )
+        blamed = bool(why)
+        # Who does not wait for the name of work has not ended it, so that it would be free.
+        asked_ms = 0 if self._unnamed_work else self._asked_ms()
+        if not why and asked_ms and since_sent > asked_ms / 1000:
+            # The caller's own deadline says nothing of the provider.
+            why = "it took longer than the whole answer may take"
         if self._client_left_at and now - self._client_left_at > self._gate.settings.drain_answer_ms / 1000:
             why = "it did not finish after the client had left"
         if why:
             self._cancel()
-            self._fail("upstream_timeout", why)
+            self._fail("upstream_timeout", why, blamed=blamed)
         elif self._meter is None or (self._closely and self._ends_in_silence(self._meter, now)):
             return
         elif now - self._progress_at >= self._gate.settings.progress_ms / 1000:
@@ -1131,14 +1166,12 @@ class Answer:
             self._gate.tell_progress(Progressed(exchange.id, self._gate.wall_nanos(), tokens))
 
     def _asked_ms(self) -> int:
-        """What the caller's own deadline leaves this try, or that of the way it goes; 0 where there is none."""
+        """What the caller's own deadline leaves this try, 0 where it named none."""
         exchange = self.exchange
-        asked, lane = exchange.described.timeout_ms, exchange.lane
-        if asked and exchange.sent > 1:
-            asked = max(1, asked - (self._sent_nanos - exchange.started) // 1_000_000)
-        target = exchange.target
-        longest = lane.longest_ms(target.name) if lane is not None and target is not None else 0
-        return min(asked, longest) if asked and longest else asked or longest
+        asked = exchange.described.timeout_ms
+        if not asked or exchange.sent == 1:
+            return asked
+        return max(1, asked - (self._sent_nanos - exchange.started) // 1_000_000)
 
     def _ends_in_silence(self, meter: StreamMeter, now: float) -> bool:
         """End a stream that is to go no further and says nothing more, where no event is half sent."""

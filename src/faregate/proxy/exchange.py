@@ -10,7 +10,6 @@ The answer's side (steps 8 and 9) is in ``answer``. This side is one long file b
 before it left, and start over with another deployment, model or snapshot: apart, that could not be read in order.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from faregate.control import Key
@@ -21,6 +20,7 @@ from faregate.core.ledger.events import Attempt, Event, Intended, Refused, attem
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.limits.refusal import is_of_place
 from faregate.core.pricing.cost import Tariff
+from faregate.core.routing.health import Health
 from faregate.dialects import Dialect
 from faregate.dialects.forms import announced
 from faregate.dialects.jsonbody import BOM
@@ -45,7 +45,7 @@ from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, limit_required, problem_answer
-from faregate.proxy.routing import Lane, arrange, lane_for
+from faregate.proxy.routing import Lane, arrange, lane_for, resting
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.stream_holds import reserve_stream
@@ -103,6 +103,7 @@ class Exchange:
         "overridden",
         "parked",
         "prepared",
+        "probe",
         "request",
         "reservation",
         "rounds",
@@ -112,6 +113,7 @@ class Exchange:
         "target",
         "tariff",
         "tier_tariff",
+        "tried_all",
     )
 
     dialect: Dialect
@@ -165,6 +167,10 @@ class Exchange:
         self.rounds = 0
         #: The answer of the try before, while another place is tried.
         self.parked: Parked | None = None
+        #: No other place took it: the answer that was parked is being told, and nothing else begins any more.
+        self.tried_all = False
+        #: Its number as the one call that tries whether a place is well, and that place's health.
+        self.probe: tuple[int, Health] | None = None
         self.idempotency = ""
         self.answer: Answer | None = None
         self.ended = False
@@ -235,6 +241,8 @@ class Exchange:
 
     def go_on_later(self, problem: Problem | None) -> None:
         """What took too long to be looked at on the loop goes on, or is refused."""
+        if self.tried_all:
+            return
         if self.client is None:
             self.client_left()
         else:
@@ -245,7 +253,8 @@ class Exchange:
         operation = self.operation
         assert operation is not None
         self.body = body
-        return self._read(operation.deployment) or self._choose()
+        # Its places are chosen already; a second time would take a second turn.
+        return self._read(operation.deployment) or (None if self.lane is not None else self._choose())
 
     def was_read(self, call: Call | Problem) -> None:
         """A large form was read off the loop."""
@@ -318,22 +327,68 @@ class Exchange:
             self.input_tokens = call.input_tokens_max
         return None
 
-    def _override(self, params: Sequence[tuple[str, str]]) -> Problem | None:
-        """Put into the body what the way it goes says, and bound the call by what it asks then."""
-        call, operation = self.call, self.operation
+    @property
+    def sent_body(self) -> bytes:
+        """The body as the way it goes has it: what is bounded, counted and sent."""
+        return self.overridden or self.body
+
+    def _claim(self, target: Target) -> bool:
+        """Be the one call that tries whether a place is well; where another one is, go on without that place."""
+        if self.probe is not None and self.probe[1] is target.health:
+            return True
+        number = target.health.claim(self.gate.monotonic_nanos()) if target.place is None else 0
+        if number or target.place is not None or target.health.closed:
+            self.probe = (number, target.health) if number else None
+            return True
+        self.candidates = self.candidates[1:]
+        if self.candidates:
+            self.start_over()
+            self._soon()
+        else:
+            lane = self.lane
+            self.refuse(resting(self.call.model, lane.wait(self.gate.monotonic_nanos()) if lane is not None else 1))
+        return False
+
+    def give_way(self) -> None:
+        """It will not tell whether a place is well: another call may try."""
+        probe, self.probe = self.probe, None
+        if probe is not None:
+            probe[1].gave_way(probe[0])
+
+    def _soon(self) -> None:
+        """Go on with the next place a moment later: there may be hundreds of them, and no stack is that deep."""
+        self.gate.loop.call_soon(guarded(self._go_on_there, self.mistaken))
+
+    def _go_on_there(self) -> None:
+        if self.ended or self.tried_all:
+            return
+        if self.client is None:
+            self.client_left()
+        else:
+            self.reserve()
+
+    def _fitted(self, target: Target) -> Problem | None:
+        """Read the call as this very place has it: with what the way puts into its body, as its model reads it."""
+        lane, operation, name = self.lane, self.operation, self.call.model
         assert operation is not None
-        if not params or self.dialect.media != "json" or operation.name in ABOUT_OBJECTS:
+        step = lane.steps.get(target.name) if lane is not None and lane.steps else None
+        reads_as = target.reads_as if target.reads_as != name and self.call.operation == CHAT else ""
+        puts = step is not None and step.params and not self.overridden and operation.name not in ABOUT_OBJECTS
+        if step is not None and puts and self.dialect.media == "json":
+            body = self.body[3:] if self.body[:3] == BOM else self.body
+            for member, value in step.params:
+                body = put(body, member, value.encode(), member in self.call.members)
+            self.overridden = body
+        elif not reads_as:
             return None
-        body = self.body[3:] if self.body[:3] == BOM else self.body
-        for name, value in params:
-            body = put(body, name, value.encode(), name in call.members)
-        read = self.dialect.read(body, operation.deployment, self.gate.settings.forbid_private_urls)
-        if isinstance(read, Problem):
-            return read
-        self.overridden = body
-        self.call = read._replace(model=call.model)
+        call = self.dialect.read(
+            self.sent_body, reads_as or operation.deployment, self.gate.settings.forbid_private_urls
+        )
+        if isinstance(call, Problem):
+            return call
+        self.call = call._replace(model=name)
         if not self.counted:
-            self.input_tokens = read.input_tokens_max
+            self.input_tokens = call.input_tokens_max
         return None
 
     def _as_asked(self) -> None:
@@ -370,9 +425,10 @@ class Exchange:
                 return lane
             if lane is not None:
                 return arrange(self, lane)
+            # What the name leads to for others is not for this caller: it only tells what is wrong.
             targets = snapshot.routes.get(call.model, ())
         allowed = snapshot.stages.get(self.described.stage or key.stage)
-        self.candidates = _offered(targets, operation.name, allowed)
+        self.candidates = _offered(targets, operation.name, allowed) if operation.below is not None else ()
         if self.candidates:
             place = self.candidates[0].place
             if place is not None:
@@ -417,19 +473,13 @@ class Exchange:
                 return
             call = self.call
         target = self.target = self.candidates[0]
-        if target.reads_as and target.reads_as != call.model and call.operation == CHAT:
-            problem = self._read_as(target.reads_as)
-            if problem is not None:
-                self.refuse(problem)
-                return
-            call = self.call
-        lane = self.lane
-        if lane is not None and lane.steps and not self.overridden and target.name in lane.steps:
-            problem = self._override(lane.steps[target.name].params)
-            if problem is not None:
-                self.refuse(problem)
-                return
-            call = self.call
+        if not target.health.closed and not self._claim(target):
+            return
+        problem = self._fitted(target)
+        if problem is not None:
+            self.refuse(problem)
+            return
+        call = self.call
         now = gate.wall_nanos()
         if self.free:
             self._hold_nothing(target, now)
@@ -541,7 +591,7 @@ class Exchange:
 
     def _worth_counting(self, target: Target) -> bool:
         """Whether a count of its tokens, instead of the bound by length, is cheap: short, and not done yet."""
-        short = len(self.body) <= _COUNTED_BYTES_MAX
+        short = len(self.sent_body) <= _COUNTED_BYTES_MAX
         return short and not self.counted and bool(target.encoding) and self._all_in_body
 
     @property
@@ -556,7 +606,7 @@ class Exchange:
         """
         self.counted = True
         counted = guarded(self._prompt_counted, self.mistaken)
-        self.gate.count_tokens(self.dialect.prompt_text(self.body), target.encoding, counted)
+        self.gate.count_tokens(self.dialect.prompt_text(self.sent_body), target.encoding, counted)
 
     def _choose_again(self) -> Problem | None:
         """Counting tokens or a failed connection took time: the key, routes, prices and limits of now decide."""
@@ -608,10 +658,13 @@ class Exchange:
         )
 
     def _prompt_counted(self, tokens: int) -> None:
+        if self.tried_all:
+            return
         if self.client is None:
             self.client_left()
             return
-        self.input_tokens = min(tokens + self.dialect.prompt_tokens_overhead(self.body), self.call.input_tokens_max)
+        overhead = self.dialect.prompt_tokens_overhead(self.sent_body)
+        self.input_tokens = min(tokens + overhead, self.call.input_tokens_max)
         self.reserve()
 
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
@@ -619,7 +672,7 @@ class Exchange:
             # What is used up is that place's own budget or rate: the next one has another.
             self.candidates = self.candidates[1:]
             self.start_over()
-            self.reserve()
+            self._soon()
             return
         may_cap = self.call.has_output and not self.call.sealed
         cap = largest_cap(wants, self.gate.allowances, now) if may_cap else -1
@@ -683,9 +736,10 @@ class Exchange:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
         gate, target, reservation, match = self.gate, self.target, self.reservation, self.match
         assert target is not None
-        if self.ended or reservation is None or match is None or self.client is None:
+        over = self.ended or self.tried_all
+        if over or reservation is None or match is None or self.client is None:
             target.pool.give_back(connection)
-            if not self.ended:
+            if not over:
                 self.client_left()
             return
         refused = gate.closed_for
@@ -737,12 +791,13 @@ class Exchange:
         # The intent is on record: whatever happens from here on, the answer settles it.
         if parked is not None:
             self.parked = None
-            gate.leave(parked.answer, failover.left_behind(parked))
+            gate.leave(parked.answer, parked.reservation, failover.left_behind(parked))
         self.sent += 1
         self.answer = Answer(self, connection) if target.place is None else ServiceAnswer(self, connection)
         health = target.health
-        if health.counts or not health.closed:
-            self.answer.watch(health)
+        probe, self.probe = self.probe, None
+        if health.counts or probe is not None:
+            self.answer.watch(health, probe[0] if probe is not None else 0)
         gate.answers_open.add(self.answer)
         if self.idempotency:
             gate.answers.dispatched(match.who.key, self.idempotency, at)
@@ -799,18 +854,19 @@ class Exchange:
         gate, target = self.gate, self.target
         assert target is not None
         waited = (gate.monotonic_nanos() - self.started) // 1000
-        if self.ended:
+        if self.ended or self.tried_all:
             return
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         if target.place is None:
-            gate.deployments.failed(target, gate.monotonic_nanos(), 0, code)
+            gate.deployments.failed(target, self.lane, (0, code), probe=self.probe[0] if self.probe is not None else 0)
+        self.give_way()
         self._release()
         self.start_over()
         self.candidates = self.candidates[1:]
         if self.client is None:
             self.client_left()
         elif self.candidates:
-            self.reserve()
+            self._soon()
         elif not failover.dial_again(self, code):
             text = f"Provider {target.provider.name}: {why}. Charged: nothing."
             self.refuse(Problem(code, text, retry_after_s=CREDENTIAL_RETRY_S if target.pool.lacks else 1))
@@ -877,12 +933,16 @@ class Exchange:
         return operation.name
 
     def _release(self) -> None:
+        self.give_way()
         if self.reservation is not None:
             self.gate.allowances.release(self.reservation)
             self.reservation = None
 
     def client_left(self) -> None:
         """The client went away before anything was sent."""
+        if self.answer is not None:
+            # Something was sent before; its answer ends the call.
+            return
         self._release()
         self._forget_name()
         self.ended = True

@@ -13,7 +13,7 @@ import msgspec
 from faregate.control import Unknown
 from faregate.core.amounts import Amounts, held_amounts
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import Attempt, Intended, Lost, Redirected, left_id
+from faregate.core.ledger.events import Attempt, Intended, Lost, Redirected, attempt_id, left_id
 from faregate.core.limits.admit import Reservation
 from faregate.core.pricing.charging import ChargeRule, text_of
 from faregate.core.routing.retry import FAILOVER, may_retry, wait
@@ -37,14 +37,19 @@ class Parked:
     __slots__ = (
         "answer",
         "attempt",
+        "call",
         "candidates",
         "cap",
         "counted",
+        "described",
+        "downgraded",
         "input_tokens",
+        "key",
         "left",
         "lost",
         "match",
         "notes",
+        "overridden",
         "prepared",
         "reservation",
         "snapshot",
@@ -70,6 +75,9 @@ class Parked:
         self.tariff, self.tier_tariff = exchange.tariff, exchange.tier_tariff
         self.candidates, self.cap, self.notes = exchange.candidates, exchange.cap, exchange.notes
         self.input_tokens, self.counted, self.prepared = exchange.input_tokens, exchange.counted, exchange.prepared
+        self.call, self.overridden = exchange.call, exchange.overridden
+        self.key, self.described = exchange.key, exchange.described
+        self.downgraded = exchange.downgraded_from, exchange.downgraded_by
         #: What may have been billed, as an exchange that the operator pays.
         self.left: Intended | None = None
         self.lost: Lost | None = None
@@ -99,8 +107,10 @@ def go_elsewhere(answer: "Answer", status: int, code: str, retry_after: int, tel
     if pause is None or _too_late(exchange, now + pause):
         return False
     parked = Parked(answer, answer.attempt(code), tell)
-    if not status and code != "upstream_unsent":
+    if not status and (code != "upstream_unsent" or (parked.target.provider.lookup and answer.was_sent)):
+        # Its provider may have billed it, or can tell that it did not.
         _leave(exchange, parked, code)
+    gate.allowances.count_try(parked.match.who, parked.reservation.admitted_at, gate.wall_nanos())
     exchange.parked = parked
     exchange.attempts = (*exchange.attempts, parked.attempt)
     if rest:
@@ -123,7 +133,7 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     gate, reservation, who = exchange.gate, parked.reservation, parked.match.who
     amounts = reservation.amounts
     id, at = left_id(exchange.id, exchange.sent), gate.wall_nanos()
-    place = Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
+    place = _place(who)
     held = held_amounts(0, amounts.input_tokens, amounts.output_tokens)
     parked.left = Intended(
         id,
@@ -137,8 +147,20 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
         charge_rule=_FREE,
         notes=_encode({"try_of": exchange.id}).decode(),
         attempt=exchange.sent,
+        asked_as=attempt_id(exchange.id, exchange.sent),
     )
     parked.lost = Lost(id, at, 0, code, parked.attempt.duration_us, 0, (parked.attempt,))
+    # Its slot is free, and its money stays held until it is the operator's: if no other place takes the call it is
+    # this caller who pays for it.
+    gate.allowances.release(reservation, sent=True)
+    now = gate.wall_nanos()
+    parked.reservation = gate.allowances.hold_unknown(exchange.id, who, amounts, reservation.admitted_at, now)
+    exchange.reservation = None
+
+
+def _place(who: Attribution) -> Attribution:
+    """Nobody's call to a place."""
+    return Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
 
 
 def dial_again(exchange: "Exchange", code: str) -> bool:
@@ -158,7 +180,7 @@ def dial_again(exchange: "Exchange", code: str) -> bool:
 
 
 def _try_all_again(exchange: "Exchange", parked: Parked | None, lane: Lane) -> None:
-    if exchange.ended or exchange.parked is not parked:
+    if exchange.ended or exchange.tried_all or exchange.parked is not parked:
         return
     if exchange.client is None:
         exchange.client_left()
@@ -175,11 +197,14 @@ def _try_all_again(exchange: "Exchange", parked: Parked | None, lane: Lane) -> N
 
 def _turn(exchange: "Exchange", parked: Parked) -> None:
     """Hold what the call may cost at the next place instead of what it held, in one step."""
-    if exchange.parked is not parked:
+    if exchange.tried_all or exchange.parked is not parked:
         return
     exchange.start_over()
-    exchange.gate.allowances.release(parked.reservation)
-    exchange.reservation = None
+    exchange.notes = ""
+    if parked.left is None:
+        # It cost nothing for certain, so that nothing need be held for it while another place is found.
+        exchange.gate.allowances.release(parked.reservation, sent=True)
+        exchange.reservation = None
     exchange.reserve()
 
 
@@ -188,13 +213,18 @@ def give_up(exchange: "Exchange") -> None:
     parked, gate = exchange.parked, exchange.gate
     assert parked is not None
     exchange.parked = None
-    if exchange.reservation is not None:
+    # What is still under way for another place, a connection or a count, finds that it is over.
+    exchange.tried_all = True
+    exchange.give_way()
+    if exchange.reservation is not None and exchange.reservation is not parked.reservation:
         gate.allowances.release(exchange.reservation)
+    exchange.call, exchange.overridden = parked.call, parked.overridden
+    exchange.key, exchange.described = parked.key, parked.described
+    exchange.downgraded_from, exchange.downgraded_by = parked.downgraded
     exchange.snapshot, exchange.target, exchange.match = parked.snapshot, parked.target, parked.match
     exchange.tariff, exchange.tier_tariff = parked.tariff, parked.tier_tariff
     exchange.candidates, exchange.cap, exchange.notes = parked.candidates, parked.cap, parked.notes
     exchange.input_tokens, exchange.counted, exchange.prepared = parked.input_tokens, parked.counted, parked.prepared
-    exchange.attempts = tuple(each for each in exchange.attempts if each is not parked.attempt)
     before = parked.reservation
     if before.ended:
         # It was given back for another hold; what it is settled with must be one that counts, whatever has room now.
@@ -243,5 +273,5 @@ def left_behind(parked: Parked) -> Unknown | None:
         0,
         left.input_tokens_bound,
         left.charge_rule,
-        attempt=left.attempt,
+        asked_as=left.asked_as,
     )

@@ -31,6 +31,7 @@ from faregate.core.ledger.events import (
     Progressed,
     Refused,
     Settled,
+    attempt_id,
 )
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.limits.admit import Allowances, Reservation
@@ -116,7 +117,7 @@ class Gate:
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
         #: The health of all places, which outlives snapshots.
-        self.deployments = Deployments(_tell_trip)
+        self.deployments = Deployments(_tell_trip, clock.monotonic_nanos)
         #: Whose tokens open the gate; ``None`` where no issuer is configured.
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
@@ -383,10 +384,10 @@ class Gate:
         if load.full and self.failing_open:
             # The console knows nothing of this limit, and comes back before the books have followed.
             load = msgspec.structs.replace(load, limits=(*load.limits, self._fail_open_row))
+        health = self.deployments.prepared(load.catalogue) if load.catalogue is not None else {}
+        snapshot = apply(self.snapshot, load, pool_of, health)
         if load.catalogue is not None:
-            self.deployments.adopt(load.catalogue)
-        snapshot = apply(self.snapshot, load, pool_of, self.deployments.health)
-        if load.catalogue is not None:
+            self.deployments.adopt(load.catalogue, health)
             self._take_issuers(load.catalogue.identity)
         pending: tuple[str, ...] = ()
         if snapshot.limits is not self.snapshot.limits:
@@ -487,7 +488,7 @@ class Gate:
             exchange.input_tokens,
             exchange.match.charge_rule if exchange.match is not None else "",
             awaited,
-            exchange.sent,
+            attempt_id(exchange.id, exchange.sent) if exchange.sent > 1 else "",
         )
         return self.lost(lost, unknown, reservation)
 
@@ -511,10 +512,11 @@ class Gate:
             reservation = self.allowances.hold_unknown(unknown.id, unknown.who, unknown.held, unknown.admitted_at, now)
             self.unknowns[unknown.id] = (unknown, reservation)
 
-    def leave(self, answer: Answer, left: Unknown | None) -> None:
+    def leave(self, answer: Answer, held: Reservation, left: Unknown | None) -> None:
         """Another place has the call of an answer; what may have been billed there is unknown, and the operator's."""
         self.answers_open.discard(answer)
         answer.handed_over()
+        self.allowances.release(held)
         if left is not None:
             self.hold_unknown(left)
 
@@ -619,7 +621,7 @@ class Gate:
         # What tools may use on top is not what is counted here.
         more_in, more_out = counted_tokens(exchange.call.at_most)
         input_most, output_most = held.input_tokens - more_in, held.output_tokens - more_out
-        body, dialect = exchange.body, exchange.dialect
+        body, dialect = exchange.sent_body, exchange.dialect
         known = exchange.input_tokens if exchange.counted else 0
 
         def count() -> Estimate:

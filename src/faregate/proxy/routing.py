@@ -5,18 +5,17 @@ snapshots, and for each way that calls go (``Lane``) the orders that can be know
 deployments are all well pays one look into a tuple.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from math import lcm
 from typing import TYPE_CHECKING, Final
 
-from faregate.control import Catalogue, Key, RestingDeployment, Route, Sample
+from faregate.control import Catalogue, Key, RestingDeployment, Sample
 from faregate.core.routing.choose import (
     BY_TURN,
     Choice,
     Fact,
     Forbidden,
-    Member,
     PoolRule,
     allowed_priority,
     choose,
@@ -26,6 +25,7 @@ from faregate.core.routing.choose import (
 )
 from faregate.core.routing.health import SECOND, BreakerRule, Health
 from faregate.core.routing.retry import RetryRule
+from faregate.core.routing.ways import Caller, chosen, fits
 from faregate.errors import Problem
 
 if TYPE_CHECKING:
@@ -48,36 +48,33 @@ _ALL_WELL: Final = Fact()
 class Deployments:
     """The health of every deployment, by name; it stays when the configuration changes."""
 
-    __slots__ = ("_by_name", "on_trip", "resting")
+    __slots__ = ("_by_name", "_monotonic_nanos", "_on_trip", "resting")
 
-    def __init__(self, on_trip: Callable[[str], None]) -> None:
+    def __init__(self, on_trip: Callable[[str], None], monotonic_nanos: Callable[[], int]) -> None:
         self._by_name: dict[str, Health] = {}
-        self.on_trip = on_trip
+        self._on_trip = on_trip
+        self._monotonic_nanos = monotonic_nanos
         #: How many do not take calls as ever: while it is 0 nobody has to look.
         self.resting = 0
 
-    def adopt(self, catalogue: Catalogue) -> None:
+    def prepared(self, catalogue: Catalogue) -> dict[str, Health]:
+        """The health of all that a catalogue names: what is known of them, or a new one; nothing is changed yet."""
+        return {each.name: self._by_name.get(each.name) or Health() for each in catalogue.deployments}
+
+    def adopt(self, catalogue: Catalogue, prepared: dict[str, Health]) -> None:
         """Go by the rules of another catalogue; what is no longer in it is forgotten."""
-        rules: dict[str, tuple[BreakerRule, bool, bool]] = {}
+        rules: dict[str, tuple[BreakerRule, bool]] = {}
         for pool in catalogue.pools:
             names = [member.deployment for member in pool.rule.members]
             names += [name for each in pool.rule.ranges for name in each.use]
-            counts = pool.rule.strategy in _COUNTING
             for name in names:
-                known = rules.get(name, (pool.breaker, False, False))
-                rules[name] = known[0], known[1] or len(set(names)) > 1, known[2] or counts
-        for route in catalogue.routes:
-            if len(route.to) > 1:
-                for name in route.to:
-                    known = rules.get(name, (catalogue.breaker, False, False))
-                    rules[name] = known[0], True, known[2]
-        found: dict[str, Health] = {}
-        for deployment in catalogue.deployments:
-            rule, has_others, counts = rules.get(deployment.name, (catalogue.breaker, False, False))
-            health = found[deployment.name] = self._by_name.get(deployment.name) or Health()
-            health.adopt(rule, has_others=has_others, counts=counts)
-        self._by_name = found
-        self.count()
+                rule, measured = rules.get(name, (pool.breaker, False))
+                rules[name] = rule, measured or pool.rule.strategy in _COUNTING
+        for name, health in prepared.items():
+            rule, measured = rules.get(name, (catalogue.breaker, False))
+            health.adopt(rule, measured=measured)
+        self._by_name = prepared
+        self.resting = sum(not health.closed for health in prepared.values())
 
     def health(self, name: str) -> Health:
         """The health of a deployment; of one that is not known, a new one that nobody else has."""
@@ -99,16 +96,27 @@ class Deployments:
             if not health.closed
         )
 
-    def count(self) -> None:
-        """Count those that rest."""
-        self.resting = sum(not health.closed for health in self._by_name.values())
+    def failed(
+        self, target: "Target", lane: "Lane | None", outcome: tuple[int, str], retry_after: int = 0, probe: int = 0
+    ) -> None:
+        """A deployment failed, or answered what may be a failure by its rule: ``outcome`` is a status, and a code."""
+        health, now = target.health, self._monotonic_nanos()
+        before = health.closed
+        others = lane is not None and any(each.health.closed for each in lane.members if each is not target)
+        if health.failed(now, *outcome, retry_after, others_well=others, probe=probe):
+            self._on_trip(target.name)
+        self._changed(target.name, health, before)
 
-    def failed(self, target: "Target", now: int, status: int, code: str, retry_after: int = 0) -> None:
-        """A deployment failed, or answered what may be a failure by its rule."""
-        health = target.health
-        if health.failed(now, status, code, retry_after):
-            self.on_trip(target.name)
-        self.count()
+    def answered(self, target: "Target", sent_nanos: int) -> None:
+        """A deployment answered as it should."""
+        health, now = target.health, self._monotonic_nanos()
+        before = health.closed
+        health.answered(now, (now - sent_nanos) // 1000)
+        self._changed(target.name, health, before)
+
+    def _changed(self, name: str, health: Health, before: bool) -> None:
+        if health.closed is not before and self._by_name.get(name) is health:
+            self.resting += 1 if before else -1
 
 
 class Lane:
@@ -219,19 +227,20 @@ def lane_for(
     rows = snapshot.pooled.get(model)
     stage = described.stage or key.stage
     stage = stage if stage in snapshot.stages else ""
-    chosen, priority = -1, None
+    at, priority = -1, None
     if rows is not None:
-        chosen = _selected(rows, key, described)
+        if rows.selected:
+            at = chosen([each.who for each in rows.selected], _caller(key, described))
         if priority_header:
             priority = priority_of(priority_header)
-    rules = snapshot.rules_of(model, chosen)
+    rules = snapshot.rules_of(model, at)
     if priority is not None:
-        allowed = allowed_priority(rules, priority, lambda who: _fits(who, key, described))
+        allowed = allowed_priority(rules, priority, lambda who: fits(who, _caller(key, described)))
         if isinstance(allowed, Forbidden):
             text = f"Priority: this key may not use {allowed.low} to {allowed.high}."
             return Problem("priority_forbidden", text, "Priority")
         priority = allowed
-    place = (model, operation, stage, chosen, priority)
+    place = (model, operation, stage, at, priority)
     lane = snapshot.lanes.get(place)
     if lane is None:
         lane = _lane(snapshot, model, operation, stage, rules, priority)
@@ -259,41 +268,17 @@ def _lane(
     return Lane(rules, members, priority, snapshot.retry_of(rules), route.timeout_ms if route is not None else 0)
 
 
-def _selected(route: Route, key: Key, described: "Described") -> int:
-    """Which of a route's selections fits a caller first, -1 for none."""
-    for position, each in enumerate(route.selected):
-        if _fits(each.who, key, described):
-            return position
-    return -1
-
-
-def _fits(who: Sequence[tuple[str, str]], key: Key, described: "Described") -> bool:
-    return all(_is(name, value, key, described) for name, value in who)
-
-
-def _is(name: str, value: str, key: Key, described: "Described") -> bool:
-    if name == "key":
-        return value in (key.id, key.name)
-    if name == "stage":
-        return value == (described.stage or key.stage)
-    if name == "organization":
-        return value == key.organization
-    if name == "team":
-        return value == key.team
-    if name == "project":
-        return value == (described.project or key.project)
-    if name == "product":
-        return value == (described.product or key.product)
-    return value == (described.user or key.user)
-
-
-def rules_of(route: Route, chosen: int, pools: Mapping[str, PoolRule]) -> tuple[PoolRule, ...]:
-    """The pools of a route in order; a deployment that is named by itself is a pool of one."""
-    steps = route.selected[chosen].steps if chosen >= 0 else route.steps
-    if not steps:
-        # Here nothing is the name of a pool: files and batches go to a place with the name of their provider.
-        return tuple(PoolRule("", (Member(name),)) for name in route.to)
-    return tuple(pools.get(step) or PoolRule("", (Member(step),)) for step in steps)
+def _caller(key: Key, described: "Described") -> Caller:
+    return Caller(
+        key.organization,
+        key.team,
+        described.project or key.project,
+        described.product or key.product,
+        described.stage or key.stage,
+        described.user or key.user,
+        key.id,
+        key.name,
+    )
 
 
 def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
@@ -302,6 +287,8 @@ def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
     known_by = _known_by(exchange, lane.sticky) if lane.sticky else b""
     now = gate.monotonic_nanos()
     exchange.lane = lane
+    # Another place may be first now, which other limits hold.
+    exchange.match = None
     exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known_by)
     if exchange.candidates:
         return None

@@ -181,7 +181,7 @@ class ServiceAnswer(Answer):
             return "counted"
         return "provider_invalid" if untold else "provider"
 
-    def _fail(self, code: str, why: str, *, unbilled: bool = False) -> None:
+    def _fail(self, code: str, why: str, *, unbilled: bool = False, blamed: bool = True) -> None:
         """The answer will never be whole: it costs what ran if it was cut, and mostly nothing if the service failed."""
         if self._settled or self._concluding:
             return

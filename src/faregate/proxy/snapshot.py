@@ -4,7 +4,7 @@ A ``Snapshot`` never changes after it is built; applying a ``Load`` makes a new 
 So a request holds one reference and needs no lock, however often the console changes its mind.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from faregate.control import Catalogue, Deployment, Key, Limit, Load, PayerRule, Provider, Route, compiled
@@ -19,12 +19,13 @@ from faregate.core.pricing.cost import Tariff
 from faregate.core.routing.choose import PoolRule
 from faregate.core.routing.health import Health
 from faregate.core.routing.retry import RetryRule
+from faregate.core.routing.ways import rules_along
 from faregate.core.tokens import USUAL_HEADERS
 from faregate.dialects.answers import says_by_name
 from faregate.dialects.operations import BY_NAME, upstream_path
 from faregate.dialects.services import Place
 from faregate.proxy.forward import ID_HEADER, ID_HEADERS
-from faregate.proxy.routing import Lane, rules_of
+from faregate.proxy.routing import Lane
 from faregate.proxy.tenants import Tenants
 from faregate.proxy.upstream import Pool
 
@@ -258,7 +259,8 @@ class Snapshot:
         route = self.pooled.get(model)
         if route is None:
             route = Route(model, tuple(target.name for target in self.routes.get(model, ())))
-        return rules_of(route, chosen, self.pools)
+        steps = route.selected[chosen].steps if chosen >= 0 else route.steps
+        return rules_along(steps, route.to, self.pools)
 
     def retry_of(self, rules: Iterable[PoolRule]) -> RetryRule | None:
         """When calls along these pools are tried again: as the first pool says that says it, else as all do."""
@@ -289,9 +291,12 @@ def apply(
     old: Snapshot,
     load: Load,
     pool_of: Callable[[Provider], Pool],
-    health_of: Callable[[str], Health],
+    health: Mapping[str, Health],
 ) -> Snapshot:
-    """A new snapshot: ``old`` with the rows of ``load`` put in, replaced or removed."""
+    """A new snapshot: ``old`` with the rows of ``load`` put in, replaced or removed.
+
+    ``health`` is that of all deployments of its catalogue, where it brings one.
+    """
     keys, by_digest, tenants = old.keys, old.by_digest, old.tenants
     if load.full or load.keys or load.keys_removed:
         keys = {} if load.full else dict(keys)
@@ -311,7 +316,7 @@ def apply(
     catalogue, routes, targets = old.catalogue, old.routes, old.targets
     if load.catalogue is not None:
         catalogue = load.catalogue
-        targets = _compile_targets(catalogue, pool_of, health_of)
+        targets = _compile_targets(catalogue, pool_of, health)
         routes = {
             route.model: tuple(targets[name] for name in route.to if name in targets) for route in catalogue.routes
         }
@@ -351,13 +356,13 @@ def _change_keys(keys: dict[str, Key], by_digest: dict[str, Key], put: Iterable[
 
 
 def _compile_targets(
-    catalogue: Catalogue, pool_of: Callable[[Provider], Pool], health_of: Callable[[str], Health]
+    catalogue: Catalogue, pool_of: Callable[[Provider], Pool], health: Mapping[str, Health]
 ) -> dict[str, Target]:
     providers = {provider.name: provider for provider in catalogue.providers}
     pools = {name: pool_of(provider) for name, provider in providers.items()}
     return {
         deployment.name: Target(
-            deployment, providers[deployment.provider], pools[deployment.provider], health_of(deployment.name)
+            deployment, providers[deployment.provider], pools[deployment.provider], health[deployment.name]
         )
         for deployment in catalogue.deployments
         if deployment.provider in providers

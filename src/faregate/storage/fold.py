@@ -242,7 +242,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         overrun, _, charge_rule, _,
     ) = event  # fmt: skip
     text, cached, written, audio, out, reasoning, out_audio, other = usage
-    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes, _ = intent
+    _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes, _, _ = intent
     dimensions = stamp.dimensions
     batch.number = number = batch.number + 1
     if (

@@ -133,6 +133,57 @@ class ActingModel(TypedDict):
     to: list[str]
 
 
+class WayPoolMember(TypedDict):
+    """A deployment of a pool along a way."""
+
+    deployment: str
+    weight: int
+    group: int
+
+
+class WayPool(TypedDict):
+    """A pool along a way."""
+
+    name: str
+    strategy: str
+    sticky: str | None
+    members: list[WayPoolMember]
+
+
+class WayPlace(TypedDict):
+    """A deployment that a call would be tried at."""
+
+    deployment: str
+    provider: str
+    why: str
+
+
+class WayResting(TypedDict):
+    """A deployment that would be tried if it did not rest."""
+
+    deployment: str
+    wait_ms: Count
+
+
+class WayLeftOut(TypedDict):
+    """A deployment that is no place for this call."""
+
+    deployment: str
+    why: str
+
+
+class Way(TypedDict):
+    """Where a call would go."""
+
+    model: str
+    selected: dict[str, str] | None
+    priority: int | None
+    pools: list[WayPool]
+    order: list[WayPlace]
+    resting: list[WayResting]
+    left_out: list[WayLeftOut]
+
+
 class Places(TypedDict):
     """Where calls can go."""
 

@@ -64,8 +64,9 @@ class Intended(NamedTuple):
     charge_rule: str = ""
     #: JSON of what limits did to the call beside holding it, such as ``{"would_refuse": ["lim_…"]}``; mostly empty.
     notes: str = ""
-    #: Which try at a provider this is.
+    #: Which try at a provider this is, and the id by which the provider knows it; empty where that is ``id``.
     attempt: int = 1
+    asked_as: str = ""
 
 
 class Progressed(NamedTuple):
@@ -154,11 +155,6 @@ def left_id(id: str, attempt: int) -> str:
     return f"{id}-{attempt}"
 
 
-def asked_id(id: str, attempt: int) -> str:
-    """The id by which a provider knows an exchange of the books whose newest try was ``attempt``."""
-    return id.removesuffix("-1") if attempt <= 1 else attempt_id(id, attempt)
-
-
 def redirected(intent: Intended, event: Redirected) -> Intended:
     """The intent as it stands after a redirection; the same one where that is not newer."""
     if event.attempt <= intent.attempt:
@@ -174,6 +170,7 @@ def redirected(intent: Intended, event: Redirected) -> Intended:
         charge_rule=event.charge_rule,
         notes=event.notes,
         attempt=event.attempt,
+        asked_as=attempt_id(event.id, event.attempt),
     )
 
 
@@ -240,7 +237,6 @@ __all__ = [
     "Refused",
     "Settled",
     "Started",
-    "asked_id",
     "attempt_id",
     "left_id",
     "redirected",

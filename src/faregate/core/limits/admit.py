@@ -410,6 +410,20 @@ class Allowances:
         self.unknown_total_usd += amounts.usd
         return reservation
 
+    def count_try(self, who: Attribution, admitted_at: int, now_nanos: int) -> None:
+        """Count a request that was sent to a place in vain, on limits of requests to that very place.
+
+        All others count the call once, where it is answered.
+        """
+        now_nanos = self._at(now_nanos)
+        tried = Reservation("", who, Amounts(requests=1), admitted_at, (), True)
+        for limit in self._index.matching(who):
+            if limit.unit_name == "requests" and limit.of_place:
+                self._hold_also(tried, limit, now_nanos)
+        self._open.add(tried)
+        self.unknown_count += 1
+        self.settle(tried, Amounts(requests=1))
+
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def pending(self, limit_ids: Iterable[str] | None = None) -> tuple[str, ...]:

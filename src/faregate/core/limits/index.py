@@ -123,6 +123,11 @@ class CompiledLimit:
             and _zone_name(self.zone) == _zone_name(other.zone)
         )
 
+    @property
+    def of_place(self) -> bool:
+        """Whether it counts what goes to one place, so that another place may have room."""
+        return any(name in ("deployment", "provider") for name in (*(name for name, _ in self.selector), *self.each))
+
     def matches(self, who: Attribution) -> bool:
         """Whether the limit applies to ``who``; a dimension that ``who`` lacks matches nothing."""
         return all(dimension(who, name) == value for name, value in self.selector)

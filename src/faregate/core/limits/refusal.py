@@ -54,8 +54,7 @@ class Binding(NamedTuple):
 
 def is_of_place(binding: Binding) -> bool:
     """Whether a limit counts what goes to one place, so that another place may have room."""
-    limit = binding.limit
-    return any(name in ("deployment", "provider") for name in (*(name for name, _ in limit.selector), *limit.each))
+    return binding.limit.of_place
 
 
 class LimitRefusal(NamedTuple):

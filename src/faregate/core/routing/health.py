@@ -23,8 +23,9 @@ REASONS: Final = (
     "credential_unavailable",
 )
 
-#: Statuses that say that the account is at fault and not the call: it rests at once where another can take over.
-_ACCOUNT: Final = (401, 403)
+#: It says that the account is at fault and not the call: it rests at once while another can take over. 403 does not:
+#: some providers answer it to what is in one call.
+_ACCOUNT: Final = 401
 _TOO_MANY: Final = 429
 
 #: A share of failures is looked at in this many parts of the interval.
@@ -43,8 +44,8 @@ class BreakerRule(NamedTuple):
     enabled: bool = True
     #: Failures within the interval that open it.
     failures: int = 5
-    #: Per cent of the interval's calls that must have failed besides, 0 where the count alone decides.
-    percent: int = 0
+    #: Per cent of the calls since the first of these that must have failed besides, 0 where the count alone decides.
+    percent: int = 50
     interval: int = 30 * SECOND
     #: How long it rests where the provider does not say.
     trip: int = 20 * SECOND
@@ -67,18 +68,19 @@ class Health:
         "_failures",
         "_heard_at",
         "_latency_us",
+        "_measured",
         "_opened_at",
+        "_probe",
         "_probe_at",
         "busy",
         "closed",
         "counts",
-        "has_others",
         "rests_until",
         "rule",
         "trips",
     )
 
-    def __init__(self, rule: BreakerRule = DEFAULT_BREAKER, *, has_others: bool = False, counts: bool = False) -> None:
+    def __init__(self, rule: BreakerRule = DEFAULT_BREAKER, *, measured: bool = False) -> None:
         #: Calls pass without being looked at.
         self.closed = True
         #: Calls that it has now.
@@ -91,23 +93,25 @@ class Health:
         self._calls: dict[int, list[int]] = {}
         #: When it opened: who was sent a call before knows nothing of how it is since.
         self._opened_at = 0
-        #: When the probe began, 0 for none.
+        #: When the probe began, 0 for none; and the number of the newest one, by which it is known.
         self._probe_at = 0
+        self._probe = 0
         self._latency_us = 0
         self._heard_at = 0
         self.rule = rule
-        self.adopt(rule, has_others=has_others, counts=counts)
+        #: Each call's beginning and end has to be told, not only failures.
+        self.counts = measured
+        self.adopt(rule, measured=measured)
 
-    def adopt(self, rule: BreakerRule, *, has_others: bool, counts: bool) -> None:
+    def adopt(self, rule: BreakerRule, *, measured: bool) -> None:
         """Go by another rule from now on; what was learnt stays."""
         if rule.interval != self.rule.interval:
             # They were counted by parts of another length.
             self._calls.clear()
         self.rule = rule
-        #: Others can take its calls, so that it may rest as soon as its provider asks for that.
-        self.has_others = has_others
-        #: Each call's beginning and end has to be told, not only failures.
-        self.counts = counts or rule.percent > 0
+        #: A strategy goes by how busy and how fast it is.
+        self._measured = measured
+        self.counts = measured or (rule.percent > 0 and bool(self._failures))
         self._failures = deque(self._failures, maxlen=max(1, rule.failures))
         if not rule.enabled:
             self.closed = True
@@ -142,20 +146,27 @@ class Health:
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    def begun(self, now: int) -> None:
+    def claim(self, now: int) -> int:
+        """Take the turn of the one call that tries whether it is well; its number, 0 where there is none to take."""
+        if self.closed or not self.may(now):
+            return 0
+        self._probe_at = max(1, now)
+        self._probe += 1
+        return self._probe
+
+    def begun(self) -> None:
         """A call goes there."""
         self.busy += 1
-        if not self.closed:
-            self._probe_at = max(1, now)
 
     def over(self) -> None:
         """A call that had begun has ended, whatever became of it."""
         if self.busy:
             self.busy -= 1
 
-    def gave_way(self) -> None:
-        """The call ended without a word about the deployment: whether it is well is not known."""
-        self._probe_at = 0
+    def gave_way(self, probe: int) -> None:
+        """The call with this number ended without a word about the deployment: another one may try."""
+        if probe == self._probe:
+            self._probe_at = 0
 
     def answered(self, now: int, latency_us: int) -> None:
         """It answered as it should; a call that it was sent before it opened does not close it."""
@@ -166,37 +177,52 @@ class Health:
 
     def _well(self, now: int, sent_at: int) -> None:
         if self.closed:
-            if self.rule.percent:
-                self._count(now, 0)
+            if self.rule.percent and self._failures:
+                if now - self._failures[-1] > self.rule.interval:
+                    # Nothing has failed for a whole interval: nobody need be counted any more.
+                    self._forget()
+                else:
+                    self._count(now, 0)
         elif sent_at >= self._opened_at:
             self.closed = True
             self._probe_at = 0
-            self._failures.clear()
-            self._calls.clear()
+            self._forget()
 
-    def failed(self, now: int, status: int, code: str, retry_after: int = 0) -> bool:
+    def _forget(self) -> None:
+        self._failures.clear()
+        self._calls.clear()
+        self.counts = self._measured
+
+    def failed(
+        self, now: int, status: int, code: str, retry_after: int = 0, *, others_well: bool = False, probe: int = 0
+    ) -> bool:
         """It did not; returns whether it rests from now on and did not before.
 
         ``status`` is 0 where no answer came, ``code`` empty where one did; ``retry_after`` is what the provider asks
-        for, in nanoseconds, 0 where it says nothing. What is no failure by the rule is an answer like any other, except
-        that its latency does not count.
+        for, in nanoseconds, 0 where it says nothing. While ``others_well`` can take its calls it may rest as soon as
+        its provider asks for that. ``probe`` is the number of the call where it is the one that tries. What is no
+        failure by the rule is an answer like any other, except that its latency does not count.
         """
         rule = self.rule
         if not rule.enabled:
             return False
         if not fails(rule, status, code):
-            # Whose call that was is not told: while a probe runs, it is taken for that.
-            self._well(now, self._probe_at)
+            # Of an open one only the call that tries tells anything.
+            if self.closed or (probe and probe == self._probe):
+                self._well(now, now)
             return False
         if not self.closed:
-            # The probe failed, or a call that had begun before it opened.
-            self._probe_at = 0
+            # The call that tries failed, or one that had begun before it opened.
+            if probe and probe == self._probe:
+                self._probe_at = 0
             self.rests_until = max(self.rests_until, now + self._rest(retry_after))
             return False
         self._failures.append(now)
         if rule.percent:
+            self.counts = True
             self._count(now, 1)
-        if not (self._at_once(status, retry_after) or self._too_many(now)):
+        at_once = others_well and (status == _ACCOUNT or (status == _TOO_MANY and retry_after > 0))
+        if not (at_once or self._too_many(now)):
             return False
         self.closed = False
         self.trips += 1
@@ -204,9 +230,6 @@ class Health:
         self._probe_at = 0
         self.rests_until = now + self._rest(retry_after)
         return True
-
-    def _at_once(self, status: int, retry_after: int) -> bool:
-        return self.has_others and (status in _ACCOUNT or (status == _TOO_MANY and retry_after > 0))
 
     def _too_many(self, now: int) -> bool:
         rule, failures = self.rule, self._failures

@@ -1,0 +1,156 @@
+"""``/api/v1/route``: where a call of a caller would go now, in which order, and why."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from faregate.console.describing import answers, asks, needed, text
+from faregate.console.paging import single_values
+from faregate.console.prices import compiled
+from faregate.console.problems import ApiProblem
+from faregate.console.reading import in_thread
+from faregate.console.rights import needs
+from faregate.console.shapes import care as shapes
+from faregate.console.state import Console
+from faregate.console.writing import console_of
+from faregate.control import Catalogue, Deployment, RestingDeployment, Route
+from faregate.core.pricing.cost import Tariff
+from faregate.core.routing.choose import Fact, Forbidden, PoolRule, allowed_priority, choose, priority_of
+from faregate.core.routing.ways import Caller, chosen, fits, rules_along
+from faregate.errors import NotFound, Unavailable
+from faregate.ports import Row
+
+router = APIRouter(tags=["places"])
+
+_USUAL_OPERATION = "chat.completions"
+
+#: Input and output tokens of the call by which the cost of places is compared, as the gate does.
+_USUAL_TOKENS = (1_000, 500)
+
+
+@router.get("/route")
+@needs("providers.read")
+@asks(
+    needed("model", "Name that the call would ask for."),
+    text("key", "Id of the key that would make it."),
+    text("stage", "Stage, where it is not the key's."),
+    text("project", "Project, where it is not the key's."),
+    text("priority", "What its `Priority` header would say."),
+    text("operation", f"Name of an operation; default: {_USUAL_OPERATION}."),
+)
+@answers(shapes.Way, refusals=(403, 404, 422))
+async def show_route(request: Request) -> dict[str, Any]:
+    """Where a call would go: the deployments in the order of a first turn, with why, and which are left out.
+
+    Which of several comes first now depends on the turn, or on how busy and fast they are: that is the gate's to know.
+    """
+    asked = single_values(request)
+    if not asked.get("model"):
+        raise ApiProblem("field_missing", "names the model that the call would ask for", field="model")
+    console = console_of(request)
+    resting: tuple[RestingDeployment, ...] = ()
+    if console.gate is not None:
+        try:
+            resting = (await console.gate.figures()).resting
+        except Unavailable:
+            # What is configured can be told without a gate.
+            resting = ()
+    return await in_thread(lambda: _way(console, asked, resting))
+
+
+def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployment, ...]) -> dict[str, Any]:
+    catalogue = compiled(console)
+    route = next((each for each in catalogue.routes if each.model == asked["model"]), None)
+    if route is None:
+        raise NotFound("there is no such model")
+    caller = _caller(console, asked)
+    at = chosen([each.who for each in route.selected], caller)
+    pools = {pool.rule.name: pool.rule for pool in catalogue.pools}
+    rules = rules_along(route.selected[at].steps if at >= 0 else route.steps, route.to, pools)
+    priority = _priority(rules, asked.get("priority", ""), caller)
+    usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
+    closed = {each.name: each for each in resting}
+    now = console.clock.wall_nanos()
+    facts = {each.name: Fact(each.name not in closed, 0, 0, _cost(each, now)) for each in usable}
+    found = choose(rules, facts, 0, priority)
+    providers = {each.name: each.provider for each in usable}
+    return {
+        "model": route.model,
+        "selected": dict(route.selected[at].who) if at >= 0 else None,
+        "priority": priority,
+        "pools": [_pool(rule) for rule in rules if rule.name],
+        "order": [
+            {"deployment": name, "provider": providers[name], "why": why}
+            for name, why in zip(found.order, found.why, strict=True)
+        ],
+        "resting": [{"deployment": name, "wait_ms": closed[name].wait_ms} for name in found.resting],
+        "left_out": left_out,
+    }
+
+
+def _caller(console: Console, asked: dict[str, str]) -> Caller:
+    row: Row = {}
+    if asked.get("key"):
+        found = console.books.get("key", asked["key"])
+        if found is None:
+            raise NotFound("there is no such key")
+        row = found
+    return Caller(
+        row.get("organization", ""),
+        row.get("team", ""),
+        asked.get("project") or row.get("project", ""),
+        row.get("product", ""),
+        asked.get("stage") or row.get("stage", ""),
+        row.get("user", ""),
+        row.get("id", ""),
+        row.get("name", ""),
+    )
+
+
+def _priority(rules: tuple[PoolRule, ...], asked: str, caller: Caller) -> int | None:
+    number = priority_of(asked.encode("latin-1", "replace"))
+    if number is None:
+        return None
+    allowed = allowed_priority(rules, number, lambda who: fits(who, caller))
+    if isinstance(allowed, Forbidden):
+        rule = f"this key may not use {allowed.low} to {allowed.high}"
+        raise ApiProblem("priority_forbidden", rule, field="priority")
+    return allowed
+
+
+def _usable(
+    catalogue: Catalogue, route: Route, rules: tuple[PoolRule, ...], caller: Caller, operation: str
+) -> tuple[list[Deployment], list[dict[str, str]]]:
+    """The deployments along a way that do an operation for a caller, and the others with the reason."""
+    named = {member.deployment for rule in rules for member in rule.members}
+    named |= {name for rule in rules for each in rule.ranges for name in each.use}
+    allowed = catalogue.stages.get(caller.stage)
+    usable: list[Deployment] = []
+    left_out: list[dict[str, str]] = []
+    for each in catalogue.deployments:
+        if each.name not in named or each.name not in route.to:
+            continue
+        if operation not in each.operations:
+            left_out.append({"deployment": each.name, "why": f"does not do {operation}"})
+        elif allowed is not None and each.provider not in allowed:
+            left_out.append({"deployment": each.name, "why": f"is not for stage {caller.stage}"})
+        else:
+            usable.append(each)
+    return usable, left_out
+
+
+def _cost(deployment: Deployment, now: int) -> int:
+    cards = [card for card in deployment.cards if not card.service_tier and card.effective_from <= now]
+    in_force = next((card for card in reversed(cards) if not card.effective_to or now < card.effective_to), None)
+    return Tariff(in_force).bound(*_USUAL_TOKENS) if in_force is not None else 1 << 62
+
+
+def _pool(rule: PoolRule) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "strategy": rule.strategy,
+        "sticky": rule.sticky or None,
+        "members": [
+            {"deployment": each.deployment, "weight": each.weight, "group": each.group} for each in rule.members
+        ],
+    }
