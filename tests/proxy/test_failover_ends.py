@@ -32,7 +32,7 @@ from gates import (
     truth,
 )
 
-QUICK = {"connect_timeout_ms": 5_000, "first_byte_timeout_ms": 300, "idle_timeout_ms": 500, "total_timeout_ms": 5_000}
+QUICK = {"connect_timeout_ms": 5_000, "first_byte_timeout_ms": 800, "idle_timeout_ms": 800, "total_timeout_ms": 5_000}
 SLOW_ALSO = FAILOVER._replace(reasons=(*FAILOVER.reasons, "upstream_timeout", "upstream_truncated"))
 NEVER_RESTS = BreakerRule(enabled=False)
 

@@ -220,7 +220,7 @@ class Answer:
         if status >= 400:
             self._retry_after = retry_after(head, gate.wall_nanos())
             self._blame(status, "")
-        elif watched is not None:
+        elif watched is not None or target.health.counts:
             gate.deployments.answered(target, self._sent_nanos)
 
     def _blame(self, status: int, code: str) -> None:
@@ -228,8 +228,7 @@ class Answer:
         exchange, target = self.exchange, self.exchange.target
         assert target is not None
         if self._probe or all(each.deployment != target.name for each in exchange.attempts):
-            outcome = status, code
-            self._gate.deployments.failed(target, exchange.lane, outcome, self._retry_after, self._probe)
+            self._gate.deployments.failed(target, exchange.lane, status, code, self._retry_after, self._probe)
 
     def _unwatch(self) -> None:
         watched, self._watched = self._watched, None
@@ -307,7 +306,9 @@ class Answer:
         passed = self._passed = passed_headers(head)
         self._last_at = self._gate.now
         self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
-        if status >= 400 or self._watched is not None:
+        target = self.exchange.target
+        # A call that was sent before somebody began to count is counted, too: its failure would be.
+        if status >= 400 or self._watched is not None or (target is not None and target.health.counts):
             self._heard_of(status, head)
         # The look for the bytes alone is cheap; most answers are not streams.
         if status == 200 and b"text/event-stream" in passed and content_type(passed).startswith(b"text/event-stream"):

@@ -778,6 +778,7 @@ class Exchange:
                     match.charge_rule,
                     self.notes,
                     1,
+                    "",
                 ),
             )
         else:
@@ -858,7 +859,8 @@ class Exchange:
             return
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
         if target.place is None:
-            gate.deployments.failed(target, self.lane, (0, code), probe=self.probe[0] if self.probe is not None else 0)
+            probe = self.probe[0] if self.probe is not None else 0
+            gate.deployments.failed(target, self.lane, 0, code, 0, probe)
         self.give_way()
         self._release()
         self.start_over()

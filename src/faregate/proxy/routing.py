@@ -97,13 +97,13 @@ class Deployments:
         )
 
     def failed(
-        self, target: "Target", lane: "Lane | None", outcome: tuple[int, str], retry_after: int = 0, probe: int = 0
+        self, target: "Target", lane: "Lane | None", status: int, code: str, retry_after: int = 0, probe: int = 0
     ) -> None:
-        """A deployment failed, or answered what may be a failure by its rule: ``outcome`` is a status, and a code."""
+        """A deployment failed, or answered what may be a failure by its rule."""
         health, now = target.health, self._monotonic_nanos()
         before = health.closed
         others = lane is not None and any(each.health.closed for each in lane.members if each is not target)
-        if health.failed(now, *outcome, retry_after, others_well=others, probe=probe):
+        if health.failed(now, status, code, retry_after, others_well=others, probe=probe):
             self._on_trip(target.name)
         self._changed(target.name, health, before)
 

@@ -228,6 +228,8 @@ class Health:
         self.trips += 1
         self._opened_at = max(1, now)
         self._probe_at = 0
+        # Who tried it before it closed knows nothing of how it is since: its number is nobody's now.
+        self._probe += 1
         self.rests_until = now + self._rest(retry_after)
         return True
 
