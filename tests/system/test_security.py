@@ -109,7 +109,7 @@ def test_no_log_holds_a_secret_or_a_prompt(told: Told) -> None:
 def test_no_admin_answer_holds_a_secret_or_a_prompt(told: Told) -> None:
     """Every list of the API, every single record, health, the spend page and the metrics are free of them."""
     paths = [path for path, methods in _api(told).items() if "get" in methods and "{" not in path]
-    asked = {"/api/tokenize": "?input=x"}
+    asked = {"/api/tokenize": "?input=x", "/api/v1/route": "?model=sim-1"}
     texts = {path: _get(told, path + asked.get(path, ""), told.admin["secret"]) for path in [*paths, "/metrics"]}
     rows = records(told.running)
     texts |= {row["id"]: _get(told, f"/api/v1/requests/{row['id']}", told.admin["secret"]) for row in rows[:5]}

@@ -24,6 +24,7 @@ from faregate.console.rights import needs
 from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
 from faregate.console.texts import Body, Dollars, Name, or_none, time_text
+from faregate.console.ways import along, caller_of
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, Provider
 from faregate.control import compiled as compiled_limit
@@ -36,6 +37,7 @@ from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import AT_COST, rule_for, text_of
 from faregate.core.pricing.cost import CostLine, Tariff
 from faregate.core.pricing.quote import Offer, Quote, Span, largest_cap, quote, together
+from faregate.core.routing.ways import Caller
 from faregate.core.usage import COUNT_MAX
 from faregate.dialects.operations import BY_NAME
 from faregate.errors import NotFound
@@ -182,7 +184,7 @@ def _places(
     """
     stage = wanted.stage or (key["stage"] if key is not None else "")
     places: list[_Place] = []
-    for deployment, provider in _candidates(catalogue, made, stage):
+    for deployment, provider in _candidates(catalogue, made, caller_of(key or {}, stage, wanted.project or "")):
         try:
             places.append(_place(console, catalogue, made, key, wanted, (deployment, provider), now))
         except ApiProblem:
@@ -192,12 +194,12 @@ def _places(
     return places
 
 
-def _candidates(catalogue: Catalogue, made: Draft, stage: str) -> list[tuple[Deployment, Provider]]:
-    model, operation = made.call.model, made.operation.name
+def _candidates(catalogue: Catalogue, made: Draft, caller: Caller) -> list[tuple[Deployment, Provider]]:
+    model, operation, stage = made.call.model, made.operation.name, caller.stage
     route = next((route for route in catalogue.routes if route.model == model), None)
     deployments = {each.name: each for each in catalogue.deployments}
     providers = {each.name: each for each in catalogue.providers}
-    to = [deployments[name] for name in route.to if name in deployments] if route is not None else []
+    to = [deployments[name] for name in along(catalogue, route, caller) if name in deployments] if route else []
     if made.operation.below is not None:
         # A service is its own place.
         to = [deployments[operation]]

@@ -58,6 +58,34 @@ async def show_route(request: Request) -> dict[str, Any]:
     return await in_thread(lambda: _way(console, asked, resting))
 
 
+def caller_of(row: Row, stage: str = "", project: str = "") -> Caller:
+    """Whose call the one of a key would be, by the row of that key; nobody's without one."""
+    return Caller(
+        row.get("organization", ""),
+        row.get("team", ""),
+        project or row.get("project", ""),
+        row.get("product", ""),
+        stage or row.get("stage", ""),
+        row.get("user", ""),
+        row.get("id", ""),
+        row.get("name", ""),
+    )
+
+
+def rules_of(catalogue: Catalogue, route: Route, caller: Caller) -> tuple[PoolRule, ...]:
+    """The pools that a name leads a caller along."""
+    at = chosen([each.who for each in route.selected], caller)
+    pools = {pool.rule.name: pool.rule for pool in catalogue.pools}
+    return rules_along(route.selected[at].steps if at >= 0 else route.steps, route.to, pools)
+
+
+def along(catalogue: Catalogue, route: Route, caller: Caller) -> tuple[str, ...]:
+    """The deployments that a name leads a caller to who asks for no priority, in the order of a first turn."""
+    rules = rules_of(catalogue, route, caller)
+    facts = {member.deployment: Fact() for rule in rules for member in rule.members}
+    return choose(rules, facts, 0).order
+
+
 def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployment, ...]) -> dict[str, Any]:
     catalogue = compiled(console)
     route = next((each for each in catalogue.routes if each.model == asked["model"]), None)
@@ -65,8 +93,7 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
         raise NotFound("there is no such model")
     caller = _caller(console, asked)
     at = chosen([each.who for each in route.selected], caller)
-    pools = {pool.rule.name: pool.rule for pool in catalogue.pools}
-    rules = rules_along(route.selected[at].steps if at >= 0 else route.steps, route.to, pools)
+    rules = rules_of(catalogue, route, caller)
     priority = _priority(rules, asked.get("priority", ""), caller)
     usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
     closed = {each.name: each for each in resting}
@@ -95,16 +122,7 @@ def _caller(console: Console, asked: dict[str, str]) -> Caller:
         if found is None:
             raise NotFound("there is no such key")
         row = found
-    return Caller(
-        row.get("organization", ""),
-        row.get("team", ""),
-        asked.get("project") or row.get("project", ""),
-        row.get("product", ""),
-        asked.get("stage") or row.get("stage", ""),
-        row.get("user", ""),
-        row.get("id", ""),
-        row.get("name", ""),
-    )
+    return caller_of(row, asked.get("stage", ""), asked.get("project", ""))
 
 
 def _priority(rules: tuple[PoolRule, ...], asked: str, caller: Caller) -> int | None:

@@ -615,7 +615,8 @@ class Exchange:
         before = self.target
         if self.downgraded_from:
             # Whether it still goes elsewhere is decided anew.
-            asked, self.downgraded_from, self.downgraded_by, self.notes = self.downgraded_from, "", "", ""
+            asked, self.downgraded_from, self.downgraded_by = self.downgraded_from, "", ""
+            self.notes = self.gate.contents.noted(self, "") if self.gate.contents is not None else ""
             # What it may use was read for the other model. Of a form it is the same for every one.
             misread = None if self.dialect.media == "form" else self._read_as(asked)
             self.call = self.call._replace(model=asked)
@@ -634,6 +635,7 @@ class Exchange:
 
     def start_over(self) -> None:
         """Another deployment has its own maximum, its own tokenizer and its own limits."""
+        self.give_way()
         if self.overridden:
             self._as_asked()
         self.cap = 0
@@ -861,7 +863,6 @@ class Exchange:
         if target.place is None:
             probe = self.probe[0] if self.probe is not None else 0
             gate.deployments.failed(target, self.lane, 0, code, 0, probe)
-        self.give_way()
         self._release()
         self.start_over()
         self.candidates = self.candidates[1:]

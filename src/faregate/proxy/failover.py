@@ -200,7 +200,8 @@ def _turn(exchange: "Exchange", parked: Parked) -> None:
     if exchange.tried_all or exchange.parked is not parked:
         return
     exchange.start_over()
-    exchange.notes = ""
+    contents = exchange.gate.contents
+    exchange.notes = contents.noted(exchange, "") if contents is not None else ""
     if parked.left is None:
         # It cost nothing for certain, so that nothing need be held for it while another place is found.
         exchange.gate.allowances.release(parked.reservation, sent=True)
