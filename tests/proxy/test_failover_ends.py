@@ -329,3 +329,92 @@ async def test_params_do_not_hide_what_a_model_may_use(tmp_path: Path, room: int
         held = running.of(Intended)[0].held
         assert held.output_tokens == 4_000
         assert held.input_tokens >= 128_000
+
+
+BROKEN = [
+    b"HTTP/1.1 500 No\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{}",
+    b"HTTP/1.1 429 No\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{",
+]
+
+
+@asynccontextmanager
+async def saying(answer: bytes) -> AsyncIterator[str]:
+    """A provider that says the same to everybody and hangs up; its address."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def behind(folder: Path, answer: bytes, *names: str, **fields: Any) -> AsyncIterator[RunningGate]:
+    """A gate whose first place is at a provider that says ``answer``; the others are well."""
+    async with places(folder, *names, **fields) as (running, _), saying(answer) as url:
+        accounts = [provider(url, name="at-one", **QUICK)]
+        accounts += [provider(running.simulator.url + "/v1", name=f"at-{name}") for name in names[1:]]
+        catalogue = msgspec.structs.replace(running.gate.snapshot.catalogue, providers=tuple(accounts))
+        await running.ask(Load(3, catalogue=catalogue))
+        yield running
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+@scenario
+async def test_an_error_that_breaks_off_is_an_error(tmp_path: Path, answer: bytes) -> None:
+    """It costs nothing and is tried elsewhere, as one that was told to its end."""
+    async with behind(tmp_path / "two", answer, "one", "two") as running:
+        found = await running.chat()
+        assert (found.status_code, found.headers["x-faregate-attempts"]) == (200, "2")
+    async with behind(tmp_path / "one", answer, "one") as running:
+        assert (await running.chat()).status_code == 502
+        assert [(each.charge, each.cost) for each in running.of(Settled)] == [(0, 0)]
+
+
+@scenario
+async def test_a_call_that_fails_in_two_ways_counts_once(tmp_path: Path) -> None:
+    """An error that breaks off is one failure of its place."""
+    breaker = BreakerRule(failures=4, percent=0)
+    async with behind(tmp_path, BROKEN[0], "one", breaker=breaker) as running:
+        statuses = [(await running.chat()).status_code for _ in range(5)]
+        assert statuses == [502, 502, 502, 502, 503]
+
+
+@scenario
+async def test_a_good_head_is_no_good_answer(tmp_path: Path) -> None:
+    """A place whose answers all break off after a good head rests, however large a share must fail."""
+    half = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"id":'
+    breaker = BreakerRule(failures=3, percent=90)
+    async with behind(tmp_path, half, "one", breaker=breaker) as running:
+        statuses = [(await running.chat()).status_code for _ in range(5)]
+        assert statuses == [502, 502, 502, 503, 503]
+
+
+@scenario
+async def test_tries_are_told_where_the_last_one_ends_in_an_error_of_ours(tmp_path: Path) -> None:
+    """Two answers that break off are two tries."""
+    rule = RetryRule(1, again=True, interval=1, reasons=("upstream_truncated",))
+    half = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"
+    async with behind(tmp_path, half, "one", retry=rule) as running:
+        answer = await running.chat()
+        assert (answer.status_code, answer.headers["x-faregate-attempts"]) == (502, "2")
+
+
+@scenario
+async def test_a_cap_of_the_way_goes_by_the_callers_name_of_it(tmp_path: Path) -> None:
+    """Who says max_completion_tokens gets the way's max_tokens under that name, and one cap is sent."""
+    fields = along(Member("one", params=(("max_tokens", "7"),)))
+    async with places(tmp_path, "one", **fields) as (running, _):
+        answer = await running.chat(steered(output_tokens=30), max_tokens=None, max_completion_tokens=900)
+        assert answer.status_code == 200, answer.text
+        assert running.of(Settled)[0].usage.output_tokens == 7

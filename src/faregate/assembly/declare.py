@@ -1,6 +1,6 @@
 """The configuration and the books' own prices → what the catalogue is compiled from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from faregate.assembly.services import declared_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
 from faregate.config.identity_rules import identity_of
-from faregate.config.leading import places_of
+from faregate.config.leading import led_elsewhere, places_of
 from faregate.config.pools import Pool as ConfiguredPool
 from faregate.config.pools import breaker_rule, pool_rule, retry_rule, who_of
 from faregate.config.schema import ChargeRule as ConfiguredCharge
@@ -142,17 +142,25 @@ def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
     deployments |= {pool.name for pool in config.pools}
     models = [*config.models, *map(made_model, made.models)]
     to = {model.name: model.to for model in models}
+    instead = {model.name: tuple((who_of(each.select), each.to) for each in model.instead) for model in models}
+    led = led_elsewhere(to, instead, deployments)
+    timeouts = {model.name: model.timeout or 0 for model in models}
     return [
         DeclaredModel(
             model.name,
             places_of(model.name, to, deployments)[0],
             model.max_output_tokens or 0,
             model.max_context_tokens or 0,
-            tuple(Selection(who_of(each.select), each.to) for each in model.instead),
-            model.timeout or 0,
+            tuple(Selection(*each) for each in led.get(model.name, ())),
+            model.timeout or _time_of(model.to, timeouts, deployments),
         )
         for model in models
     ]
+
+
+def _time_of(to: Sequence[str], timeouts: Mapping[str, int], deployments: Collection[str]) -> int:
+    """The time of the only name that a name leads to, which is another word for it; 0 where there is none."""
+    return timeouts.get(to[0], 0) if len(to) == 1 and to[0] not in deployments else 0
 
 
 def _overrides(config: Config) -> list[PriceRow]:

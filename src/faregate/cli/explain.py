@@ -7,7 +7,7 @@ import typer
 from faregate.cli.client import AdminClient, Where, connect, segment
 from faregate.cli.output import Json, emit, emit_json, table
 from faregate.cli.words import without_nothing
-from faregate.errors import UsageError
+from faregate.errors import FaregateError, UsageError
 
 _TOLD = ("id", "status", "code", "deployment", "attempts", "notes", "cost", "charge", "derivation")
 
@@ -67,7 +67,13 @@ def _came_of(attempt: dict[str, Any]) -> str:
 def _leading_to(client: AdminClient, deployment: str | None) -> list[str]:
     if not deployment:
         return []
-    models = client.call("GET", "/places")["models"]
+    try:
+        models = client.call("GET", "/places")["models"]
+    except FaregateError as error:
+        # Who may read requests need not be one who may read where calls can go.
+        if error.code != "role_forbidden":
+            raise
+        return []
     found = [each["name"] for each in models if deployment in each["to"] and each["name"]]
     # What leads to several is what somebody declared; a deployment's own names lead to it alone.
     return sorted(found, key=lambda name: next(-len(each["to"]) for each in models if each["name"] == name))[:3]

@@ -130,7 +130,7 @@ def _params(value: str) -> str:
             raise ValueError
         if value:
             _members(value)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         expected = f"an object of at most {_PARAMS_CHARACTERS_MAX} characters, such as '{{\"temperature\": 0.2}}'"
         raise wrong("CFG-RANGE", "this is not JSON that can be put into a body", expected) from None
     return value

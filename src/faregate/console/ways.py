@@ -15,7 +15,7 @@ from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, RestingDeployment, Route
 from faregate.core.pricing.cost import Tariff
-from faregate.core.routing.choose import Fact, Forbidden, PoolRule, allowed_priority, choose, priority_of
+from faregate.core.routing.choose import Fact, Forbidden, PoolRule, choose, priority_of, ranges_for
 from faregate.core.routing.ways import Caller, chosen, fits, rules_along
 from faregate.errors import NotFound, Unavailable
 from faregate.ports import Row
@@ -94,17 +94,17 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     caller = _caller(console, asked)
     at = chosen([each.who for each in route.selected], caller)
     rules = rules_of(catalogue, route, caller)
-    priority = _priority(rules, asked.get("priority", ""), caller)
+    ranges = _ranges(rules, asked.get("priority", ""), caller)
     usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
     closed = {each.name: each for each in resting}
     now = console.clock.wall_nanos()
     facts = {each.name: Fact(each.name not in closed, 0, 0, _cost(each, now)) for each in usable}
-    found = choose(rules, facts, 0, priority)
+    found = choose(rules, facts, 0, ranges)
     providers = {each.name: each.provider for each in usable}
     return {
         "model": route.model,
         "selected": dict(route.selected[at].who) if at >= 0 else None,
-        "priority": priority,
+        "priority": next((rules[n].ranges[at].low for n, at in enumerate(ranges) if at >= 0), None),
         "pools": [_pool(rule) for rule in rules if rule.name],
         "order": [
             {"deployment": name, "provider": providers[name], "why": why}
@@ -125,15 +125,15 @@ def _caller(console: Console, asked: dict[str, str]) -> Caller:
     return caller_of(row, asked.get("stage", ""), asked.get("project", ""))
 
 
-def _priority(rules: tuple[PoolRule, ...], asked: str, caller: Caller) -> int | None:
+def _ranges(rules: tuple[PoolRule, ...], asked: str, caller: Caller) -> tuple[int, ...]:
     number = priority_of(asked.encode("latin-1", "replace"))
     if number is None:
-        return None
-    allowed = allowed_priority(rules, number, lambda who: fits(who, caller))
-    if isinstance(allowed, Forbidden):
-        rule = f"this key may not use {allowed.low} to {allowed.high}"
+        return ()
+    found = ranges_for(rules, number, lambda who: fits(who, caller))
+    if isinstance(found, Forbidden):
+        rule = f"this key may not use {found.low} to {found.high}"
         raise ApiProblem("priority_forbidden", rule, field="priority")
-    return allowed
+    return found
 
 
 def _usable(

@@ -58,6 +58,10 @@ HELD_IN_ANY_CASE_BYTES = 64 * 1024
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
 
+#: What the health of a deployment was told of a call.
+_WELL = 1
+_FAILED = 2
+
 #: Reasons for which a provider is not read on: its client reads too slowly; it is not known yet how much may come.
 _SLOW = 1
 _HALTED = 2
@@ -167,7 +171,7 @@ class Answer:
         #: The health of its deployment, where that hears of each call; and what a failed provider asks to be waited.
         self._watched: Health | None = None
         self._probe = 0
-        self._told_health = False
+        self._told_health = 0
         self._written = False
         #: Its try stands among those of the exchange already.
         self._listed = False
@@ -212,21 +216,23 @@ class Answer:
             self._gate.held_bytes -= self._bytes
             self._bytes = 0
 
-    def _heard_of(self, status: int, head: bytes) -> None:
-        """Tell the deployment's health how its answer begins."""
-        gate, target, watched = self._gate, self.exchange.target, self._watched
+    def _tell_well(self) -> None:
+        """Tell the deployment's health that it answers as it should: a whole answer, or the first events of a stream.
+
+        A call that was sent before somebody began to count is counted, too: its failure would be.
+        """
+        target = self.exchange.target
         assert target is not None
-        self._told_health = True
-        if status >= 400:
-            self._retry_after = retry_after(head, gate.wall_nanos())
-            self._blame(status, "")
-        elif watched is not None or target.health.counts:
-            gate.deployments.answered(target, self._sent_nanos)
+        if not self._told_health and (self._watched is not None or target.health.counts):
+            self._told_health = _WELL
+            waited_us = (self._sent_nanos - self.exchange.started) // 1000
+            self._gate.deployments.answered(target, max(0, self._first_byte_us - waited_us), self._sent_nanos)
 
     def _blame(self, status: int, code: str) -> None:
         """Tell the deployment's health of a failure, but once of one call that is tried there again and again."""
         exchange, target = self.exchange, self.exchange.target
         assert target is not None
+        self._told_health = _FAILED
         if self._probe or all(each.deployment != target.name for each in exchange.attempts):
             self._gate.deployments.failed(target, exchange.lane, status, code, self._retry_after, self._probe)
 
@@ -306,10 +312,9 @@ class Answer:
         passed = self._passed = passed_headers(head)
         self._last_at = self._gate.now
         self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
-        target = self.exchange.target
-        # A call that was sent before somebody began to count is counted, too: its failure would be.
-        if status >= 400 or self._watched is not None or (target is not None and target.health.counts):
-            self._heard_of(status, head)
+        if status >= 400:
+            self._retry_after = retry_after(head, self._gate.wall_nanos())
+            self._blame(status, "")
         # The look for the bytes alone is cheap; most answers are not streams.
         if status == 200 and b"text/event-stream" in passed and content_type(passed).startswith(b"text/event-stream"):
             exchange = self.exchange
@@ -389,6 +394,8 @@ class Answer:
 
     def _stream_arrived(self, meter: StreamMeter, pieces: list[bytes], whole: bool) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not self._told_health:
+            self._tell_well()
         out = meter.feed(data) if data else b""
         if whole:
             out += meter.tail()
@@ -760,6 +767,8 @@ class Answer:
                 limit,
             ),
         )
+        if status == "ok" and not self._told_health and target.place is None:
+            self._tell_well()
         position = gate.settle(reservation, event, due, usage)
         if cost | due and gate.brakes is not None:
             gate.brakes.spent(match.who.key, max(cost, due), event.at, exchange.body)
@@ -857,8 +866,7 @@ class Answer:
     def _our_headers(self, target: Target) -> bytes:
         exchange = self.exchange
         headers = target.tag
-        if exchange.attempts:
-            headers += b"x-faregate-attempts: %d\r\n" % (len(exchange.attempts) + (not self._listed))
+        headers += self._tries_header()
         if exchange.cap:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
         if exchange.downgraded_from:
@@ -868,6 +876,11 @@ class Answer:
         if self._status >= 400:
             headers += FROM_PROVIDER
         return headers + exchange.limit_headers()
+
+    def _tries_header(self) -> bytes:
+        """How often the call was tried, where that is more than once."""
+        tried = self.exchange.attempts
+        return b"x-faregate-attempts: %d\r\n" % (len(tried) + (not self._listed)) if tried else b""
 
     def _fail(self, code: str, why: str, *, unbilled: bool = False, blamed: bool = True) -> None:
         """The answer will never be whole: decide what it costs, and tell the client what it may still be told.
@@ -879,16 +892,18 @@ class Answer:
             return
         target = self.exchange.target
         assert target is not None
-        if target.place is None and code in REASONS and blamed:
-            self._told_health = True
+        if target.place is None and code in REASONS and blamed and self._told_health != _FAILED:
             self._blame(0, code)
+        # An error costs nothing, also where the provider did not get to the end of telling it (docs/decisions/005).
+        status = self._status if self._status >= 400 else 0
+        unbilled = unbilled or status > 0
         if self._meter is None and not self._passing and self._sent_nanos:
-            outcome = "upstream_unsent" if unbilled else code
+            outcome = "upstream_error" if status else "upstream_unsent" if unbilled else code
 
             def tell() -> None:
                 self._tell_failure(code, why, unbilled=unbilled)
 
-            if self._goes_elsewhere(0, outcome, tell):
+            if self._goes_elsewhere(status, outcome, tell):
                 return
         self._tell_failure(code, why, unbilled=unbilled)
 
@@ -992,8 +1007,8 @@ class Answer:
             exchange.keep_alive = False
             return b""
         self._head = b""
-        tag = exchange.target.tag if exchange.target is not None else b""
-        return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.keep_alive, extra=tag)
+        extra = (exchange.target.tag if exchange.target is not None else b"") + self._tries_header()
+        return problem_answer(self._error, exchange.id, shape, keep_alive=exchange.keep_alive, extra=extra)
 
     def _flush(self) -> None:
         """Let the last bytes go, as soon as everything is on record."""

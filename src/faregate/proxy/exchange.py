@@ -65,6 +65,9 @@ _COUNTED_BYTES_MAX = 4 * 1024
 _UNUSUAL: Final = Call._fields.index("media")
 _USUAL: Final = Call("", "")[_UNUSUAL:]
 
+#: Members that mean the same.
+_TWINS: Final = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
 #: Units whose bound shrinks when the prompt is counted instead of measured.
 _COUNTABLE = frozenset(("usd", "tokens", "input_tokens"))
 
@@ -377,7 +380,10 @@ class Exchange:
         if step is not None and puts and self.dialect.media == "json":
             body = self.body[3:] if self.body[:3] == BOM else self.body
             for member, value in step.params:
-                body = put(body, member, value.encode(), member in self.call.members)
+                # Two names of one thing: what the caller called it is what it is put under.
+                twin = _TWINS.get(member, "")
+                name_used = twin if twin in self.call.members else member
+                body = put(body, name_used, value.encode(), name_used in self.call.members)
             self.overridden = body
         elif not reads_as:
             return None

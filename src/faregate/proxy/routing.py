@@ -17,11 +17,11 @@ from faregate.core.routing.choose import (
     Fact,
     Forbidden,
     PoolRule,
-    allowed_priority,
     choose,
     first_choices,
     groups_of,
     priority_of,
+    ranges_for,
 )
 from faregate.core.routing.health import SECOND, BreakerRule, Health
 from faregate.core.routing.retry import RetryRule
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from faregate.proxy.exchange import Exchange
     from faregate.proxy.snapshot import Snapshot, Target
 
-#: Orders that are made beforehand; pools whose turns come round later than that are put in order call by call.
-_ORDERS_MAX: Final = 1_024
+#: Places in all orders that are made beforehand; pools with more turns and members are put in order call by call.
+_ORDERED_MAX: Final = 8_192
 
 #: Input and output tokens of the call by which the cost of places is compared.
 _USUAL_TOKENS: Final = (1_000, 500)
@@ -107,11 +107,11 @@ class Deployments:
             self._on_trip(target.name)
         self._changed(target.name, health, before)
 
-    def answered(self, target: "Target", sent_nanos: int) -> None:
+    def answered(self, target: "Target", latency_us: int, sent_at: int) -> None:
         """A deployment answered as it should."""
         health, now = target.health, self._monotonic_nanos()
         before = health.closed
-        health.answered(now, (now - sent_nanos) // 1000)
+        health.answered(now, latency_us, sent_at)
         self._changed(target.name, health, before)
 
     def _changed(self, name: str, health: Health, before: bool) -> None:
@@ -126,7 +126,7 @@ class Lane:
         "_by_name",
         "_facts",
         "_orders",
-        "_priority",
+        "_ranges",
         "_rules",
         "fixed",
         "members",
@@ -141,7 +141,7 @@ class Lane:
         self,
         rules: Sequence[PoolRule],
         members: tuple["Target", ...],
-        priority: int | None,
+        ranges: tuple[int, ...],
         retry: RetryRule | None = None,
         timeout_ms: int = 0,
     ) -> None:
@@ -156,7 +156,7 @@ class Lane:
         self.turn = 0
         self._by_name = {target.name: target for target in members}
         self._rules = tuple(rules)
-        self._priority = priority
+        self._ranges = ranges
         self._facts: dict[str, Fact] = dict.fromkeys(self._by_name, _ALL_WELL)
         #: By what a caller is known that is to stay where it was, in the order in which they are looked at.
         self.sticky = tuple(dict.fromkeys(rule.sticky for rule in rules if rule.sticky))
@@ -172,9 +172,9 @@ class Lane:
             for group in groups_of(rule):
                 usable = [member for member in group if member.deployment in self._by_name]
                 rounds = lcm(rounds, max(1, len(first_choices(rule, usable))))
-        if rounds > _ORDERS_MAX:
+        if rounds * len(self.members) > _ORDERED_MAX:
             return ()
-        orders = (choose(self._rules, self._facts, turn, self._priority).order for turn in range(rounds))
+        orders = (choose(self._rules, self._facts, turn, self._ranges).order for turn in range(rounds))
         return tuple(tuple(self._by_name[name] for name in order) for order in orders)
 
     def take(self, all_well: bool, now: int, wall_now: int, known_by: bytes) -> tuple["Target", ...]:
@@ -199,7 +199,7 @@ class Lane:
     def choice(self, turn: int, now: int, wall_now: int, known_by: bytes) -> Choice:
         """The order and its reasons, by the facts of this moment."""
         facts = {target.name: _fact(target, now, wall_now) for target in self.members}
-        return choose(self._rules, facts, turn, self._priority, known_by)
+        return choose(self._rules, facts, turn, self._ranges, known_by)
 
     def wait(self, now: int) -> int:
         """Whole seconds until one of them may be tried again."""
@@ -228,6 +228,7 @@ def lane_for(
     stage = described.stage or key.stage
     stage = stage if stage in snapshot.stages else ""
     at, priority = -1, None
+    ranges: tuple[int, ...] = ()
     if rows is not None:
         if rows.selected:
             at = chosen([each.who for each in rows.selected], _caller(key, described))
@@ -235,22 +236,22 @@ def lane_for(
             priority = priority_of(priority_header)
     rules = snapshot.rules_of(model, at)
     if priority is not None:
-        allowed = allowed_priority(rules, priority, lambda who: fits(who, _caller(key, described)))
-        if isinstance(allowed, Forbidden):
-            text = f"Priority: this key may not use {allowed.low} to {allowed.high}."
+        found = ranges_for(rules, priority, lambda who: fits(who, _caller(key, described)))
+        if isinstance(found, Forbidden):
+            text = f"Priority: this key may not use {found.low} to {found.high}."
             return Problem("priority_forbidden", text, "Priority")
-        priority = allowed
-    place = (model, operation, stage, at, priority)
+        ranges = found
+    place = (model, operation, stage, at, ranges)
     lane = snapshot.lanes.get(place)
     if lane is None:
-        lane = _lane(snapshot, model, operation, stage, rules, priority)
+        lane = _lane(snapshot, model, operation, stage, rules, ranges)
         if lane is not None:
             snapshot.lanes[place] = lane
     return lane
 
 
 def _lane(
-    snapshot: "Snapshot", model: str, operation: str, stage: str, rules: Sequence[PoolRule], priority: int | None
+    snapshot: "Snapshot", model: str, operation: str, stage: str, rules: Sequence[PoolRule], ranges: tuple[int, ...]
 ) -> Lane | None:
     allowed = snapshot.stages.get(stage)
     named = {member.deployment for rule in rules for member in rule.members}
@@ -265,7 +266,7 @@ def _lane(
     if not members:
         return None
     route = snapshot.pooled.get(model)
-    return Lane(rules, members, priority, snapshot.retry_of(rules), route.timeout_ms if route is not None else 0)
+    return Lane(rules, members, ranges, snapshot.retry_of(rules), route.timeout_ms if route is not None else 0)
 
 
 def _caller(key: Key, described: "Described") -> Caller:

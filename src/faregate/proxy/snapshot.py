@@ -239,7 +239,7 @@ class Snapshot:
             route.model: route for route in catalogue.routes if route.steps or route.selected or route.timeout_ms
         }
         #: As ``routing.lane_for`` makes them; gone with the snapshot.
-        self.lanes: dict[tuple[str, str, str, int, int | None], Lane] = {}
+        self.lanes: dict[tuple[str, str, str, int, tuple[int, ...]], Lane] = {}
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
         self.projects = frozenset(catalogue.projects)

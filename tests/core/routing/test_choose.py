@@ -13,6 +13,7 @@ from faregate.core.routing.choose import (
     WEIGHT_MAX,
     Choice,
     Fact,
+    Forbidden,
     Member,
     PoolRule,
     Range,
@@ -21,7 +22,7 @@ from faregate.core.routing.choose import (
     first_choices,
     groups_of,
     priority_of,
-    priority_range,
+    ranges_for,
     schedule,
 )
 
@@ -51,6 +52,13 @@ def firsts(rule: PoolRule, turns: int, facts: Mapping[str, Fact] | None = None) 
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------
+
+
+def asked(rules: Sequence[PoolRule], priority: int | None) -> tuple[int, ...]:
+    """The ranges of a caller for whom all are."""
+    found = ranges_for(rules, priority, lambda who: True) if priority is not None else ()
+    assert not isinstance(found, Forbidden)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -265,15 +273,15 @@ RANGED = PoolRule(
     ("priority", "resting", "order", "why"),
     [
         (None, "", "cd", []),
-        (0, "", "abcd", ["priority 0"] * 2),
-        (100, "", "abcd", ["priority 100"] * 2),
-        (101, "", "bcd", ["priority 101"] * 2),
-        (500, "", "bcd", ["priority 500"] * 2),
+        (0, "", "abcd", ["priority 0 to 100"] * 2),
+        (100, "", "abcd", ["priority 0 to 100"] * 2),
+        (101, "", "bcd", ["priority 101 to 500"] * 2),
+        (500, "", "bcd", ["priority 101 to 500"] * 2),
         (501, "", "cd", []),
         (899, "", "cd", []),
-        (900, "", "dc", ["priority 900"]),
-        (1_000, "", "dc", ["priority 1000"]),
-        (50, "a", "bcd", ["priority 50"]),
+        (900, "", "dc", ["priority 900 to 1000"]),
+        (1_000, "", "dc", ["priority 900 to 1000"]),
+        (50, "a", "bcd", ["priority 0 to 100"]),
         (50, "ab", "cd", []),
         (50, "abc", "d", []),
         (None, "cd", "", []),
@@ -284,7 +292,7 @@ def test_a_priority_has_its_own_places_first_and_then_everybodys(
 ) -> None:
     """Both ends of a range are in it; who has none, or a number of no range, never comes to its places."""
     facts = {name: RESTS if name in resting else WELL for name in "abcd"}
-    choice = choose([RANGED], facts, 0, priority)
+    choice = choose([RANGED], facts, 0, asked([RANGED], priority))
 
     assert choice.order == tuple(order)
     assert choice.why == (*why, *["round_robin"] * (len(order) - len(why)))
@@ -293,9 +301,31 @@ def test_a_priority_has_its_own_places_first_and_then_everybodys(
 
 def test_a_range_is_found_by_both_of_its_ends() -> None:
     """And nobody without a priority is in one."""
-    found = [priority_range(RANGED, number) for number in (0, 100, 101, 501, None)]
+    assert [asked([RANGED], number) for number in (0, 100, 101, 501, None)] == [(0,), (0,), (1,), (-1,), ()]
 
-    assert found == [RANGED.ranges[0], RANGED.ranges[0], RANGED.ranges[1], None, None]
+
+def test_each_pool_decides_for_itself_who_may_ask_for_its_range() -> None:
+    """What one pool gives to everybody, another one along the same way may keep for a few, or refuse."""
+    everybody = PoolRule("one", (Member("a"),), ranges=(Range(0, 100, ("b",)),))
+    premium = PoolRule("two", (Member("c"),), ranges=(Range(0, 100, ("d",), only=((("product", "premium"),),)),))
+    rules = [everybody, premium]
+    facts = dict.fromkeys("abcd", WELL)
+
+    mine = ranges_for(rules, 50, lambda who: False)
+    assert mine == (0, -1)
+    assert choose(rules, facts, 0, mine).order == ("b", "a", "c")
+    assert choose(rules, facts, 0, asked(rules, 50)).order == ("b", "a", "d", "c")
+    assert ranges_for([everybody, premium._replace(refuses=True)], 50, lambda who: False) == Forbidden(0, 100)
+
+
+def test_a_range_for_others_counts_as_the_next_one_below() -> None:
+    """Numbers above are lower in rank; where none of these is for the caller there is none."""
+    only = ((("team", "sales"),),)
+    ranges = (Range(0, 100, ("a",), only), Range(101, 500, ("b",), only), Range(501, 1000, ("c",)))
+    rule = PoolRule("one", (Member("d"),), ranges=ranges)
+    assert [ranges_for([rule], number, lambda who: False) for number in (5, 300, 700)] == [(2,), (2,), (2,)]
+    without = rule._replace(ranges=ranges[:2])
+    assert ranges_for([without], 5, lambda who: False) == (-1,)
 
 
 # -- callers that stay -------------------------------------------------------------------------------------------------
@@ -395,13 +425,14 @@ def test_a_choice_names_whom_it_may_once_and_leaves_nobody_out(
     rules: Sequence[PoolRule], facts: dict[str, Fact], turn: int, priority: int | None, known_by: bytes
 ) -> None:
     """The same facts make the same choice, in which all that the pools hold and the facts know is tried or rests."""
-    choice = choose(rules, facts, turn, priority, known_by)
-    ranges = [each for rule in rules if (each := priority_range(rule, priority))]
+    choice = choose(rules, facts, turn, asked(rules, priority), known_by)
+    counts = zip(rules, asked(rules, priority) or (-1,) * len(rules), strict=True)
+    ranges = [rule.ranges[at] for rule, at in counts if at >= 0]
     held = {member.deployment for rule in rules for member in rule.members} | {
         name for each in ranges for name in each.use
     }
 
-    assert choice == choose(rules, dict(reversed(facts.items())), turn, priority, known_by)
+    assert choice == choose(rules, dict(reversed(facts.items())), turn, asked(rules, priority), known_by)
     assert len({*choice.order, *choice.resting}) == len(choice.order) + len(choice.resting)
     assert set(choice.order) == {name for name in held if name in facts and facts[name].may}
     assert set(choice.resting) == {name for name in held if name in facts and not facts[name].may}
@@ -414,7 +445,7 @@ def test_nobody_of_a_higher_group_goes_before_one_of_a_lower(
 ) -> None:
     """Whatever the strategy is, for all who have no priority."""
     group = {member.deployment: member.group for member in rule.members}
-    groups = [group[name] for name in choose([rule], facts, turn, None, known_by).order]
+    groups = [group[name] for name in choose([rule], facts, turn, (), known_by).order]
 
     assert groups == sorted(groups)
     assert [member for members in groups_of(rule) for member in members] == sorted(
@@ -445,6 +476,8 @@ def test_who_rests_changes_nothing_for_the_others(
 ) -> None:
     """It is taken out of the order in which all would be tried."""
     all_well = {name: fact._replace(may=True) for name, fact in facts.items()}
-    order = choose(rules, all_well, turn, priority, known_by).order
+    order = choose(rules, all_well, turn, asked(rules, priority), known_by).order
 
-    assert choose(rules, facts, turn, priority, known_by).order == tuple(name for name in order if facts[name].may)
+    assert choose(rules, facts, turn, asked(rules, priority), known_by).order == tuple(
+        name for name in order if facts[name].may
+    )

@@ -147,30 +147,26 @@ def choose(
     rules: Sequence[PoolRule],
     facts: Mapping[str, Fact],
     turn: int,
-    priority: int | None = None,
+    ranges: Sequence[int] = (),
     known_by: bytes = b"",
 ) -> Choice:
-    """The order in which a call is tried. ``facts`` names every deployment of ``rules`` that the caller may use."""
-    order: list[str] = []
-    why: list[str] = []
-    resting: list[str] = []
-    for rule in rules:
-        mine = priority_range(rule, priority)
-        if mine is not None:
-            _take(mine.use, f"priority {priority}", facts, order, resting, why)
+    """The order in which a call is tried. ``facts`` names every deployment of ``rules`` that the caller may use.
+
+    ``ranges`` says for each rule which of its ranges counts for the call, -1 for none.
+    """
+    order: dict[str, str] = {}
+    resting: dict[str, None] = {}
+    for position, rule in enumerate(rules):
+        at = ranges[position] if position < len(ranges) else -1
+        if at >= 0:
+            mine = rule.ranges[at]
+            _take(mine.use, f"priority {mine.low} to {mine.high}", facts, order, resting)
         for members in groups_of(rule):
             usable = [member for member in members if member.deployment in facts]
             if usable:
                 names, reason = _arranged(rule, usable, facts, turn, known_by)
-                _take(names, reason, facts, order, resting, why)
-    return Choice(tuple(order), tuple(resting), tuple(why))
-
-
-def priority_range(rule: PoolRule, priority: int | None) -> Range | None:
-    """The range of a pool that a priority falls into."""
-    if priority is None:
-        return None
-    return next((each for each in rule.ranges if each.low <= priority <= each.high), None)
+                _take(names, reason, facts, order, resting)
+    return Choice(tuple(order), tuple(resting), tuple(order.values()))
 
 
 class Forbidden(NamedTuple):
@@ -180,43 +176,41 @@ class Forbidden(NamedTuple):
     high: int
 
 
-def allowed_priority(
+def ranges_for(
     rules: Sequence[PoolRule], priority: int, fits: Callable[[tuple[tuple[str, str], ...]], bool]
-) -> int | Forbidden | None:
-    """The priority that counts for a caller: the lowest number of its range, ``None`` for none at all.
+) -> tuple[int, ...] | Forbidden:
+    """Which range of each rule counts for a caller of a priority, -1 for none; each pool decides for itself.
 
-    Every number of a range is as good as its lowest. ``fits`` says whether all of some ``(field, value)`` hold of it.
+    ``fits`` says whether all of some ``(field, value)`` hold of the caller.
     """
+    found: list[int] = []
     for rule in rules:
-        asked = priority_range(rule, priority)
-        if asked is None:
-            continue
-        if not asked.only or any(fits(each) for each in asked.only):
-            return asked.low
-        if rule.refuses:
-            return Forbidden(asked.low, asked.high)
-        below = sorted(each for each in rule.ranges if each.low > asked.high)
-        return next((each.low for each in below if not each.only or any(fits(one) for one in each.only)), None)
-    return None
+        asked = next((at for at, each in enumerate(rule.ranges) if each.low <= priority <= each.high), -1)
+        if asked >= 0 and not _is_for(rule.ranges[asked], fits):
+            if rule.refuses:
+                return Forbidden(rule.ranges[asked].low, rule.ranges[asked].high)
+            beyond = rule.ranges[asked].high
+            below = sorted((each.low, at) for at, each in enumerate(rule.ranges) if each.low > beyond)
+            asked = next((at for _, at in below if _is_for(rule.ranges[at], fits)), -1)
+        found.append(asked)
+    return tuple(found)
+
+
+def _is_for(each: Range, fits: Callable[[tuple[tuple[str, str], ...]], bool]) -> bool:
+    return not each.only or any(fits(one) for one in each.only)
 
 
 def _take(
-    names: Sequence[str],
-    reason: str,
-    facts: Mapping[str, Fact],
-    order: list[str],
-    resting: list[str],
-    why: list[str],
+    names: Sequence[str], reason: str, facts: Mapping[str, Fact], order: dict[str, str], resting: dict[str, None]
 ) -> None:
     for name in names:
         fact = facts.get(name)
         if fact is None or name in order or name in resting:
             continue
         if fact.may:
-            order.append(name)
-            why.append(reason)
+            order[name] = reason
         else:
-            resting.append(name)
+            resting[name] = None
 
 
 def _arranged(

@@ -168,9 +168,12 @@ class Health:
         if probe == self._probe:
             self._probe_at = 0
 
-    def answered(self, now: int, latency_us: int) -> None:
-        """It answered as it should; a call that it was sent before it opened does not close it."""
-        self._well(now, now - latency_us * 1_000)
+    def answered(self, now: int, latency_us: int, sent_at: int | None = None) -> None:
+        """It answered as it should; a call that it was sent before it opened does not close it.
+
+        ``sent_at`` is when the call was sent, where that is not ``latency_us`` ago.
+        """
+        self._well(now, now - latency_us * 1_000 if sent_at is None else sent_at)
         known = self._latency_us
         self._latency_us = max(1, known + (latency_us - known) // _LATENCY_PARTS if known else latency_us)
         self._heard_at = now
