@@ -1,17 +1,16 @@
 """What the console and the gate say to each other over the Unix socket in the data folder.
 
 Messages are JSON objects, one a line, each at most ``LINE_BYTES_MAX`` bytes. The console connects and asks; the gate
-answers every
-``Ask`` with one ``Answer`` of the same ``n``, in order. The console is the only writer of the books, the gate the
-only writer
-of the journal; this is how the first one's changes reach the second one's memory:
+answers every ``Ask`` with one ``Answer`` of the same ``n``, in order. The console is the only writer of the books, the
+gate the only writer of the journal; this is how the first one's changes reach the second one's memory:
 
 1. ``Load`` carries what changed since the last one (or everything, ``full``). The gate swaps its snapshot whole and
-answers
-   ``Loaded`` with its journal position and the ids of limits whose balance it does not know: these admit nothing yet.
-2. The console projects the journal up to that position, reads those limits' balances from the books and sends
-``Opening``.
+   answers ``Loaded`` with its journal position and the ids of limits whose balance it does not know: these admit
+   nothing yet.
+2. The console projects the journal up to that position, reads those limits' balances and sends ``Opening``.
 3. From then on the gate counts for itself.
+
+It is one file of some six hundred lines, because it is a protocol: both sides are read against all of it.
 """
 
 from collections.abc import Mapping

@@ -250,7 +250,7 @@ async def test_one_call_alone_dials_a_place_that_rested(tmp_path: Path) -> None:
             target.pool.close_idle(0.5)
             target.pool.close_idle(1e9)
         tunnel.open.clear()
-        health = running.gate.deployments.health("one")
+        health = running.gate.snapshot.targets["one"].health
         await running.until(lambda: health.may(running.gate.monotonic_nanos()))
         probe = asyncio.create_task(running.chat())
         await running.until(lambda: tunnel.asked == 2)

@@ -101,7 +101,7 @@ async def test_the_least_busy_place_is_next(tmp_path: Path) -> None:
         async with httpx2.AsyncClient(base_url=running.simulator.url) as client:
             await client.post("/simulator/release")
         await asyncio.gather(*busy)
-        assert {name: running.gate.deployments.health(name).busy for name in NAMES} == dict.fromkeys(NAMES, 0)
+        assert {name: running.gate.snapshot.targets[name].health.busy for name in NAMES} == dict.fromkeys(NAMES, 0)
 
 
 @scenario
@@ -199,9 +199,9 @@ async def test_a_resting_place_is_tried_by_one_call_alone(tmp_path: Path) -> Non
         await script(running, {"model": "sim-one", "nth": 1, "steer": {"status": 500}})
         assert await places_of(running, 2) == ["two", "two"]
         await script(running, {"model": "sim-one", "nth": 1, "steer": {"hold": True}})
-        await running.until(lambda: running.gate.deployments.health("one").may(running.gate.monotonic_nanos()))
+        await running.until(lambda: running.gate.snapshot.targets["one"].health.may(running.gate.monotonic_nanos()))
         probe = asyncio.create_task(running.chat())
-        await running.until(lambda: running.gate.deployments.health("one").state == "probing")
+        await running.until(lambda: running.gate.snapshot.targets["one"].health.state == "probing")
         figures = await running.ask(AskFigures())
         assert isinstance(figures, Figures)
         assert [(each.name, each.state) for each in figures.resting] == [("one", "probing")]
@@ -218,7 +218,7 @@ async def test_a_probe_whose_client_leaves_makes_way_for_another(tmp_path: Path)
     rule = PoolRule("", members("one", "two"))
     breaker = BreakerRule(failures=1, trip=30 * SECOND)
     async with pooled(tmp_path, rule, breaker=breaker, client_gone="no_bill") as running:
-        health = running.gate.deployments.health("one")
+        health = running.gate.snapshot.targets["one"].health
         await script(running, {"model": "sim-one", "nth": 1, "steer": {"status": 500}})
         await running.chat()
         health.rests_until = 0

@@ -229,8 +229,7 @@ class _Compilation:
             if pool is None:
                 places[step] = None
             else:
-                places |= dict.fromkeys(member.deployment for member in pool.rule.members)
-                places |= dict.fromkeys(name for each in pool.rule.ranges for name in each.use)
+                places |= dict.fromkeys(pool.rule.deployments)
         return tuple(places)
 
     def take_model(self, wanted: DeclaredModel) -> None:

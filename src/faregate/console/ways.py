@@ -14,8 +14,8 @@ from faregate.console.shapes import care as shapes
 from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, RestingDeployment, Route
-from faregate.core.pricing.cost import Tariff
-from faregate.core.routing.choose import Fact, Forbidden, PoolRule, choose, priority_of, ranges_for
+from faregate.core.pricing.book import PriceTimeline
+from faregate.core.routing.choose import USUAL_TOKENS, Fact, Forbidden, PoolRule, choose, priority_of, ranges_for
 from faregate.core.routing.ways import Caller, chosen, fits, rules_along
 from faregate.errors import NotFound, Unavailable
 from faregate.ports import Row
@@ -23,9 +23,6 @@ from faregate.ports import Row
 router = APIRouter(tags=["places"])
 
 _USUAL_OPERATION = "chat.completions"
-
-#: Input and output tokens of the call by which the cost of places is compared, as the gate does.
-_USUAL_TOKENS = (1_000, 500)
 
 
 @router.get("/route")
@@ -72,16 +69,16 @@ def caller_of(row: Row, stage: str = "", project: str = "") -> Caller:
     )
 
 
-def rules_of(catalogue: Catalogue, route: Route, caller: Caller) -> tuple[PoolRule, ...]:
-    """The pools that a name leads a caller along."""
+def _led(catalogue: Catalogue, route: Route, caller: Caller) -> tuple[int, tuple[PoolRule, ...]]:
+    """Which selection of a name fits a caller, -1 for none, and the pools that it leads along."""
     at = chosen([each.who for each in route.selected], caller)
     pools = {pool.rule.name: pool.rule for pool in catalogue.pools}
-    return rules_along(route.selected[at].steps if at >= 0 else route.steps, route.to, pools)
+    return at, rules_along(route.selected[at].steps if at >= 0 else route.steps, route.to, pools)
 
 
 def along(catalogue: Catalogue, route: Route, caller: Caller) -> tuple[str, ...]:
     """The deployments that a name leads a caller to who asks for no priority, in the order of a first turn."""
-    rules = rules_of(catalogue, route, caller)
+    _, rules = _led(catalogue, route, caller)
     facts = {member.deployment: Fact() for rule in rules for member in rule.members}
     return choose(rules, facts, 0).order
 
@@ -92,8 +89,7 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     if route is None:
         raise NotFound("there is no such model")
     caller = _caller(console, asked)
-    at = chosen([each.who for each in route.selected], caller)
-    rules = rules_of(catalogue, route, caller)
+    at, rules = _led(catalogue, route, caller)
     ranges = _ranges(rules, asked.get("priority", ""), caller)
     usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
     closed = {each.name: each for each in resting}
@@ -140,8 +136,7 @@ def _usable(
     catalogue: Catalogue, route: Route, rules: tuple[PoolRule, ...], caller: Caller, operation: str
 ) -> tuple[list[Deployment], list[dict[str, str]]]:
     """The deployments along a way that do an operation for a caller, and the others with the reason."""
-    named = {member.deployment for rule in rules for member in rule.members}
-    named |= {name for rule in rules for each in rule.ranges for name in each.use}
+    named = {name for rule in rules for name in rule.deployments}
     allowed = catalogue.stages.get(caller.stage)
     usable: list[Deployment] = []
     left_out: list[dict[str, str]] = []
@@ -158,9 +153,8 @@ def _usable(
 
 
 def _cost(deployment: Deployment, now: int) -> int:
-    cards = [card for card in deployment.cards if not card.service_tier and card.effective_from <= now]
-    in_force = next((card for card in reversed(cards) if not card.effective_to or now < card.effective_to), None)
-    return Tariff(in_force).bound(*_USUAL_TOKENS) if in_force is not None else 1 << 62
+    tariff = PriceTimeline(card for card in deployment.cards if not card.service_tier).at(now)
+    return tariff.bound(*USUAL_TOKENS) if tariff is not None else 1 << 62
 
 
 def _pool(rule: PoolRule) -> dict[str, Any]:

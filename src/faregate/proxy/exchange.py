@@ -320,9 +320,9 @@ class Exchange:
         return Problem("form_invalid", why, "Content-Type")
 
     def _read_as(self, model: str) -> Problem | None:
-        """Bound the call by what the model behind its name does."""
+        """Bound the call by what its body as it is sent asks of a model, which its name may hide."""
         name = self.call.model
-        call = self.dialect.read(self.body, model, self.gate.settings.forbid_private_urls)
+        call = self.dialect.read(self.sent_body, model, self.gate.settings.forbid_private_urls)
         if isinstance(call, Problem):
             return call
         self.call = call._replace(model=name)
@@ -339,9 +339,9 @@ class Exchange:
         """Be the one call that tries whether a place is well; where another one is, go on without that place."""
         if self.probe is not None and self.probe[1] is target.health:
             return True
-        number = target.health.claim(self.gate.monotonic_nanos()) if target.place is None else 0
-        if number or target.place is not None or target.health.closed:
-            self.probe = (number, target.health) if number else None
+        number = target.health.claim(self.gate.monotonic_nanos())
+        if number:
+            self.probe = number, target.health
             return True
         self.candidates = self.candidates[1:]
         if self.candidates:
@@ -372,10 +372,10 @@ class Exchange:
 
     def _fitted(self, target: Target) -> Problem | None:
         """Read the call as this very place has it: with what the way puts into its body, as its model reads it."""
-        lane, operation, name = self.lane, self.operation, self.call.model
+        lane, operation = self.lane, self.operation
         assert operation is not None
         step = lane.steps.get(target.name) if lane is not None and lane.steps else None
-        reads_as = target.reads_as if target.reads_as != name and self.call.operation == CHAT else ""
+        reads_as = target.reads_as if target.reads_as != self.call.model and self.call.operation == CHAT else ""
         puts = step is not None and step.params and not self.overridden and operation.name not in ABOUT_OBJECTS
         if step is not None and puts and self.dialect.media == "json":
             body = self.body[3:] if self.body[:3] == BOM else self.body
@@ -387,24 +387,7 @@ class Exchange:
             self.overridden = body
         elif not reads_as:
             return None
-        call = self.dialect.read(
-            self.sent_body, reads_as or operation.deployment, self.gate.settings.forbid_private_urls
-        )
-        if isinstance(call, Problem):
-            return call
-        self.call = call._replace(model=name)
-        if not self.counted:
-            self.input_tokens = call.input_tokens_max
-        return None
-
-    def _as_asked(self) -> None:
-        """Take back what the way it was to go put into the body."""
-        operation = self.operation
-        assert operation is not None
-        name, self.overridden = self.call.model, b""
-        read = self.dialect.read(self.body, operation.deployment, self.gate.settings.forbid_private_urls)
-        if not isinstance(read, Problem):
-            self.call = read._replace(model=name)
+        return self._read_as(reads_as or operation.deployment)
 
     def _choose(self) -> Problem | None:
         """Step 5: the deployments this call may go to, in order."""
@@ -642,12 +625,14 @@ class Exchange:
     def start_over(self) -> None:
         """Another deployment has its own maximum, its own tokenizer and its own limits."""
         self.give_way()
-        if self.overridden:
-            self._as_asked()
         self.cap = 0
         self.prepared = None
-        self.input_tokens = self.call.input_tokens_max
         self.counted = False
+        if self.overridden and self.operation is not None:
+            # What the caller sent was read before without a problem.
+            self.overridden = b""
+            self._read_as(self.operation.deployment)
+        self.input_tokens = self.call.input_tokens_max
         self.match = None
 
     def _wants(self, match: Match) -> Wants:

@@ -133,7 +133,7 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     gate, reservation, who = exchange.gate, parked.reservation, parked.match.who
     amounts = reservation.amounts
     id, at = left_id(exchange.id, exchange.sent), gate.wall_nanos()
-    place = _place(who)
+    place = Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
     held = held_amounts(0, amounts.input_tokens, amounts.output_tokens)
     parked.left = Intended(
         id,
@@ -156,11 +156,6 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     now = gate.wall_nanos()
     parked.reservation = gate.allowances.hold_unknown(exchange.id, who, amounts, reservation.admitted_at, now)
     exchange.reservation = None
-
-
-def _place(who: Attribution) -> Attribution:
-    """Nobody's call to a place."""
-    return Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
 
 
 def dial_again(exchange: "Exchange", code: str) -> bool:

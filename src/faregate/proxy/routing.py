@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from faregate.control import Catalogue, Key, RestingDeployment, Sample
 from faregate.core.routing.choose import (
     BY_TURN,
+    USUAL_TOKENS,
     Choice,
     Fact,
     Forbidden,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 #: Places in all orders that are made beforehand; pools with more turns and members are put in order call by call.
 _ORDERED_MAX: Final = 8_192
-
-#: Input and output tokens of the call by which the cost of places is compared.
-_USUAL_TOKENS: Final = (1_000, 500)
 
 #: Strategies that go by more than failures.
 _COUNTING: Final = frozenset(("least_busy", "latency"))
@@ -65,9 +63,7 @@ class Deployments:
         """Go by the rules of another catalogue; what is no longer in it is forgotten."""
         rules: dict[str, tuple[BreakerRule, bool]] = {}
         for pool in catalogue.pools:
-            names = [member.deployment for member in pool.rule.members]
-            names += [name for each in pool.rule.ranges for name in each.use]
-            for name in names:
+            for name in pool.rule.deployments:
                 rule, measured = rules.get(name, (pool.breaker, False))
                 rules[name] = rule, measured or pool.rule.strategy in _COUNTING
         for name, health in prepared.items():
@@ -75,10 +71,6 @@ class Deployments:
             health.adopt(rule, measured=measured)
         self._by_name = prepared
         self.resting = sum(not health.closed for health in prepared.values())
-
-    def health(self, name: str) -> Health:
-        """The health of a deployment; of one that is not known, a new one that nobody else has."""
-        return self._by_name.get(name) or Health()
 
     def samples(self) -> tuple[Sample, ...]:
         """How often each has come to rest since the gate began."""
@@ -210,7 +202,7 @@ def _fact(target: "Target", now: int, wall_now: int) -> Fact:
     health = target.health
     tariff = target.prices.at(wall_now)
     # What has no price costs more than all that has: it is refused where it comes to it.
-    cost = tariff.bound(*_USUAL_TOKENS) if tariff is not None else 1 << 62
+    cost = tariff.bound(*USUAL_TOKENS) if tariff is not None else 1 << 62
     return Fact(health.may(now), health.busy, health.latency(now), cost)
 
 
@@ -234,6 +226,11 @@ def lane_for(
             at = chosen([each.who for each in rows.selected], _caller(key, described))
         if priority_header:
             priority = priority_of(priority_header)
+    if priority is None:
+        # Nearly every call that does not repeat a head comes here: its lane is known.
+        known = snapshot.lanes.get((model, operation, stage, at, ranges))
+        if known is not None:
+            return known
     rules = snapshot.rules_of(model, at)
     if priority is not None:
         found = ranges_for(rules, priority, lambda who: fits(who, _caller(key, described)))
@@ -254,8 +251,7 @@ def _lane(
     snapshot: "Snapshot", model: str, operation: str, stage: str, rules: Sequence[PoolRule], ranges: tuple[int, ...]
 ) -> Lane | None:
     allowed = snapshot.stages.get(stage)
-    named = {member.deployment for rule in rules for member in rule.members}
-    named |= {name for rule in rules for each in rule.ranges for name in each.use}
+    named = {name for rule in rules for name in rule.deployments}
     members = tuple(
         target
         for target in snapshot.routes.get(model, ())

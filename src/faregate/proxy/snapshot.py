@@ -16,7 +16,7 @@ from faregate.core.limits.index import CompiledLimit, LimitIndex
 from faregate.core.pricing.book import PriceTimeline
 from faregate.core.pricing.charging import rule_for, text_of
 from faregate.core.pricing.cost import Tariff
-from faregate.core.routing.choose import PoolRule
+from faregate.core.routing.choose import USUAL_TOKENS, PoolRule
 from faregate.core.routing.health import Health
 from faregate.core.routing.retry import RetryRule
 from faregate.core.routing.ways import rules_along
@@ -117,9 +117,6 @@ class Target:
 
 #: The limit that bounds what is spent while the books do not follow; nobody set it, and nobody is covered by it.
 FAIL_OPEN: Final = "lim_fail_open"
-
-#: Input and output tokens of a usual call, by which models are put in an order.
-_USUAL_TOKENS: Final = (1_000, 500)
 
 
 class Match:
@@ -279,7 +276,7 @@ class Snapshot:
                 target = next((target for target in self.routes[name] if operation in target.operations), None)
                 tariff = target.prices.at(now_nanos) if target is not None else None
                 if tariff is not None:
-                    priced.append((tariff.bound(*_USUAL_TOKENS), name))
+                    priced.append((tariff.bound(*USUAL_TOKENS), name))
             known = self.ranked[operation] = tuple(name for _, name in sorted(priced))
         return known
 

@@ -23,6 +23,9 @@ USUAL_RANGES: Final = ((0, 100), (101, 500), (501, 1_000))
 
 WEIGHT_MAX: Final = 100
 
+#: Input and output tokens of the call by which the cost of places is compared.
+USUAL_TOKENS: Final = (1_000, 500)
+
 
 class Member(NamedTuple):
     """A deployment of a pool."""
@@ -60,6 +63,13 @@ class PoolRule(NamedTuple):
     sticky: str = ""
     #: Who asks for a range that is not for it is refused; otherwise the next one below counts that is.
     refuses: bool = False
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """All that it may lead to, each once."""
+        return tuple(
+            dict.fromkeys((*(each.deployment for each in self.members), *(n for each in self.ranges for n in each.use)))
+        )
 
 
 class Fact(NamedTuple):
