@@ -14,10 +14,10 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev wheel lint format check test test-compiled bench bench-limits soak docs lock clean
+.PHONY: help run install install-dev wheel lint format check test test-compiled bench bench-limits bench-cache soak docs lock clean
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'also: install wheel lint format check test-compiled bench bench-limits soak docs lock clean'
+	@sed -n 's/^#   //p' Makefile; echo 'also: install wheel lint format check test-compiled bench bench-limits bench-cache soak docs lock clean'
 
 run: install
 	@exec $(BIN)/faregate serve --first-run $(ARGS)
@@ -82,6 +82,9 @@ bench: wheel
 
 bench-limits: wheel
 	$(BIN)/python bench/limits.py $(ARGS)
+
+bench-cache: wheel
+	$(BIN)/python bench/cached.py $(ARGS)
 
 soak: install-dev
 	$(BIN)/python tests/chaos/soak.py $(ARGS)

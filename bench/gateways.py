@@ -181,10 +181,26 @@ LIMITS = (
 )
 
 
+#: Four places for the one name, and answers that are kept.
+POOL_CONFIG = """\
+deployments:
+  - {{name: one, provider: openai, deployment: {model}, model: {model}}}
+  - {{name: two, provider: openai, deployment: {model}, model: {model}}}
+  - {{name: three, provider: openai, deployment: {model}, model: {model}}}
+  - {{name: four, provider: openai, deployment: {model}, model: {model}}}
+pools:
+  - {{name: main, strategy: weighted, use: [one, two, three, four]}}
+models:
+  - {{name: {model}, to: [main]}}
+"""
+
+
 class Faregate(Gateway):
     """Faregate as its users start it: ``faregate serve`` with a configuration file and an empty data folder."""
 
     name = "faregate"
+    #: What its configuration says beside.
+    more = ""
     #: Where it is installed: the compiled wheel, or with ``--interpreted`` the sources as they stand.
     environment = ROOT / ".venv-compiled"
 
@@ -194,7 +210,7 @@ class Faregate(Gateway):
         self.data = self.folder / "data"
         self.config = self.folder / "faregate.yaml"
         self.config.touch(mode=0o600)  # it holds a credential
-        self.config.write_text(FAREGATE_CONFIG.format(mock_port=self.mock_port, model=MODEL))
+        self.config.write_text((FAREGATE_CONFIG + self.more).format(mock_port=self.mock_port, model=MODEL))
         self.port, console = processes.free_port(), processes.free_port()
         command = [
             *self._program(), "serve", "--config", str(self.config), "--data", str(self.data),
@@ -262,6 +278,20 @@ class Faregate(Gateway):
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class Pooled(Faregate):
+    """The same with a pool of four deployments."""
+
+    name = "pooled"
+    more = POOL_CONFIG
+
+
+class Caching(Faregate):
+    """The same with the pool, and with the response cache on for everybody."""
+
+    name = "caching"
+    more = POOL_CONFIG + 'cache: {{default: "on"}}\n'
 
 
 def _environment() -> dict[str, str]:

@@ -13,8 +13,10 @@
  * --watch (reclaim.h), nor in the --drain-ms after one; "left_out_…" is the part that was, in per cent. A percentile of
  * fewer than 100 is null.
  *
+ * With --vary no two requests have the same body.
+ *
  * Usage: load --port P [--path /v1/chat/completions] [--key K] [--model M] [--connections 32] [--seconds 3]
- *             [--warm-ms 500] [--body 1024] [--rate R | --stream [--ramp-ms 900] [--no-usage]]
+ *             [--warm-ms 500] [--body 1024] [--vary] [--rate R | --stream [--ramp-ms 900] [--no-usage]]
  *             [--watch TID,… [--drain-ms 10]]
  */
 #include "reclaim.h"
@@ -59,9 +61,12 @@ struct samples {
 
 static int loop, timer;
 static long port, rate;
-static bool streams;
+static bool streams, vary;
 static char *request;
 static size_t request_bytes;
+/* With --vary: where the number of a request stands in its body, and the last one. */
+static char *number_at;
+static unsigned long number;
 static struct connection *connections;
 static size_t connections_n;
 static struct connection **idle;
@@ -108,6 +113,8 @@ static void build_request(const char *path, const char *key, const char *model, 
     const char *tail = streams ? (usage_wanted ? "\"}],\"max_tokens\":256,\"stream\":true,\"stream_options\":{\"include_usage\":true}}"
                                                : "\"}],\"max_tokens\":256,\"stream\":true}")
                                : "\"}],\"max_tokens\":256,\"temperature\":0.2}";
+    int number_offset = n;
+    n += sprintf(body + n, "%012lu ", number);
     for (long i = 0; n + (long)strlen(tail) < body_bytes; i++)
         body[n++] = i % 6 == 5 ? ' ' : (char)('a' + i % 26);
     n += sprintf(body + n, "%s", tail);
@@ -119,6 +126,7 @@ static void build_request(const char *path, const char *key, const char *model, 
                                     "content-length: %d\r\n\r\n",
                                     path, port, key, n);
     memcpy(request + request_bytes, body, (size_t)n);
+    number_at = request + request_bytes + number_offset;
     request_bytes += (size_t)n;
     free(body);
 }
@@ -192,8 +200,18 @@ static void write_request(struct connection *c)
         watch(c, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
 }
 
+/* Each request another one. What is half sent keeps its number or gets the next one's: it is another request too. */
+static void renumber(void)
+{
+    char digits[16];
+    sprintf(digits, "%012lu", ++number);
+    memcpy(number_at, digits, 12);
+}
+
 static void start(struct connection *c, int64_t due)
 {
+    if (vary)
+        renumber();
     running++;
     c->due = due;
     c->sent = c->head_bytes = c->tail_bytes = 0;
@@ -486,6 +504,7 @@ int main(int argc, char **argv)
     port = option_number(argc, argv, "--port", 0);
     rate = option_number(argc, argv, "--rate", 0);
     streams = option_given(argc, argv, "--stream");
+    vary = option_given(argc, argv, "--vary");
     connections_n = (size_t)option_number(argc, argv, "--connections", 32);
     long seconds = option_number(argc, argv, "--seconds", 3), warm_ms = option_number(argc, argv, "--warm-ms", 500);
     if (port == 0 || connections_n == 0 || seconds == 0) {
@@ -494,6 +513,8 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    /* Of another run none is the same either. */
+    number = (unsigned long)(now_nanos() / 1000 % 1000000000000);
     build_request(option(argc, argv, "--path", "/v1/chat/completions"), option(argc, argv, "--key", "none"),
                   option(argc, argv, "--model", "bench-model"), option_number(argc, argv, "--body", 1024),
                   !option_given(argc, argv, "--no-usage"));

@@ -17,8 +17,8 @@ from faregate.config.load import load_text
 from faregate.config.schema import AzureBudget
 from faregate.console.compile import card_rows
 from faregate.console.prices import compiled
-from faregate.console.state import Reread
-from faregate.control import Allowances, Figures, Report, Reported, Resolve
+from faregate.console.state import CacheFacts, Reread
+from faregate.control import Allowances, Figures, Flush, FlushCache, Report, Reported, Resolve
 from faregate.ports import ContentRecord, KeptText, Tried
 from faregate.storage.contents import ContentStore
 
@@ -65,6 +65,9 @@ class StillGate:
     async def report(self, order: Report) -> Reported:
         return Reported(same=True)
 
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        return Flush(1, done=True, removed=2)
+
     async def drain(self) -> None:
         """Nothing to do."""
 
@@ -86,6 +89,7 @@ def admin_world(folder: Path) -> Iterator[tuple[Parts, Api]]:
         for name, value in {"reread": reread, "try_provider": tried, "declared": declared_rows(config)}.items():
             object.__setattr__(console, name, value)
         object.__setattr__(console.facts, "keeps_contents", True)
+        object.__setattr__(console.facts, "cache", CacheFacts(enabled=True, ttl_seconds=86_400))
         _call(made)
         yield made, Api(made.app, made.admin_key())
 
@@ -180,7 +184,10 @@ def _calls_and_prices(api: Api) -> None:
     for path in (
         f"/api/v1/requests/{REQUEST}", "/api/v1/requests?status=ok&text=hello&tag.env=ci&sort=cost",
         "/api/v1/requests?since=2026-11-01", f"/api/v1/requests/{REQUEST}/content", "/api/v1/contents?text=hello",
-        "/api/v1/usage?by=team,tag.env,key,subscription&interval=day", "/api/tokenize?input=hello", "/api/encodings",
+        "/api/v1/usage?by=team,tag.env,key,subscription&interval=day",
+        "/api/v1/reports/cache?by=team,tag.env,key,subscription&since=2026-11-01",
+        "/api/v1/reports/deployments?since=2026-11-01&stream=false&operation=chat.completions",
+        "/api/tokenize?input=hello", "/api/encodings",
         "/api/v1/prices", "/api/v1/adjustments", "/api/v1/capacities", "/api/v1/capacities/declared?month=2026-11",
         "/api/v1/capacities/declared/split?by=team,model",
     ):  # fmt: skip
@@ -254,12 +261,13 @@ def _care(api: Api, folder: Path) -> None:
     api.send("PATCH", f"/api/v1/alerts/{alert['id']}", {"seen": True})
     api.send("DELETE", f"/api/v1/alerts/{alert['id']}")
     api.send("DELETE", one)
-    for path in ("peppers", "audit?kind=key", "health", "verify", "verify/progress", "owned/key"):
+    for path in ("peppers", "audit?kind=key", "health", "verify", "verify/progress", "owned/key", "cache"):
         api.get(f"/api/v1/{path}")
     key = api.get("/api/v1/keys")["data"][0]
     api.send("PUT", "/api/v1/owned", {"kind": "key", "ids": [key["id"]]})
     api.get("/api/v1/owned/key")
     api.post("/api/v1/reload", None, 200)
+    api.post("/api/v1/cache/flush", {"project": "search"}, 200)
     api.post("/api/v1/backup", {"file": str(folder / "copy.sqlite3")}, 200)
 
 

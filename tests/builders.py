@@ -2,7 +2,7 @@
 
 from faregate.core.amounts import NOTHING, Amounts
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import Attempt, Intended, Progressed, Refused, Settled
+from faregate.core.ledger.events import Attempt, Intended, Progressed, Recalled, Refused, Settled
 from faregate.core.usage import Usage
 
 #: A moment at the start of a roll-up slot: 2026-11-01 00:00 UTC.
@@ -65,6 +65,16 @@ def settled(
         request_id(number), at, status, 200, "", usage, "provider", charge, charge, "pv_1", 2_000, 900, attempts,
         "gpt-4o-2024", "chatcmpl-1", 0, resolution,
     )  # fmt: skip
+
+
+def recalled(
+    number: int, *, at: int = START, saved: int = 700, charge: int = 0, who: Attribution | None = None
+) -> Recalled:
+    """An answer that was given again: no deployment and no provider has to do with it."""
+    caller = (who or attribution())._replace(deployment="", provider="")
+    return Recalled(
+        request_id(number), at, at, caller, False, saved, charge, 300, "gpt-4o-2024", "" if not charge else "fee 0.1"
+    )
 
 
 def progressed(number: int, output_tokens: int, *, at: int = START, held: int = 0) -> Progressed:

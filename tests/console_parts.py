@@ -33,7 +33,7 @@ from faregate.console.state import Console, Facts, Gate, Secrets
 from faregate.control import Catalogue, Deployment, Provider, Route
 from faregate.core.amounts import held_amounts
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import Attempt, Event, Intended, Refused, Settled, Started
+from faregate.core.ledger.events import Attempt, Event, Intended, Recalled, Refused, Settled, Started
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import Usage
@@ -302,6 +302,14 @@ def settled_call(
             (Attempt(who.deployment, 200, "", 900_000),),
         ),
     )  # fmt: skip
+
+
+def recalled_call(
+    request_id: str, *, who: Attribution = WHO, at: int = NOON, saved: int = 1_750_000, charge: int = 0
+) -> Recalled:
+    """An answer that was given again from the cache."""
+    nowhere = who._replace(deployment="", provider="")
+    return Recalled(request_id, at, at, nowhere, False, saved, charge, 2_000, "gpt-4o-2024-08-06")
 
 
 def opened(epoch: int = 1, at: int = NOON - DAY) -> Started:

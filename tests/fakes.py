@@ -14,9 +14,12 @@ from faregate.control import (
     Ask,
     AskAllowances,
     AskFigures,
+    AskFlush,
     Done,
     Drain,
     Figures,
+    Flush,
+    FlushCache,
     Limit,
     Load,
     Loaded,
@@ -30,8 +33,9 @@ from faregate.control import (
     decode_ask,
     encode,
 )
+from faregate.core.caching.policy import CacheLabels
 from faregate.core.ledger.events import Event
-from faregate.ports import JournalWriter
+from faregate.ports import CachedAnswer, JournalWriter, Later, TellFound
 
 
 class JournalAround:
@@ -83,6 +87,8 @@ class FakeGate:
         self.silent = False
         #: The text of the trouble that the next load meets.
         self.refusal = ""
+        #: What it tells of a flush, one after the other, the last one again and again; without any it has no cache.
+        self.flushes: list[Flush] = []
         self.connections = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -135,6 +141,10 @@ class FakeGate:
                 return Allowances(self.views, tuple(sorted(set(self.limits) - self.opened)))
             case Report():
                 return Reported()
+            case FlushCache() | AskFlush():
+                if not self.flushes:
+                    return Trouble("the response cache is switched off")
+                return self.flushes.pop(0) if len(self.flushes) > 1 else self.flushes[0]
             case Resolve():
                 held = body.id in self.unknown
                 self.unknown.discard(body.id)
@@ -155,3 +165,54 @@ class FakeGate:
             self.opened.discard(each)
         pending = tuple(sorted(set(self.limits) - self.opened))
         return Loaded(load.sequence, self.position(), 1, pending)
+
+
+class HeldAnswers:
+    """A response store that holds everything in a dictionary, and answers at once or when it is let."""
+
+    def __init__(self, *, late: bool = False) -> None:
+        self.kept: dict[bytes, CachedAnswer] = {}
+        self.looked = 0
+        self._late = late
+        self._waiting: list[Callable[[], None]] = []
+
+    def find(self, key: bytes, now: int, then: TellFound) -> CachedAnswer | Later | None:
+        """As the port says; later where it is one that answers late."""
+        self.looked += 1
+        found = self.kept.get(key)
+        found = found if found is not None and found.expires_at > now else None
+        if not self._late:
+            return found
+        self._waiting.append(lambda: then(found))
+        return Later.ASKED
+
+    def tell(self) -> int:
+        """Answer everything that was asked; how much that was."""
+        waiting, self._waiting = self._waiting, []
+        for told in waiting:
+            told()
+        return len(waiting)
+
+    @property
+    def asked(self) -> int:
+        """How many wait to be told."""
+        return len(self._waiting)
+
+    def keep(self, key: bytes, answer: CachedAnswer, now: int) -> None:
+        """As the port says."""
+        self.kept[key] = answer
+
+    def flush(self, wanted: CacheLabels, then: Callable[[int, str], None]) -> None:
+        """As the port says."""
+        gone = [key for key, answer in self.kept.items() if answer.labels.fits(wanted)]
+        for key in gone:
+            del self.kept[key]
+        then(len(gone), "")
+
+    def samples(self) -> list[tuple[str, int]]:
+        """As the port says."""
+        return [("faregate_cache_entries", len(self.kept))]
+
+    def close(self) -> None:
+        """As the port says."""
+        self._waiting.clear()

@@ -42,7 +42,7 @@ from faregate.journal.append import FileJournal
 from faregate.journal.contents import ContentSpool
 from faregate.journal.objects import FileObjectStore
 from faregate.journal.read import FileJournalReader
-from faregate.ports import Clock, JournalWriter
+from faregate.ports import Clock, JournalWriter, ResponseStore
 from faregate.proxy.contents import ContentKeeping
 from faregate.proxy.gate import Gate
 from faregate.simulator import Simulator
@@ -162,6 +162,8 @@ async def running_gate(
     opened: bool = True,
     journal_kind: Callable[[FileJournal], JournalWriter] = lambda journal: journal,
     clock: Clock | None = None,
+    responses: ResponseStore | None = None,
+    caching: Sequence[tuple[str, str, str, str]] = (),
     **settings: Any,
 ) -> AsyncIterator[RunningGate]:
     """Start a simulator and a gate that calls it; both end with the block."""
@@ -181,6 +183,7 @@ async def running_gate(
         answers,
         objects,
         ContentKeeping(ContentSpool(folder / "contents", clock.wall_nanos), finder),
+        responses,
     )
     port: asyncio.Future[int] = loop.create_future()
     serving = asyncio.create_task(gate.serve(port.set_result))
@@ -197,6 +200,7 @@ async def running_gate(
         pools=tuple(pools),
         breaker=breaker,
         retry=retry,
+        caching=tuple(caching),
     )
     async with httpx2.AsyncClient(verify=NO_TLS, base_url=url, timeout=20) as client:
         running = RunningGate(gate, url, simulator, client, folder)

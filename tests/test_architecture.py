@@ -37,6 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"core"},
     "storage": {"ports", "core"},
     "journal": {"ports", "core", "control"},
+    # Stores of answers that are given again.
+    "caching": {"ports", "core"},
     "sinks": {"ports", "core"},
     "proxy": {"ports", "dialects", "core", "config", "control"},
     "console": {"ports", "dialects", "core", "config", "control"},
@@ -45,8 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "simulator": {"dialects", "core"},
     "catalogue": {"ports", "core", "control"},
     "supervise": {"assembly"},
-    "assembly": {"core", "control", "ports", "config", "dialects", "storage", "journal", "sinks", "proxy", "console"}
-    | {"reports", "jobs", "simulator", "catalogue", "supervise", "logs"},
+    "assembly": {"core", "control", "ports", "config", "dialects", "storage", "journal", "caching", "sinks"}
+    | {"proxy", "console", "reports", "jobs", "simulator", "catalogue", "supervise", "logs"},
     "cli": {"assembly", "config", "core", "supervise", "logs", "simulator"},
 }
 
@@ -61,6 +63,8 @@ PACKAGES: dict[str, set[str]] = {
     "config": {"cryptography", "msgspec", "pydantic", "pydantic_core", "re2", "yaml"},
     "storage": {"sqlalchemy", "alembic", "msgspec"},
     "journal": {"msgspec"},
+    # redis, and cryptography for what is kept there, only where the configuration names a server.
+    "caching": {"cryptography", "msgspec", "redis"},
     # joserfc only where an issuer of tokens is configured.
     "proxy": {"httptools", "joserfc", "msgspec", "websockets"},
     "console": {"anyio", "fastapi", "jinja2", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "starlette"}
@@ -85,7 +89,9 @@ NEVER_IN_THE_GATE = {
     "jinja2",
     "joserfc",
     "pydantic",
+    "redis",
     "sqlalchemy",
+    "sqlite3",
     "starlette",
     "toktok",
     "typer",
@@ -187,7 +193,7 @@ def test_a_gate_process_loads_no_heavy_package() -> None:
     script = (
         "import json, sys\n"
         "import faregate.assembly.__main__, faregate.assembly.gate, faregate.assembly.handover, faregate.logs\n"
-        "import faregate.assembly.loops, faregate.config.folder\n"
+        "import faregate.assembly.caching, faregate.assembly.loops, faregate.config.folder\n"
         "import faregate.proxy.gate, faregate.journal.append, faregate.journal.answers, faregate.catalogue.tokens\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
     )

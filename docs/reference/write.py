@@ -193,6 +193,7 @@ _SECTIONS = {
     "Deployment": "`deployments[]`",
     "Model": "`models[]`",
     "Selected": "`models[].instead[]`",
+    "MirrorTo": "`models[].mirror`",
     "SelectedCallers": "`models[].instead[].select`",
     "Pool": "`pools[]`",
     "PoolMember": "`pools[].use[]`",
@@ -224,6 +225,7 @@ _SECTIONS = {
     "AzureBudgetRule": "`alerts.azure_budget.rules[]`",
     "Content": "`content`",
     "ContentRule": "`content.redaction[]`",
+    "Cache": "`cache`",
     "ProviderCredential": "`providers[].credential`",
     "Identity": "`identity`",
     "Issuer": "`identity.issuers[]`",
@@ -501,7 +503,8 @@ def events() -> str:
     from faregate.core.ledger import events as module
 
     parts = []
-    for name in ("Started", "Intended", "Progressed", "Lost", "Settled", "Refused", "Attempt"):
+    names = "Started Intended Progressed Redirected Lost Settled Refused Recalled Attempt"
+    for name in names.split():
         kind = getattr(module, name)
         about = (kind.__doc__ or "").strip().splitlines()[0]
         parts.append(f"| `{name}` | {about} | {', '.join(f'`{field}`' for field in kind._fields)} |")

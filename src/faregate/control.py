@@ -75,6 +75,8 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     paths: tuple[str, ...] | None = None
     #: What is kept of its calls' contents: ``off``, ``metadata`` or ``full``; empty as the configuration says.
     content: str = ""
+    #: Whether its calls use the response cache: ``on`` or ``off``; empty where it says nothing.
+    cache: str = ""
 
 
 class PayerRule(msgspec.Struct, frozen=True, array_like=True):
@@ -235,6 +237,13 @@ class Selection(NamedTuple):
     steps: tuple[str, ...]
 
 
+class Mirror(NamedTuple):
+    """The deployment that a share of a name's calls is copied to."""
+
+    to: str
+    percent: int
+
+
 class Route(msgspec.Struct, frozen=True):
     """A model name that callers may use, and every deployment that it may go to."""
 
@@ -246,6 +255,7 @@ class Route(msgspec.Struct, frozen=True):
     selected: tuple[Selection, ...] = ()
     #: Longest time of a whole answer, 0 where only providers say.
     timeout_ms: int = 0
+    mirror: Mirror | None = None
 
 
 class RoutedPool(msgspec.Struct, frozen=True):
@@ -281,6 +291,9 @@ class Catalogue(msgspec.Struct, frozen=True):
     breaker: BreakerRule = DEFAULT_BREAKER
     #: Of all calls along pools that have no rule of their own; ``None`` tries each place once.
     retry: RetryRule | None = None
+    #: Projects and stages that say whether their calls use the response cache, and what: ``(kind, organization, name,
+    #: word)``. A stage of the configuration file is of no organization, and means everybody's.
+    caching: tuple[tuple[str, str, str, str], ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -438,6 +451,32 @@ class Habits(msgspec.Struct, frozen=True, tag="habits"):
     taken: tuple[tuple[str, int], ...] = ()
 
 
+class FlushCache(msgspec.Struct, frozen=True, tag="flush_cache"):
+    """Begin to forget kept answers that have all of these labels; empty ones stand for all."""
+
+    organization: str = ""
+    stage: str = ""
+    project: str = ""
+    key: str = ""
+    model: str = ""
+
+
+class AskFlush(msgspec.Struct, frozen=True, tag="ask_flush"):
+    """Ask how far a flush has come; only the newest few are remembered."""
+
+    number: int
+
+
+class Flush(msgspec.Struct, frozen=True, tag="flush"):
+    """A flush that was begun. Once it is ``done`` no such answer is given again, but for what ``trouble`` says."""
+
+    number: int
+    done: bool = False
+    removed: int = 0
+    #: Why not everything could be looked at; empty where all is well.
+    trouble: str = ""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Stop accepting; let what runs finish."""
 
@@ -582,8 +621,10 @@ Question = (
     | Drain
     | TellIssuerKeys
     | Reconfigure
+    | FlushCache
+    | AskFlush
 )
-Reply = Loaded | Done | Trouble | Allowances | Figures | Reported | Brakes | WantedIssuerKeys
+Reply = Loaded | Done | Trouble | Allowances | Figures | Reported | Brakes | WantedIssuerKeys | Flush
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):

@@ -4,9 +4,12 @@ Adapters implement these; ``assembly`` is the only place that knows which. Each 
 that is switched off fails loudly rather than answering something made up.
 """
 
+import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from faregate.core.caching.policy import CacheLabels
+from faregate.core.comparison import Comparison
 from faregate.core.ledger.events import Event
 from faregate.errors import Problem
 
@@ -303,6 +306,29 @@ class Books(Protocol):
         """Sums over settled requests grouped by dimensions: requests, tokens, rarer units, cost, charge."""
         ...
 
+    def cache_use(
+        self, by: Sequence[str], since: int, until: int, thresholds: Mapping[str, Sequence[int]], **filters: object
+    ) -> list[Row]:
+        """What caches did for settled calls that used one, this gateway's or their provider's.
+
+        Calls are summed that agree in ``by``, ``cache``, ``price_version`` and ``other_units``, and in the prices that
+        hold for them: ``thresholds`` are numbers of input tokens by the price versions that have other prices beyond
+        them, and ``input_length`` is one that has the same prices, without what is among the other units. Summed are
+        ``requests``, ``charge``, ``saved_cost``, ``input_cached`` and ``input_cache_write``. All of it is gone through
+        and held in memory: ask for a long time piece by piece.
+        """
+        ...
+
+    def comparison(
+        self, since: int, until: int, most: int, *, stream: bool | None = None, **filters: object
+    ) -> Comparison:
+        """How deployments compare by the ``most`` newest settled calls of a time that were sent to one.
+
+        Filters are dimensions and tags. By ``model`` and ``deployment`` a copy also counts as a pair, and only as one,
+        where its original fits them; all others it has to fit itself.
+        """
+        ...
+
     def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
         """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more.
 
@@ -488,6 +514,58 @@ class AnswerStore(Protocol):
 
     def expire(self, now: int) -> None:
         """Drop what is older than a day."""
+        ...
+
+
+class CachedAnswer(NamedTuple):
+    """An answer that may be given again to the same call."""
+
+    content_type: bytes
+    body: bytes
+    #: Nano-dollars that it cost when it was made.
+    saved_cost: int
+    made_at: int
+    expires_at: int
+    #: The request whose answer it was.
+    request_id: str
+    answered_model: str
+    labels: CacheLabels
+
+
+class Later(enum.Enum):
+    """A store that has to ask elsewhere first."""
+
+    ASKED = "asked"
+
+
+#: What a store was found to hold, told on the loop that asked, exactly once and within the store's own deadline.
+TellFound = Callable[[CachedAnswer | None], None]
+
+
+class ResponseStore(Protocol):
+    """Kept answers of one gate or of many. It loses what it likes at any time; it never raises and never waits.
+
+    Owned by one event loop; all times are nanoseconds since 1970 UTC.
+    """
+
+    def find(self, key: bytes, now: int, then: TellFound) -> CachedAnswer | Later | None:
+        """The answer that is kept for a key and has not expired, if that is known at once; else ``then`` is told."""
+        ...
+
+    def keep(self, key: bytes, answer: CachedAnswer, now: int) -> None:
+        """Keep an answer until it expires, where there is room; an earlier one of the same key is forgotten."""
+        ...
+
+    def flush(self, wanted: CacheLabels, then: Callable[[int, str], None]) -> None:
+        """Forget all that fit ``wanted``; tells how many, and a sentence why some may be left, empty where none are."""
+        ...
+
+    def samples(self) -> Sequence[tuple[str, int]]:
+        """Figures by name, such as ``("faregate_cache_entries", 12)``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; what was asked is not told any more."""
         ...
 
 

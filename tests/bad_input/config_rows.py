@@ -318,7 +318,7 @@ ROWS = [
     Row("C17 top key", swap("stages:", "stage:"), "CFG-UNKNOWN", "did you mean stages?", line=18),
     Row(
         "C17 future key",
-        swap("stages:\n  dev: {providers: [openai]}", "cache: {}"),
+        swap("stages:\n  dev: {providers: [openai]}", "events: {}"),
         "CFG-UNKNOWN",
         "not available yet",
         line=18,

@@ -222,6 +222,7 @@ def admin(words: Words) -> tuple[Base, ...]:
         Base("price, wrong", "/api/v1/prices/explain", {"model": "sim-1", "usage": {words.field: words.prompt}}),
         Base("quota, wrong", "/api/Quota/Update", {"subscriptionKey": STRANGE_KEY, "prompt": words.prompt,
                                                    "responseBody": words.completion}),
+        Base("cache flush, wrong", "/api/v1/cache/flush", {"project": [words.prompt], words.field: words.mail}),
         Base("tokenize", "/api/tokenize", {"model": "sim-1", "input": words.prompt}),
         Base("tokenize by query", f"/api/tokenize?input={words.prompt}%0d%0a", None, method="GET"),
         Base("no such key", f"/api/v1/keys/{words.field}", None, method="GET"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from commands import command, served
-from console_parts import Parts, catalogue_of, opened, parts, refused_call, settled_call
+from console_parts import Parts, catalogue_of, opened, parts, recalled_call, refused_call, settled_call
 from faregate.cli.client import PAGE
 from faregate.console.compile import card_rows
 from faregate.console.doors import trusted
@@ -68,6 +68,22 @@ def test_one_request_shows_what_lies_between_cost_and_charge(running: Parts) -> 
         ["fee", "each", "call", "0.001"],
         ["charged", "0.002925"],
     ]
+
+
+def test_a_hit_is_listed_and_shown_with_what_it_saved(running: Parts) -> None:
+    """Columns about the cache are there where it was used."""
+    running.journal.add(opened(), *settled_call("req_1"))
+    running.project()
+    assert "saved_cost" not in requests(running).out
+    running.journal.add(recalled_call("req_2", charge=437_500))
+    running.project()
+    head, first, _ = requests(running).out.splitlines()
+    assert (head.split()[-2:], first.split()[-2:]) == (["cache", "saved_cost"], ["hit", "0.00175"])
+    told = requests(running, "req_2").out
+    assert "the answer was kept before, which saved 0.00175" in told
+    assert told.splitlines()[-1] == "charged 0.0004375"
+    explained = command("explain", "req_2", "--data", running.folder / "data").out
+    assert "it was answered from the cache" in explained
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commands import command, served
-from console_parts import Parts, opened, parts, settled_call
+from console_parts import Parts, opened, parts, recalled_call, settled_call
 from faregate.console.doors import trusted
 
 
@@ -37,6 +37,16 @@ def test_usage_is_told_as_the_contract_shows_it(running: Parts) -> None:
             ("charge", "0.00175"),
         ]
     ]
+
+
+def test_what_the_cache_did_is_told_where_it_was_used(running: Parts) -> None:
+    """Hits, misses and what was saved come last; without any they are left out."""
+    running.journal.add(opened(), *settled_call("req_1"), recalled_call("req_2"))
+    running.project()
+    (row,) = usage(running, "--by", "team", "--from", "2026-11-01", "--json").json
+    assert list(row.items())[-3:] == [("cache_hits", 1), ("cache_misses", 0), ("saved_cost", "0.00175")]
+    assert "cache_hits" in usage(running, "--by", "team", "--from", "2026-11-01").out
+    assert "cache" not in usage(running, "--by", "team", "--from", "2027-01-01").out
 
 
 def test_usage_by_key_has_its_name_and_intervals_come_first(running: Parts) -> None:

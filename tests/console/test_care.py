@@ -15,7 +15,7 @@ from faregate.console.doors import trusted
 from faregate.console.metrics import guarded
 from faregate.console.state import Check
 from faregate.console.texts import moment, text_fault, time_text
-from faregate.control import Allowances, Figures, Histogram, Report, Reported, Resolve, Sample
+from faregate.control import Allowances, Figures, Flush, FlushCache, Histogram, Report, Reported, Resolve, Sample
 from faregate.errors import Unavailable
 
 
@@ -46,6 +46,10 @@ class FigureGate:
 
     async def report(self, order: Report) -> Reported:
         return Reported()
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nothing is kept."""
+        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         """Nothing to do."""

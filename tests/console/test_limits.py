@@ -10,7 +10,7 @@ import pytest
 from console_parts import DAY, NOON, SECOND, WHO, Api, Parts, opened, parts, settled_call
 from faregate.console.allowances import by_books, limit_views
 from faregate.console.keys import NewKey, create
-from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
+from faregate.control import Allowances, AllowanceView, Figures, Flush, FlushCache, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
 from faregate.errors import Unavailable
@@ -159,6 +159,10 @@ class TellingGate:
 
     async def report(self, order: Report) -> Reported:
         return Reported()
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nothing is kept."""
+        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         """Nothing to do."""

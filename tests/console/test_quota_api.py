@@ -9,7 +9,7 @@ import pytest
 
 from console_parts import DAY, NOON, SECOND, Api, Parts, parts, settled_call
 from faregate.console.keys import NewKey, create
-from faregate.control import Allowances, Figures, Report, Reported, Resolve
+from faregate.control import Allowances, Figures, Flush, FlushCache, Report, Reported, Resolve
 from faregate.core.amounts import posted_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Intended, Settled, Started
@@ -72,6 +72,10 @@ class BookingGate:
         )  # fmt: skip
         made.project()
         return Reported()
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nothing is kept."""
+        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         """Nothing to do."""

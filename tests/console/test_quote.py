@@ -16,6 +16,8 @@ from faregate.control import (
     Catalogue,
     Deployment,
     Figures,
+    Flush,
+    FlushCache,
     Provider,
     Report,
     Reported,
@@ -26,6 +28,7 @@ from faregate.core.money import PICOS_PER_DOLLAR
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
 from faregate.dialects import DIALECTS
+from faregate.errors import Unavailable
 from faregate.ports import NO_PLACES, MadePlaces, Row
 
 MILLION = 1_000_000
@@ -124,6 +127,10 @@ class StillGate:
 
     async def report(self, order: Report) -> Reported:
         raise AssertionError("a quote books nothing")
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nothing is kept."""
+        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         raise AssertionError("a quote stops nothing")

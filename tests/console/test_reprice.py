@@ -7,7 +7,21 @@ from typing import Any
 
 import pytest
 
-from console_parts import DAY, HOUR, NOON, SECOND, WHO, Api, Parts, opened, parts, refused_call, run, settled_call
+from console_parts import (
+    DAY,
+    HOUR,
+    NOON,
+    SECOND,
+    WHO,
+    Api,
+    Parts,
+    opened,
+    parts,
+    recalled_call,
+    refused_call,
+    run,
+    settled_call,
+)
 from faregate.config.load import load_text
 from faregate.console.compile import card_rows
 from faregate.console.corrections import LOOK_AGAIN_NANOS, TrueUp
@@ -93,6 +107,13 @@ BOOK = {
     "text": "provider,model,unit,per,price\nopenai,house,input_tokens,1M,3\nopenai,house,output_tokens,1M,4\n",
 }
 
+#: Ways to price a period again.
+WAYS: dict[str, dict[str, Any]] = {
+    "book": {"book": BOOK},
+    "model": {"map": {"house": "small"}},
+    "rate": {"map": {"house": "small"}, "cached_percent": 50},
+}
+
 
 # -- what if -----------------------------------------------------------------------------------------------------------
 
@@ -140,6 +161,17 @@ def test_another_book_is_told_in_total_and_by_model_team_and_day(made: Parts, ap
     ]
     assert (made.books.totals(), made.books.adjustments()) == (before, [])
     assert api.get("/api/v1/prices?model=house")["data"][0]["price"] == "1"
+
+
+def test_hits_of_the_cache_are_left_alone(made: Parts, api: Api) -> None:
+    """They used nothing that another price, model or cache rate could change, and stay charged what they were."""
+    calls(made)
+    before = {name: ask(api, **more)["total"] for name, more in WAYS.items()}
+    hits = [recalled_call(f"req_hit_{n}", who=HOUSE, saved=COST, charge=n * 125_000) for n in range(2)]
+    booked(made, *hits)
+    assert {name: ask(api, **more)["total"] for name, more in WAYS.items()} == before
+    assert ask(api, book=BOOK, commit=True, reason="dearer")["corrected"] == 4
+    assert api.get("/api/v1/requests/req_hit_1")["adjustments"] == []
 
 
 def test_another_model_is_told(made: Parts, api: Api) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, refused_call, settled_call
+from console_parts import DAY, NOON, WHO, Api, Parts, catalogue_of, opened, recalled_call, refused_call, settled_call
 from faregate.console.compile import card_rows
 from faregate.console.keys import NewKey, create
 from faregate.console.requests import exact
@@ -150,6 +150,82 @@ def test_the_derivation_names_the_tier(made: Parts, api: Api) -> None:
     assert {(each["service_tier"], each["region"]) for each in found} == {("priority", "eu")}
 
 
+def cached(made: Parts) -> None:
+    """A miss, a wish for a new answer, and two hits, one of them charged; two calls beside these."""
+    version = fill(made)
+    for id, word in (("req_5", "miss"), ("req_6", "refresh")):
+        intent, end = settled_call(id, version=version)
+        assert isinstance(end, Settled)
+        made.journal.add(intent, end._replace(cache=word))
+    made.journal.add(recalled_call("req_7"), recalled_call("req_8", charge=437_500, who=WHO._replace(team="ops")))
+    made.project()
+
+
+def test_a_hit_says_what_it_saved_and_how_it_was_charged(made: Parts, api: Api) -> None:
+    """Nothing was used, the answer was kept before, so much was saved and so much is charged."""
+    cached(made)
+    record = api.get("/api/v1/requests/req_8")
+    told = ("status", "cache", "saved_cost", "cost", "charge", "deployment", "provider", "price_version", "attempts")
+    assert [record[name] for name in told] == ["ok", "hit", "0.00175", "0", "0.0004375", None, None, None, []]
+    derivation = record["derivation"]
+    line = {"name": "hit", "term": "the answer was kept before, which saved 0.00175", "amount": "0.0004375"}
+    assert (derivation["lines"], derivation["charge_lines"]) == ([], [line])
+    assert (derivation["price_version"], derivation["cost"], derivation["charge"]) == (None, "0", "0.0004375")
+    assert api.get("/api/v1/requests/req_7")["derivation"]["charge_lines"][0]["amount"] == "0"
+    assert [api.get(f"/api/v1/requests/{id}")["cache"] for id in ("req_5", "req_6", "req_1")] == [
+        "miss", "refresh", "off",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "ids"),
+    [
+        ("hit", ["req_8", "req_7"]),
+        ("miss", ["req_5"]),
+        ("refresh", ["req_6"]),
+        ("off", ["req_4", "req_3", "req_2", "req_1"]),
+    ],
+)
+def test_records_are_found_by_what_the_cache_did(made: Parts, api: Api, word: str, ids: list[str]) -> None:
+    """By the word that they show."""
+    cached(made)
+    assert [row["id"] for row in api.get(f"/api/v1/requests?cache={word}")["data"]] == ids
+
+
+def test_another_word_of_the_cache_is_refused(api: Api) -> None:
+    """It names the words that there are."""
+    problem = api.get("/api/v1/requests?cache=maybe", 400)
+    assert problem["code"] == "filter_invalid"
+    assert "refresh" in problem["detail"]
+
+
+def test_usage_sums_hits_misses_and_what_was_saved(made: Parts, api: Api) -> None:
+    """A hit is a request that cost nothing; months and subscriptions add up the same."""
+    cached(made)
+    for query in ("by=team", "by=team&interval=month", "by=team,subscription"):
+        rows = api.get(f"/api/v1/usage?{query}")["data"]
+        names = ("team", "requests", "cost", "charge", "cache_hits", "cache_misses", "saved_cost")
+        assert [[row[name] for name in names] for row in rows] == [
+            ["ops", 2, "0.00175", "0.0021875", 1, 0, "0.00175"],
+            ["research", 4, "0.00525", "0.00525", 1, 1, "0.00175"],
+        ]
+
+
+def test_a_hit_is_asked_of_a_rehearsed_limit_with_its_charge(made: Parts, api: Api) -> None:
+    """It is one request, and its dollars are what it was charged."""
+    cached(made)
+    limits = [
+        {"unit": "requests", "amount": 1, "window": "day", "select": {"team": "ops"}},
+        {"unit": "usd", "amount": "9", "window": "day", "select": {"team": "ops"}},
+    ]
+    made.clock.now += DAY
+    told = api.post("/api/v1/rehearse", {"from": "2026-11-20", "to": "2026-11-21T13:00:00Z", "limits": limits}, 200)
+    assert (told["requests"], told["charge"]) == (6, "0.0074375")
+    requests, dollars = told["limits"]
+    assert (requests["requests"], requests["refused"], requests["refused_charge"]) == (2, 1, "0.0004375")
+    assert dollars["most"]["amount"] == "0.00175"
+
+
 def test_a_refusal_is_a_record_without_a_derivation(made: Parts, api: Api) -> None:
     """It cost nothing, so nothing is derived."""
     fill(made)
@@ -276,6 +352,9 @@ def test_usage_sums_this_month_by_default_and_leaves_refusals_out(made: Parts, a
         "characters": 0,
         "cost": "0.00175",
         "charge": "0.00175",
+        "cache_hits": 0,
+        "cache_misses": 0,
+        "saved_cost": "0",
     }
     assert [row["team"] for row in rows] == ["ops", "research"]
 

@@ -42,6 +42,7 @@ SILENT = {
     "POST /logout": "ends it",
     "POST /api/v1/reload": "needs a whole installation: tests/system",
     "DELETE /api/v1/requests/{request_id}/content": "needs kept contents: test_contents",
+    "POST /api/v1/cache/flush": "needs a gate: test_cache",
 }
 
 

@@ -17,7 +17,7 @@ from faregate.core.ledger.accounts import (
     suspense_account,
     unresolved_account,
 )
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Recalled, Refused, Settled, Started
 from faregate.core.ledger.oracle import Oracle, Rollup
 from faregate.core.ledger.postings import (
     charge_postings,
@@ -47,6 +47,11 @@ def settled(
     cost = charge if cost is None else cost
     end = Settled(id, 20, "ok", 200, "", USAGE, "provider", cost, charge, "v1", 9, 5, resolution=resolution)
     return end._replace(**fields)
+
+
+def recalled(id: str = "req_1", saved: int = 70, charge: int = 0, who: Attribution = WHO) -> Recalled:
+    """An answer given again."""
+    return Recalled(id, 20, 10, who._replace(provider=""), False, saved, charge, 3)
 
 
 # -- accounts ----------------------------------------------------------------------------------------------------------
@@ -237,6 +242,35 @@ def test_refusals_are_records_and_nothing_else() -> None:
     assert (oracle.totals().refused, oracle.totals().requests, oracle.balances) == (1, 0, {})
 
 
+@pytest.mark.parametrize("charge", [0, 7])
+def test_an_answer_given_again_owes_no_provider_anything(charge: int) -> None:
+    """A hit is a request that began and ended: what it is charged is all margin, and what it saved is summed."""
+    oracle = Oracle([Started(1, 0), recalled(charge=charge)])
+    assert oracle.balances == ({PAYER: charge, MARGIN: -charge} if charge else {})
+    totals = oracle.totals()
+    assert (totals.requests, totals.open, totals.request_cost, totals.credited) == (1, 0, 0, 0)
+    assert oracle.posted({}, (), "requests", 0, 100) == {(): 1}
+    assert oracle.posted({}, (), "usd", 0, 100) == {(): charge}
+    assert oracle.posted({}, (), "tokens", 0, 100) == {(): 0}
+    assert list(oracle.rollups.values()) == [Rollup(1, Usage(), 0, charge, cache_hits=1, saved_cost=70)]
+
+
+def test_an_answer_given_again_is_booked_once() -> None:
+    """Told twice, or under the id of an exchange that is known, it changes nothing."""
+    once = Oracle([recalled(charge=7)])
+    assert picture(Oracle([recalled(charge=7), recalled(charge=9), intended(), settled()])) == picture(once)
+    running: list[Event] = [Started(1, 0), intended()]
+    assert picture(Oracle([*running, recalled()])) == picture(Oracle(running))
+
+
+def test_calls_that_were_looked_up_are_summed_by_what_the_cache_did() -> None:
+    """A miss is counted; who wished a new answer neither hit nor missed."""
+    ends = [settled("req_1", cache="miss"), settled("req_2", cache="refresh"), settled("req_3")]
+    oracle = Oracle([*(intended(end.id) for end in ends), *ends])
+    ((_, sums),) = oracle.rollups.items()
+    assert (sums.requests, sums.cache_hits, sums.cache_misses, sums.saved_cost) == (3, 0, 1, 0)
+
+
 def test_progress_is_remembered_at_its_furthest() -> None:
     """An estimate starts from the most that was seen."""
     oracle = Oracle([intended(), Progressed("req_1", 12, 9), Progressed("req_1", 11, 3), Lost("req_1", 15, 0, "", 5)])
@@ -304,6 +338,7 @@ events = st.one_of(
         resolution=st.sampled_from(("", "", "", "provider_said", "not_served", "operator_pays", "late_evidence")),
     ),
     st.builds(Refused, ids, st.just(5), st.just(WHO), st.just(False), st.just(429), st.just("rate_limited")),
+    st.builds(recalled, ids, saved=charges, charge=charges),
 )
 journals = st.lists(events, max_size=40)
 
@@ -325,7 +360,7 @@ def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) ->
     # event to the journal.
     repeats = [event for event in journal if picture(Oracle([*journal, event])) == before]
     marks = [event for event in journal if isinstance(event, Progressed) and event.held == NOTHING]
-    assert {event for event in journal if isinstance(event, Started | Intended | Refused)} <= set(repeats)
+    assert {event for event in journal if isinstance(event, Started | Intended | Recalled | Refused)} <= set(repeats)
     assert set(marks) <= set(repeats)
     for event in data.draw(st.lists(st.sampled_from(repeats), max_size=20) if repeats else st.just([])):
         oracle.apply(event)
@@ -371,6 +406,9 @@ def test_the_ledger_always_balances(journal: list[Event]) -> None:
         assert totals.sum == 0
         assert sum(amount for account, amount in fold.items() if account.startswith("suspense:")) == totals.unknown
         assert -sum(amount for account, amount in fold.items() if account.startswith("provider:")) == totals.credited
+        assert sum(sums.saved_cost for sums in oracle.rollups.values()) == sum(
+            exchange.settled.saved_cost for exchange in oracle.exchanges.values() if exchange.settled
+        )
         assert totals.request_cost == totals.rollup_cost
         assert totals.held == sum(
             exchange.intended.held.usd

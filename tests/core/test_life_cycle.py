@@ -22,8 +22,19 @@ from hypothesis.stateful import (
 from core.limits.plain_sums import FOREVER, Between, Call, Rate, level, spent
 from faregate.core.amounts import Amounts, held_amounts, posted_amounts
 from faregate.core.attribution import Attribution
+from faregate.core.caching.policy import hit_charge
 from faregate.core.ledger.accounts import MARGIN, OPERATOR
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Settled, Started, left_id
+from faregate.core.ledger.events import (
+    Event,
+    Intended,
+    Lost,
+    Progressed,
+    Recalled,
+    Redirected,
+    Settled,
+    Started,
+    left_id,
+)
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -31,7 +42,7 @@ from faregate.core.limits.admit import Allowances, CompiledLimit, LimitIndex, Li
 from faregate.core.limits.terms import Past, Raise, Terms
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
 from faregate.core.pricing.charging import AT_COST, ChargeRule, charge, charge_bound, rule_for, text_of
-from faregate.core.usage import Usage
+from faregate.core.usage import NO_USAGE, Usage
 from soaking import examples
 
 NOON = 1_789_387_200 * SECOND
@@ -118,6 +129,9 @@ class LifeCycle(RuleBasedStateMachine):
         self.ended_reservations: list[Reservation] = []
         #: The truth: id → charge to its payer, and what the operator bears, the margin gains, providers are owed.
         self.charged: dict[str, int] = {}
+        #: Answers that were given again: id → charge to its payer; and what all of them saved.
+        self.hits: dict[str, int] = {}
+        self.saved = 0
         self.operator = 0
         self.margin = 0
         self.owed = 0
@@ -251,6 +265,25 @@ class LifeCycle(RuleBasedStateMachine):
         id, reservation = self.take(self.reserved, pick)
         del self.reserved[id], self.calls[id]
         assert self.allowances.release(reservation)
+        self.ended_reservations.append(reservation)
+
+    @precondition(lambda self: self.reserved)
+    @rule(pick=picks, saved=costs, percent=st.sampled_from((0, 0, 25, 100)), twice=st.booleans())
+    def recall(self, pick: int, saved: int, percent: int, twice: bool) -> None:
+        """Its answer was kept before: one request that used nothing, and is charged a part of its price, or nothing."""
+        id, reservation = self.take(self.reserved, pick)
+        del self.reserved[id]
+        due = hit_charge(charge(charging(reservation.who), saved), percent)
+        who = reservation.who._replace(provider="")
+        event = Recalled(id, self.now, reservation.admitted_at, who, False, saved, due, 9)
+        for _ in range(1 + twice):
+            self.write(event)
+        self.hits[id] = due
+        self.margin += due
+        self.saved += saved
+        posted = posted_amounts(due, NO_USAGE)
+        assert self.allowances.settle(reservation, posted)
+        self.calls[id].posted, self.calls[id].ended_at = posted, self.now
         self.ended_reservations.append(reservation)
 
     @precondition(lambda self: self.dispatched)
@@ -610,10 +643,12 @@ class LifeCycle(RuleBasedStateMachine):
         """Postings sum to zero; payers owe their charges, providers get the costs, the margin has what is between."""
         totals, balances = self.oracle.totals(), self.oracle.balances
         assert totals.sum == 0
-        assert totals.requests == len(self.charged)
+        assert totals.requests == len(self.charged) + len(self.hits)
+        assert sum(sums.cache_hits for sums in self.oracle.rollups.values()) == len(self.hits)
+        assert sum(sums.saved_cost for sums in self.oracle.rollups.values()) == self.saved
         assert totals.request_cost == totals.rollup_cost
         owed = sum(amount for account, amount in balances.items() if account.startswith("payer:"))
-        assert owed == sum(self.charged.values())
+        assert owed == sum(self.charged.values()) + sum(self.hits.values())
         assert balances[OPERATOR] == self.operator
         assert -balances[MARGIN] == self.margin
         assert -balances["provider:sim"] == self.owed == owed + self.operator - self.margin == totals.credited

@@ -4,7 +4,17 @@ import pytest
 
 from faregate.core.amounts import Amounts
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import RESOLUTIONS, Intended, Lost, Progressed, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    RESOLUTIONS,
+    Event,
+    Intended,
+    Lost,
+    Progressed,
+    Recalled,
+    Refused,
+    Settled,
+    Started,
+)
 from faregate.core.ledger.reservations import (
     OPEN,
     TABLE,
@@ -19,12 +29,12 @@ from faregate.core.usage import NO_USAGE
 
 #: The table once more, as a drawing: a row per state, a column per happening, a dot for a no-op.
 DRAWING = """
-                intended     progressed   redirected   lost      settled        resolved   proved
-  absent        dispatched   .            .            .         settled_late   .          settled_late
-  dispatched    .            dispatched   dispatched   unknown   settled        .          settled
-  unknown       .            .            .            .         settled        settled    settled
-  settled       .            .            .            .         .              .          settled_late
-  settled_late  .            .            .            .         .              .          .
+                intended     progressed   redirected   lost      settled        resolved   proved         recalled
+  absent        dispatched   .            .            .         settled_late   .          settled_late   settled
+  dispatched    .            dispatched   dispatched   unknown   settled        .          settled        .
+  unknown       .            .            .            .         settled        settled    settled        .
+  settled       .            .            .            .         .              .          settled_late   .
+  settled_late  .            .            .            .         .              .          .              .
 """
 
 
@@ -68,10 +78,10 @@ def test_repeats_are_no_ops(state: State, happening: Happening) -> None:
 
 
 def test_money_is_held_from_the_intent_to_the_one_end() -> None:
-    """A step into an open state holds, a step out of one resolves, and no other step does either."""
+    """A step into an open state holds, a step out of one resolves; what is given again does both at once."""
     for state, steps in TABLE.items():
-        for step in steps.values():
-            leaves = state in OPEN and step.state not in OPEN
+        for happening, step in steps.items():
+            leaves = (state in OPEN and step.state not in OPEN) or happening is Happening.RECALLED
             assert (step.action in (Action.CHARGE, Action.RESOLVE)) is leaves
             assert (step.action is Action.HOLD) is (state not in OPEN and step.state in OPEN)
 
@@ -92,6 +102,7 @@ def test_suspense_is_left_by_the_way_it_was_entered() -> None:
         (Intended("req_1", 0, 0, Attribution(), Amounts(), "v1", False), Happening.INTENDED),
         (Progressed("req_1", 1, 5), Happening.PROGRESSED),
         (Lost("req_1", 1, 0, "upstream_truncated", 10), Happening.LOST),
+        (Recalled("req_1", 1, 1, Attribution(), False, 5, 0, 10), Happening.RECALLED),
         *[
             (settled(resolution), happening)
             for resolution, happening in zip(
@@ -102,9 +113,7 @@ def test_suspense_is_left_by_the_way_it_was_entered() -> None:
         ],
     ],
 )
-def test_every_event_has_a_meaning(
-    event: Started | Refused | Intended | Progressed | Lost | Settled, expected: Happening | None
-) -> None:
+def test_every_event_has_a_meaning(event: Event, expected: Happening | None) -> None:
     """Events of the journal translate to what happened to one exchange."""
     assert happening_of(event) is expected
 

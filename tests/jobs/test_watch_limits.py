@@ -14,7 +14,8 @@ from faregate.console.kept_terms import terms_of
 from faregate.console.keys import NewKey, create
 from faregate.console.limits import LimitChange
 from faregate.console.limits import change as change_limit
-from faregate.control import Allowances, AllowanceView, Figures, Report, Reported, Resolve
+from faregate.control import Allowances, AllowanceView, Figures, Flush, FlushCache, Report, Reported, Resolve
+from faregate.errors import Unavailable
 from faregate.jobs import watch_limits
 
 
@@ -45,6 +46,10 @@ class StillGate:
 
     async def report(self, order: Report) -> Reported:
         raise NotImplementedError
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nothing is kept."""
+        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         raise NotImplementedError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import attribution, intended, progressed, refused, settled
+from builders import attribution, intended, progressed, recalled, refused, settled
 from faregate.core.ledger.events import Awaited, Event, Intended, Lost, Settled, Started
 from faregate.core.usage import Measure, Usage
 from faregate.errors import Failed, JournalCorrupt
@@ -21,6 +21,8 @@ EVENTS: list[Event] = [
     Lost("req_1", 5, 200, "", 12, awaited=Awaited("resp_1", (("flex", "v2"),), b"\x00facts")),
     settled(1),
     settled(1, charge=770, usage=RARE)._replace(cost=700, charge_rule="markup 10 %"),
+    settled(1)._replace(cache="miss"),
+    recalled(1, charge=7),
     refused(2),
 ]
 
@@ -59,7 +61,7 @@ def test_record_too_large() -> None:
 
 
 def test_events_of_older_versions_are_read() -> None:
-    """A journal from before there were rarer units and charge rules says that none was used and none held."""
+    """A journal from before there were rarer units, charge rules and a cache says that none was used and none held."""
     old_intent, old_end = list(intended(1))[:10], list(settled(1))[:17]
     old_end[5] = list(settled(1).usage)[:7]
     for event, old in ((intended(1), old_intent), (settled(1), old_end)):
@@ -68,6 +70,7 @@ def test_events_of_older_versions_are_read() -> None:
     intent, end = intended(1), settled(1)
     assert (type(intent), intent.charge_rule) == (Intended, "")
     assert (type(end), end.charge_rule, end.usage.other) == (Settled, "", ())
+    assert (end.cache, end.saved_cost) == ("", 0)
 
 
 def test_unknown_tag_names_a_newer_version() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
+from builders import MINUTE, START, HeldClock, attribution, intended, progressed, recalled, refused, request_id, settled
 from faregate.core.ledger.events import Event, Lost
 from faregate.core.usage import Measure, Usage
 from faregate.journal.append import FileJournal
@@ -35,6 +35,9 @@ def events() -> list[Event]:
     for n, charge in ((50, 770), (51, 0), (52, 700)):
         rule = {770: "markup 10 %", 0: "free", 700: ""}[charge]
         found += [intended(n), settled(n, charge=charge, usage=images)._replace(cost=700, charge_rule=rule)]
+    # Answers given again, one of them told twice, and a call that was looked up first.
+    found += [recalled(60, saved=900), recalled(61, charge=33), recalled(61, charge=33)]
+    found += [intended(62), settled(62)._replace(cache="miss")]
     return found
 
 
@@ -117,6 +120,13 @@ CHANGES = [
     ("UPDATE requests SET charge_rule = 'free' WHERE charge_rule = 'markup 10 %'", {"records"}),
     ("DELETE FROM transfers WHERE kind = 'margin' AND amount = 70", {"sums", "totals", "accounts"}),
     ("UPDATE transfers SET amount = 699 WHERE kind = 'margin' AND amount = 700", {"sums", "totals", "accounts"}),
+    ("UPDATE requests SET saved_cost = 901 WHERE saved_cost = 900", {"records"}),
+    ("UPDATE requests SET cache = 'miss' WHERE saved_cost = 900", {"records"}),
+    ("UPDATE requests SET cache = '' WHERE cache = 'miss'", {"records"}),
+    ("UPDATE requests SET charge = 34 WHERE cache = 'hit' AND charge = 33", {"sums", "records"}),
+    ("UPDATE requests SET cost = 1 WHERE saved_cost = 900", {"sums", "records", "totals"}),
+    ("DELETE FROM requests WHERE saved_cost = 900", {"sums", "records", "totals"}),
+    ("DELETE FROM transfers WHERE kind = 'margin' AND amount = 33", {"sums", "totals", "accounts"}),
     ("DELETE FROM transfers WHERE kind = 'late'", {"totals", "accounts"}),
     ("DELETE FROM requests WHERE id = '{first}'", {"sums", "records", "totals"}),
     ("DELETE FROM requests WHERE status = 'refused'", {"records"}),

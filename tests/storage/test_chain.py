@@ -2,12 +2,13 @@
 
 import random
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
+from builders import MINUTE, START, HeldClock, attribution, intended, progressed, recalled, refused, request_id, settled
 from faregate.core.ledger.events import Attempt, Awaited, Event, Lost, Started
 from faregate.core.usage import Measure, Usage
 from faregate.ports import JournalRecord, Proof, TrailMark
@@ -41,9 +42,18 @@ def history() -> list[Event]:
     return events
 
 
-def fill(books: SqliteBooks, batch: int = 9) -> None:
+def caching() -> list[Event]:
+    """Answers given again, free and charged, and calls that were looked up first; one of them was lost meanwhile."""
+    events: list[Event] = [recalled(200), recalled(201, charge=30), recalled(202, who=attribution(team="only-hits"))]
+    for n, word in ((210, "miss"), (211, "refresh"), (212, "miss")):
+        events += [intended(n), settled(n)._replace(cache=word)]
+    lost = Lost(request_id(213), START, 502, "upstream_truncated", 5)
+    return [*events, intended(213), lost, settled(213, resolution="provider_said")._replace(cache="miss")]
+
+
+def fill(books: SqliteBooks, batch: int = 9, more: Sequence[Event] = ()) -> None:
     """Project the history in batches, with changes, corrections and all else that is chained in between."""
-    told = [JournalRecord(100 * n, event, n) for n, event in enumerate(history(), start=1)]
+    told = [JournalRecord(100 * n, event, n) for n, event in enumerate([*history(), *more], start=1)]
     for start in range(0, len(told), batch):
         books.project(told[start : start + batch])
         n = start // batch + 1
@@ -77,7 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Books of which everything is true."""
     path = tmp_path_factory.mktemp("whole") / "books.sqlite3"
     books = open_books(path, HeldClock())
-    fill(books)
+    fill(books, more=caching())
     assert faults(books) == []
     books.close()
     return path
@@ -111,7 +121,7 @@ def found(path: Path) -> list[str]:
 def test_true_books_pass_however_they_were_batched(tmp_path: Path, batch: int) -> None:
     """Unknown, resolved within a batch and later, late, corrected, changed and removed: nothing of it is a fault."""
     books = open_books(tmp_path / "books.sqlite3", HeldClock())
-    fill(books, batch)
+    fill(books, batch, caching())
     proof = prove(books)
     assert (proof.faults, proof.derived) == ([], [])
     assert proof.head == books.chain_head()
@@ -152,6 +162,16 @@ NAMED = [
     (f"UPDATE requests SET latency_us = 1 WHERE id = '{request_id(7)}'", f"record {request_id(7)} is not"),
     (f"UPDATE requests SET code = 'x' WHERE id = '{request_id(7)}'", f"record {request_id(7)} is not"),
     (f"UPDATE requests SET attempts = '[]' WHERE id = '{request_id(7)}'", f"record {request_id(7)} is not"),
+    (f"UPDATE requests SET cache = 'hit' WHERE id = '{request_id(7)}'", f"record {request_id(7)} is not"),
+    (f"UPDATE requests SET saved_cost = 1 WHERE id = '{request_id(30)}'", f"record {request_id(30)} is not"),
+    (f"UPDATE requests SET cache = 'miss' WHERE id = '{request_id(50)}'", f"record {request_id(50)} is not"),
+    (f"UPDATE requests SET cache = 'miss' WHERE id = '{request_id(52)}'", "or its reservation, is not what was booked"),
+    (f"UPDATE requests SET saved_cost = 0 WHERE id = '{request_id(200)}'", f"record {request_id(200)} is not"),
+    (f"UPDATE requests SET saved_cost = 701 WHERE id = '{request_id(201)}'", f"record {request_id(201)} is not"),
+    (f"UPDATE requests SET cache = '' WHERE id = '{request_id(210)}'", f"record {request_id(210)} is not"),
+    (f"UPDATE requests SET cache = '' WHERE id = '{request_id(213)}'", f"record {request_id(213)} is not"),
+    ("UPDATE rollups SET cache_misses = cache_misses + 1", "is not the sum of its records"),
+    ("UPDATE rollups SET saved_cost = 0 WHERE saved_cost > 0", "is not the sum of its records"),
     ("DELETE FROM requests WHERE number = 5", "record number 5 is missing"),
     ("DELETE FROM requests WHERE number = (SELECT max(number) FROM requests)", "is missing"),
     ("UPDATE requests SET cost = 3 WHERE status = 'unknown'", "or its reservation, is not what was booked"),
@@ -236,9 +256,23 @@ def test_the_proof_is_of_one_moment_while_the_books_go_on(path: Path) -> None:
     books.close()
 
 
+def test_records_that_use_no_cache_have_the_hash_that_they_always_had(tmp_path: Path) -> None:
+    """The heads of the chain are those that this history had before records had columns for the cache."""
+    heads = []
+    for batch in (9, 1_000):
+        books = open_books(tmp_path / f"{batch}.sqlite3", HeldClock())
+        fill(books, batch)
+        heads.append(books.chain_head().hash)
+        books.close()
+    assert heads == [
+        "eeeb47fdbcab63fe084d36a3e4799d585c93d78aced443eb60009b4d3d538b1b",
+        "0e016b3ac14dbb420e62d3034e7d513ad25a1ce1c637f1541f3f0cb07523ef3c",
+    ]
+
+
 def test_every_column_is_covered() -> None:
-    """Whoever adds a column to these tables gives the chain a new form that covers it."""
-    assert chain.columns_of(requests) == list(chain.RECORD)
+    """Whoever adds a column to requests puts it behind the later ones; one of transfers makes another form."""
+    assert chain.columns_of(requests) == list(chain.STORED)
     assert chain.columns_of(transfers) == ["sequence", *chain.TRANSFER]
 
 

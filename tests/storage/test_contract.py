@@ -1,7 +1,7 @@
 """What every engine of the books promises, run against each of them."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
+from builders import MINUTE, START, HeldClock, attribution, intended, progressed, recalled, refused, request_id, settled
 from faregate.core.amounts import Amounts
 from faregate.core.ledger.events import Attempt, Awaited, Event, Lost, Redirected, Started, left_id
 from faregate.core.usage import Measure, Usage
@@ -299,6 +299,9 @@ EVENT_KINDS: list[Callable[[int], Event]] = [
     lambda n: progressed(n, 2 * n, held=900 + 100 * n),
     lambda n: redirected(n, 2 + n % 2, left=n % 3 == 0),
     lambda n: settled(n, charge=30)._replace(id=left_id(request_id(n), 1 + n % 2), resolution="provider_said"),
+    lambda n: recalled(n, at=START + n * 8 * MINUTE, saved=40 * n, charge=n % 2 * 9),
+    lambda n: settled(n, charge=60 + n)._replace(cache=("miss", "refresh", "miss")[n % 3]),
+    lambda n: settled(n, charge=20 * n, resolution="provider_said")._replace(cache="miss"),
 ]
 
 
@@ -311,7 +314,10 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
         "accounts": {name: amount for name, amount in books.account_balances().items() if amount},
         "postings": sorted((row["request_id"], row["account"], row["amount"]) for row in books.postings()),
         "usage": books.usage(["team", "hour"], 0, 0),
-        "balances": [books.balances({}, ("user",), unit, 0) for unit in ("usd", "images", "seconds", "tokens")],
+        "hits": books.requests(cache="hit"),
+        "balances": [
+            books.balances({}, ("user",), unit, 0) for unit in ("usd", "images", "seconds", "tokens", "requests")
+        ],
         "usage of some": books.usage(["user", "run"], START + 5 * MINUTE, START + 30 * MINUTE, team="research"),
         "of a user": books.requests(user="user-1", since=START + 8 * MINUTE, until=START + 29 * MINUTE),
         "of a run": books.requests(run="run-2", newest_first=False),
@@ -322,6 +328,7 @@ def look(books: BooksUnderTest) -> dict[str, Any]:
 @settings(max_examples=examples(25, 5_000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(told=[(0, 1), (0, 0), (3, 0), (10, 0)], cuts=[])
 @example(told=[(0, 1), (0, 2), (0, 0), (7, 0), (10, 0)], cuts=[2])
+@example(told=[(14, 1), (14, 1), (0, 1), (15, 1), (5, 1), (14, 2), (14, 2), (0, 3), (14, 3), (16, 3)], cuts=[6])
 @given(
     told=st.lists(st.tuples(st.sampled_from(range(len(EVENT_KINDS))), st.integers(0, 5)), max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=6),
@@ -521,7 +528,7 @@ UNUSUAL: list[dict[str, Any]] = [
     {"usage": Usage(other=(Measure("output_image_tokens", "", 9), Measure("seconds", "", 61)))},
     {"usage": Usage(other=(Measure("characters", "", 40), Measure("characters", "hd", 2), Measure("pages", "", 1)))},
     {"charge": 771, "charge_rule": "markup 10 % + fee 0.000000001"}, {"charge": 0, "charge_rule": "free"},
-    {"charge_rule": "fee 0.001"},
+    {"charge_rule": "fee 0.001"}, {"cache": "miss"}, {"cache": "refresh"}, {"cache": "hit", "saved_cost": 9},
 ]  # fmt: skip
 
 
@@ -636,6 +643,123 @@ def test_a_free_call_that_cost_something(books: BooksUnderTest) -> None:
     record = books.request(request_id(1))
     assert record is not None
     assert (record["cost"], record["charge"], record["charge_rule"]) == (700, 0, "free")
+
+
+# -- what the response cache did ---------------------------------------------------------------------------------------
+
+
+def test_a_hit_is_a_record_of_its_own(books: BooksUnderTest) -> None:
+    """It began and ended at once, used nothing, cost nothing, and says what it saved; no account is of no provider."""
+    books.project(records([Started(1, START), recalled(1, saved=900)]))
+    row = books.request(request_id(1))
+    assert row is not None
+    expected = {
+        "status": "ok", "http_status": 200, "cost": 0, "charge": 0, "held": 0, "usage_source": "none", "attempts": [],
+        "cache": "hit", "saved_cost": 900, "team": "research", "provider": "", "deployment": "", "price_version": "",
+        "input_tokens": 0, "output_tokens": 0, "latency_us": 300, "answered_model": "gpt-4o-2024", "created_at": START,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert books.account_balances() == {}
+    assert (books.totals()["requests"], books.totals()["postings"], books.open_reservations()) == (1, 0, [])
+
+
+def test_a_hit_that_is_charged_is_all_margin(books: BooksUnderTest) -> None:
+    """Its payer is debited and the margin credited, and limits count one request and its charge."""
+    books.project(records([recalled(1, charge=70)]))
+    assert books.account_balances() == {"payer:default:research:search:ada:key_1": 70, "margin": -70}
+    found = {unit: books.balances({}, (), unit, 0) for unit in ("usd", "requests", "tokens")}
+    assert found == {"usd": [((), 70)], "requests": [((), 1)], "tokens": [((), 0)]}
+    totals = books.totals()
+    assert (totals["posted"], totals["credited"], totals["sum"], totals["rollup_charge"]) == (70, 0, 0, 70)
+
+
+@pytest.mark.parametrize("batches", [(1, 1, 1, 1), (4,), (2, 2)])
+def test_a_hit_told_again_changes_nothing(books: BooksUnderTest, batches: tuple[int, ...]) -> None:
+    """A replay after a crash, in the same batch or a later one, books no second request and no second charge."""
+    told = records([recalled(1, charge=7), recalled(1, charge=7), recalled(2), recalled(1, charge=7)])
+    for size in batches:
+        books.project(told[:size])
+        told = told[size:]
+    totals = books.totals()
+    assert (totals["requests"], totals["records"], totals["posted"], totals["rollup_requests"]) == (2, 2, 7, 2)
+    (sums,) = books.usage([], 0, 0)
+    assert (sums["cache_hits"], sums["saved_cost"]) == (2, 1_400)
+
+
+def test_usage_sums_what_the_cache_did(books: BooksUnderTest) -> None:
+    """From roll-ups and records alike: hits, misses, and what hits saved; a wish for a new answer is neither."""
+    words = ("miss", "hit", "", "refresh", "miss", "hit", "hit")
+    events: list[Event] = []
+    for n, word in enumerate(words):
+        at = START + n * 4 * MINUTE
+        ended = settled(n, at=at)._replace(cache=word)
+        events += [recalled(n, at=at, saved=100 + n)] if word == "hit" else [intended(n, at=at), ended]
+    books.project(records(events))
+    for span in ((0, 0), (START - 1, START + 60 * MINUTE + 1)):
+        (sums,) = books.usage(["team"], *span)
+        told = [sums[name] for name in ("requests", "cache_hits", "cache_misses", "saved_cost", "cost")]
+        assert told == [7, 3, 2, 101 + 105 + 106, 4 * 700]
+    assert [row["id"] for row in books.requests(cache="miss")] == [request_id(4), request_id(0)]
+    assert [row["id"] for row in books.requests(cache="refresh")] == [request_id(3)]
+
+
+def used_caches(books: BooksUnderTest, thresholds: dict[str, tuple[int, ...]], *by: str) -> list[dict[str, Any]]:
+    """What ``cache_use`` tells, without what is nothing."""
+    rows = [{name: value for name, value in row.items() if value} for row in books.cache_use(by, 0, 0, thresholds)]
+    return in_order(rows)
+
+
+def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in an order that only their values decide."""
+    return sorted(rows, key=lambda row: sorted(map(str, row.items())))
+
+
+def test_the_use_of_caches_is_told_by_what_decides_its_price(books: BooksUnderTest) -> None:
+    """Calls of one price version are one row; other units keep them apart, and so do thresholds of prices."""
+    hour = (Measure("cache_write_1h_tokens", "", 3),)
+    usages = [
+        Usage(10, 90, 0, 0, 5), Usage(20, 80, 5, 0, 5), Usage(10, 95, 0, 0, 5), Usage(1, 200, 0, 0, 5), Usage(7),
+        *(Usage(10, 5, other=hour), Usage(10, 5, other=hour), Usage(10, other=hour)),
+        Usage(10, 90, other=(Measure("images", "", 1),)),
+    ]  # fmt: skip
+    events: list[Event] = [refused(90), intended(91), recalled(60, charge=7), recalled(61)]
+    for n, usage in enumerate(usages):
+        events += [intended(n), settled(n, usage=usage)._replace(cache="miss" if n == 1 else "")]
+    books.project(records([*events, intended(92), settled(92)._replace(cache="refresh")]))
+    hit = {"cache": "hit", "requests": 2, "saved_cost": 1_400, "charge": 7}
+    told = {"price_version": "pv_1", "requests": 1, "charge": 700}
+    images = {**told, "other_units": (Measure("images", "", 1),), "input_cached": 90}
+    together: list[dict[str, Any]] = [
+        hit, {**told, "cache": "refresh"}, {**told, "cache": "miss", "input_cached": 80, "input_cache_write": 5},
+        {**told, "requests": 3, "charge": 2_100, "input_cached": 385}, images,
+        {**told, "requests": 3, "charge": 2_100, "input_cached": 10, "other_units": hour},
+    ]  # fmt: skip
+    assert used_caches(books, {}) == in_order(together)
+    apart: list[dict[str, Any]] = [
+        hit, {**told, "cache": "refresh"},
+        {**told, "cache": "miss", "input_cached": 80, "input_cache_write": 5, "input_length": 101},
+        {**told, "input_cached": 90}, {**told, "input_cached": 95, "input_length": 101},
+        {**told, "input_cached": 200, "input_length": 201}, {**images, "input_length": 100},
+        {**told, "requests": 2, "charge": 1_400, "input_cached": 10, "other_units": hour, "input_length": 15},
+        {**told, "other_units": hour, "input_length": 10},
+    ]  # fmt: skip
+    assert used_caches(books, {"pv_1": (100, 200), "pv_2": (5,)}) == in_order(apart)
+
+
+def test_the_use_of_caches_is_told_by_dimensions_and_of_a_time(books: BooksUnderTest) -> None:
+    """By any of them and by tags, as usage is; a name that is none is refused."""
+    who = attribution(team="blue", run="r1", tags=(("env", "ci"),))
+    books.project(records([recalled(1, who=who), recalled(2, at=START + MINUTE), recalled(3)]))
+    rows = used_caches(books, {}, "team", "tag.env", "run")
+    told = {"cache": "hit", "requests": 1, "saved_cost": 700}
+    assert rows == [
+        {"team": "blue", "tag.env": "ci", "run": "r1", **told},
+        {"team": "research", **told, "requests": 2, "saved_cost": 1_400},
+    ]
+    assert [row["requests"] for row in books.cache_use([], START + 1, 0, {}, team="research")] == [1]
+    assert list(books.cache_use([], 0, 0, {}, team="nobody")) == []
+    with pytest.raises(UsageError, match="unknown dimension"):
+        list(books.cache_use(["charge"], 0, 0, {}))
 
 
 def test_late_evidence_is_compared_with_the_cost(books: BooksUnderTest) -> None:

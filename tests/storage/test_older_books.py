@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from builders import MINUTE, START, HeldClock, attribution, intended, progressed, refused, request_id, settled
+from builders import MINUTE, START, HeldClock, attribution, intended, progressed, recalled, refused, request_id, settled
 from faregate.core.ledger.events import Attempt, Event, Lost, Started
 from faregate.core.usage import Measure, Usage
 from faregate.errors import Failed
@@ -26,8 +26,7 @@ from faregate.storage.sqlite.opening import open_books, schema_version
 #: What a record did not have then.
 NEWER = (
     *("input_tokens", "output_tokens", "other_units", "input_other", "output_other", "images", "seconds", "characters"),
-    "charge_rule",
-    "notes",
+    *("charge_rule", "notes", "cache", "saved_cost"),
 )
 SETS = 'organization, team, project, "user", end_user, "key", product, stage, model, deployment, provider, service'
 LEAVES = "input_text, input_cached, input_cache_write, input_audio, output_text, output_reasoning, output_audio"
@@ -151,6 +150,61 @@ def test_every_older_schema(tmp_path: Path, revision: str) -> None:
     assert look(books) == look(truth)
     assert books.balances({}, (), "images", 0) == [((), 2)]
     books.close()
+
+
+def as_of(path: Path, revision: str) -> None:
+    """Take from a file what a schema did not have yet; nothing in it may use that."""
+    older = path.with_suffix(".older")
+    migrate(older, revision)
+    then, file = sqlite3.connect(older), sqlite3.connect(path)
+    columns = "SELECT m.name, c.name FROM sqlite_master m, pragma_table_xinfo(m.name) c WHERE m.type = 'table'"
+    known = set(then.execute(columns))
+    for table, name in file.execute(columns).fetchall():
+        if (table, name) not in known:
+            file.execute(f'ALTER TABLE "{table}" DROP COLUMN "{name}"')
+    file.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    file.commit()
+    then.close()
+    file.close()
+    older.unlink()
+
+
+def test_books_of_before_the_response_cache_stay_proved(tmp_path: Path) -> None:
+    """0010: what was chained keeps its hashes, new records with the cache follow on, and tampering is found in both."""
+    path, truth = tmp_path / "books.sqlite3", MemoryBooks(HeldClock())
+    truth.project(told(history()))
+    books = open_books(path, HeldClock())
+    books.project(told(history()))
+    books.put("key", {"id": "key_1", "name": "ci"})
+    head = books.chain_head()
+    books.close()
+    as_of(path, "0010")
+    assert schema_version(path) == "0010"
+
+    books = open_books(path, HeldClock())
+    assert books.chain_head() == head
+    assert look(books) == look(truth)
+    later: list[Event] = [
+        recalled(70), recalled(71, charge=5), intended(72), settled(72)._replace(cache="miss"),
+        settled(51, resolution="provider_said")._replace(cache="miss"),
+    ]  # fmt: skip
+    for engine in (books, truth):
+        engine.project(told(later, after=len(history())))
+    assert look(books) == look(truth)
+    proof = books.prove(lambda done, total: None)
+    assert (proof.faults, proof.derived) == ([], [])
+    books.close()
+
+    for number in (7, 70, 51):
+        copy = tmp_path / f"{number}.sqlite3"
+        copy.write_bytes(path.read_bytes())
+        file = sqlite3.connect(copy)
+        file.execute("UPDATE requests SET cache = 'refresh' WHERE id = ?", (request_id(number),))
+        file.commit()
+        file.close()
+        books = SqliteBooks(copy, HeldClock())
+        assert books.prove(lambda done, total: None).faults == [f"record {request_id(number)} is not what was booked"]
+        books.close()
 
 
 def test_rate_cards_of_older_books_are_standard_ones(tmp_path: Path) -> None:

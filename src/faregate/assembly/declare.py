@@ -23,7 +23,7 @@ from faregate.config.schema import ChargeRule as ConfiguredCharge
 from faregate.config.schema import Config
 from faregate.config.schema import Provider as ConfiguredProvider
 from faregate.config.tree import Environment
-from faregate.control import Provider, RoutedPool, Selection, masked_of
+from faregate.control import Mirror, Provider, RoutedPool, Selection, masked_of
 from faregate.core import money
 from faregate.core.pricing.charging import ChargeRule, ppm
 from faregate.core.routing.choose import USUAL_RANGES
@@ -79,6 +79,7 @@ def declared(
         projects=tuple(projects),
         require_limit=config.limits.require,
         require_limit_stages=tuple(name for name, stage in config.stages.items() if stage.require_limit),
+        stage_caching=tuple((name, stage.cache) for name, stage in config.stages.items() if stage.cache is not None),
         unknown_price=config.pricing.unknown,
         ceiling=tuple(
             PriceRow(each.provider or "", "*", each.unit, each.per, money.picos(each.price))
@@ -153,6 +154,7 @@ def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
             model.max_context_tokens or 0,
             tuple(Selection(*each) for each in led.get(model.name, ())),
             model.timeout or _time_of(model.to, timeouts, deployments),
+            Mirror(model.mirror.to, model.mirror.percent) if model.mirror is not None else None,
         )
         for model in models
     ]

@@ -34,6 +34,7 @@ def run_gate(settings: GateSettings, input_descriptor: int) -> int:
 
 
 async def _serve(settings: GateSettings, input_descriptor: int) -> int:
+    from faregate.assembly.caching import response_store
     from faregate.catalogue.tokens import ToktokCounter
     from faregate.dialects.pictures import size_of
     from faregate.journal.answers import FileAnswerStore
@@ -56,8 +57,10 @@ async def _serve(settings: GateSettings, input_descriptor: int) -> int:
     )
     answers = FileAnswerStore(folder / "journal" / "answers", clock.wall_nanos())
     objects = FileObjectStore(folder / "journal" / "objects", clock.wall_nanos())
-    keeping = ContentKeeping(ContentSpool(DataFolder(folder).contents_left, clock.wall_nanos), finder)
-    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers, objects, keeping)
+    data = DataFolder(folder)
+    keeping = ContentKeeping(ContentSpool(data.contents_left, clock.wall_nanos), finder)
+    responses = response_store(settings.cache, data, loop, bytes.fromhex(settings.peppers[0][1]), clock.wall_nanos)
+    gate = Gate(settings, clock, journal, ToktokCounter(size_of), answers, objects, keeping, responses)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gate.drain)
     if settings.attached:

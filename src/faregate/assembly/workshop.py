@@ -28,7 +28,7 @@ from faregate.console.compile import card_of
 from faregate.console.corrections import TrueUp
 from faregate.console.link import GateLink, unknown_of
 from faregate.console.sealing import seal_anew
-from faregate.console.state import Check, Console, Facts, Secrets
+from faregate.console.state import CacheFacts, Check, Console, Facts, Secrets
 from faregate.console.texts import time_text
 from faregate.control import Unknown
 from faregate.core.limits.denials import BUILT_IN
@@ -86,6 +86,11 @@ def console_secrets(kept: KeptSecrets) -> Secrets:
         kept.installation,
         tuple((each.id, each.key) for each in kept.encryption),
     )
+
+
+def _cache_facts(config: Config) -> CacheFacts:
+    cache = config.cache
+    return CacheFacts(cache.enabled, cache.store, cache.default, cache.ttl // 1_000, cache.share)
 
 
 class Workshop:
@@ -185,6 +190,7 @@ class Workshop:
                 denials=frozenset((*limits.denials, *BUILT_IN)),
                 trusted_proxies=gateway.trusted_proxies,
                 keeps_contents=self._config.content.retention is not None,
+                cache=_cache_facts(self._config),
             )
         return Console(
             books=self.books,

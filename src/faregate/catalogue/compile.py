@@ -22,7 +22,7 @@ from faregate.catalogue.model_facts import EMBEDDINGS, OPERATIONS, RERANK, WITHO
 from faregate.catalogue.services import deployment_of
 from faregate.catalogue.standins import ceiling_cards, fallback_cards
 from faregate.catalogue.timeline import GLOBAL, all_cards, card
-from faregate.control import Catalogue, Deployment, Provider, Route, RoutedPool, Selection
+from faregate.control import Catalogue, Deployment, Mirror, Provider, Route, RoutedPool, Selection
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS, Rate, RateCard, Tier
 from faregate.core.pricing.cost import card_is_priced
 from faregate.core.pricing.listing import LAYERS
@@ -92,7 +92,14 @@ def compile_catalogue(declared: Declared) -> Compiled:
         providers=tuple(work.providers.values()),
         deployments=tuple(work.deployments.values()),
         routes=tuple(
-            Route(name, to, work.steps.get(name, ()), work.selected.get(name, ()), work.timeouts.get(name, 0))
+            Route(
+                name,
+                to,
+                work.steps.get(name, ()),
+                work.selected.get(name, ()),
+                work.timeouts.get(name, 0),
+                work.mirrors.get(name),
+            )
             for name, to in work.routes.items()
         ),
         stages=work.stages(),
@@ -104,6 +111,8 @@ def compile_catalogue(declared: Declared) -> Compiled:
         pools=tuple(work.pools.values()),
         breaker=declared.breaker,
         retry=declared.retry,
+        # A stage of the configuration is everybody's.
+        caching=tuple(("stage", "", name, word) for name, word in declared.stage_caching),
     )
     return Compiled(catalogue, tuple(work.problems))
 
@@ -152,6 +161,7 @@ class _Compilation:
         self.steps: dict[str, tuple[str, ...]] = {}
         self.selected: dict[str, tuple[Selection, ...]] = {}
         self.timeouts: dict[str, int] = {}
+        self.mirrors: dict[str, Mirror] = {}
         #: Names of the deployments that the operator declared, in order.
         self._declared: list[str] = []
         self._rows: dict[tuple[str, str], list[PriceRow]] = {}
@@ -254,6 +264,10 @@ class _Compilation:
         if selected:
             self.selected[wanted.name] = selected
         self.timeouts[wanted.name] = wanted.timeout_ms
+        if wanted.mirror is not None:
+            copied_to = self._resolve(wanted.mirror.to, where)
+            if copied_to is not None:
+                self.mirrors[wanted.name] = wanted.mirror._replace(to=copied_to)
         fixed = {deployment.name for deployment in self.declared.deployments if deployment.output_tokens_max}
         for name in to:
             made = self.deployments[name]

@@ -5,7 +5,7 @@ The configuration and the books fill these in; ``compile`` turns them into the c
 
 from typing import NamedTuple
 
-from faregate.control import Provider, RoutedPool, Selection
+from faregate.control import Mirror, Provider, RoutedPool, Selection
 from faregate.core.metering.service import ServiceTerms
 from faregate.core.pricing.card import Rate
 from faregate.core.pricing.charging import ChargeRule
@@ -39,6 +39,8 @@ class DeclaredModel(NamedTuple):
     #: Where it goes for some callers.
     selected: tuple[Selection, ...] = ()
     timeout_ms: int = 0
+    #: A deployment or ``{provider}/{model}`` that a share of its calls is copied to.
+    mirror: Mirror | None = None
 
 
 class DeclaredService(NamedTuple):
@@ -96,6 +98,8 @@ class Declared(NamedTuple):
     services: tuple[DeclaredService, ...] = ()
     #: Stages whose callers need a money limit though others do not.
     require_limit_stages: tuple[str, ...] = ()
+    #: ``(stage, word)`` of stages that say whether their calls use the response cache.
+    stage_caching: tuple[tuple[str, str], ...] = ()
     #: Callers without keys, and whom callers act for.
     identity: Identity | None = None
     pools: tuple[RoutedPool, ...] = ()

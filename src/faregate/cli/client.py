@@ -223,6 +223,7 @@ def _short(path: Path) -> str:
 _ERRORS: Final[Mapping[str, type[FaregateError]]] = {
     "not_found": NotFound,
     "conflict": Conflict,
+    "cache_off": Failed,
     "failed": Failed,
     "refused": Unsafe,
     "invariant": Unsafe,

@@ -277,7 +277,7 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
     looks += [_resting(each) for each in gate.get("resting", ())]
     if gate.get("unknown_count"):
         looks.append(_unknowns(gate["unknown_count"], gate["unknown"]))
-    looks += _lost_peppers(folder)
+    looks += [*_lost_peppers(folder), *_cache(folder)]
     if "credentials" in health:
         looks.append(_credentials(health["credentials"]))
     # An installation of an older version has no alerts.
@@ -322,6 +322,25 @@ def _lost_peppers(folder: DataFolder) -> list[Look]:
     why = "whoever holds one of them is refused as unknown"
     mend = f"put their pepper back into {folder.secrets}, or rotate them: faregate key rotate ID"
     return [Look("peppers", "warning", f"{lost} keys fail: their pepper is not in {folder.secrets.name}", why, mend)]
+
+
+def _cache(folder: DataFolder) -> list[Look]:
+    """How a response cache on another server does; nothing of one that is the gate's own, or where nobody tells."""
+    from faregate.cli.client import connect
+
+    try:
+        with connect(folder.root) as client:
+            told = client.call("GET", "/cache")
+    except FaregateError:
+        return []
+    if not told["enabled"] or told["store"] != "redis" or told["failures"] is None:
+        return []
+    if not told["failures"]:
+        return [Look("cache", "ok", "its server has answered all that it was asked")]
+    why = "such calls go to their provider, as if nothing were kept"
+    mend = "look at cache.url and at its server; where it is slow, at cache.timeout"
+    detail = f"its server failed {told['failures']} times since the gate started"
+    return [Look("cache", "warning", detail, why, mend)]
 
 
 def _credentials(told: dict[str, Any]) -> Look:

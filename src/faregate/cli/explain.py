@@ -52,7 +52,9 @@ def _of_request(row: dict[str, Any], client: AdminClient, *, as_json: bool) -> N
     for number, each in enumerate(row["attempts"], 1):
         emit(f"{number}. {each['deployment']}: {_came_of(each)} after {each['duration_ms']} ms")
     if not row["attempts"]:
-        emit("it was sent nowhere")
+        emit("it was answered from the cache" if row["cache"] == "hit" else "it was sent nowhere")
+    if (row["notes"] or {}).get("mirror_of"):
+        emit(f"it is a copy of {row['notes']['mirror_of']}, made to compare deployments: nobody waited for it")
     if names:
         emit(f"{row['deployment']} is where {', '.join(names)} may lead: `faregate explain --model {names[0]}`")
     emit(f"cost {row['cost']}, charged {row['charge']}; how it came to that: `faregate requests {row['id']}`")

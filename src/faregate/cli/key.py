@@ -41,7 +41,7 @@ _LISTS = ("models", "operations", "paths", "networks", "may_set")
 #: Fields of a created key that are always printed, in this order; the others only where they were set.
 _CREATED = ("id", "name", "secret", "organization", "team", "project")
 _CREATED_IF_SET = (
-    *("user", "product", "subscription", "stage", "models", "operations", "paths", "networks", "content"),
+    *("user", "product", "subscription", "stage", "models", "operations", "paths", "networks", "content", "cache"),
     "expires_at",
 )
 
@@ -51,6 +51,7 @@ Paths = Annotated[str | None, typer.Option(help="Beginnings of allowed paths, su
 Networks = Annotated[str | None, typer.Option(help="Networks that it may be used from, such as 10.0.0.0/8.")]
 MaySet = Annotated[str | None, typer.Option(help="What requests may say: user,tags,run,project,stage.")]
 Content = Annotated[str | None, typer.Option(help="What is kept of its calls' contents: off, metadata or full.")]
+Cache = Annotated[str | None, typer.Option(help="Whether its calls use the response cache: on or off.")]
 Expires = Annotated[str | None, typer.Option(help="Last moment, such as 2027-01-01T00:00:00Z.")]
 
 
@@ -73,6 +74,7 @@ def create(
     networks: Networks = None,
     may_set: MaySet = None,
     content: Content = None,
+    cache: Cache = None,
     expires: Expires = None,
     from_file: Annotated[
         Path | None, typer.Option(help="Create all keys of this .csv or .json file, or none; up to a thousand.")
@@ -100,6 +102,7 @@ def create(
             "networks": listed(networks),
             "may_set": listed(may_set),
             "content": content,
+            "cache": cache,
             "expires_at": expires,
         }
     )
@@ -279,6 +282,7 @@ def set_key(
     networks: Annotated[str | None, typer.Option(help="Networks; an empty text lifts it.")] = None,
     may_set: MaySet = None,
     content: Annotated[str | None, typer.Option(help="off, metadata or full; an empty text lifts it.")] = None,
+    cache: Annotated[str | None, typer.Option(help="on or off; an empty text lifts it.")] = None,
     expires: Annotated[str | None, typer.Option(help="Last moment; an empty text lifts it.")] = None,
     role: Annotated[str | None, typer.Option(help=f"One of {', '.join(ROLES)}.")] = None,
     data: Where = None,
@@ -291,6 +295,8 @@ def set_key(
         body["may_set"] = listed(may_set)
     if content is not None:
         body["content"] = content or None
+    if cache is not None:
+        body["cache"] = cache or None
     if expires is not None:
         body["expires_at"] = expires or None
     if role is not None:

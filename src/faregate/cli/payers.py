@@ -39,6 +39,7 @@ _OPTIONS: Final[Mapping[str, _Option]] = {
     "networks": _Option(f"Networks that its keys may be used from, such as 10.0.0.0/8; {_LIFTS}.", several=True),
     "expires_at": _Option(f"When its keys end, such as 2027-01-01T00:00:00Z; {_LIFTS}."),
     "content": _Option(f"What is kept of its keys' calls: off, metadata or full; {_LIFTS}."),
+    "cache": _Option(f"Whether its calls use the response cache: on or off; {_LIFTS}."),
 }
 _RULES: Final = ("models", "operations", "paths", "networks")
 
@@ -65,7 +66,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "projects",
         "Projects of an organization, or of a team in it.",
         ("organization",),
-        ("team", "title", "contact"),
+        ("team", "title", "contact", "cache"),
         ("organization", "team"),
         ("team", "title"),
     ),
@@ -86,7 +87,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         ("title", *_RULES, "expires_at"),
     ),
     "stage": Kind(
-        "stages", "Stages of an organization.", ("organization",), ("title", "contact"), ("organization",), ("title",)
+        "stages",
+        "Stages of an organization.",
+        ("organization",),
+        ("title", "contact", "cache"),
+        ("organization",),
+        ("title",),
     ),
     "subscription": Kind(
         "subscriptions",

@@ -16,6 +16,9 @@ _COLUMNS = (
     "created_at", "id", "team", "project", "model", "status", "code", "input_tokens", "output_tokens", "charge",
 )  # fmt: skip
 
+#: These are told where the response cache was used.
+_CACHE = ("cache", "saved_cost")
+
 #: A record is in the books about half a second after its call.
 POLL_SECONDS = 0.5
 
@@ -51,7 +54,8 @@ def command(
         if json:
             emit_json(rows)
         else:
-            table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+            columns = _COLUMNS if all(row["cache"] == "off" for row in rows) else (*_COLUMNS, *_CACHE)
+            table(columns, [[row[name] for name in columns] for row in rows])
 
 
 def _show(row: dict[str, Any], *, as_json: bool) -> None:
@@ -64,7 +68,9 @@ def _show(row: dict[str, Any], *, as_json: bool) -> None:
         emit("")
         columns = ("unit", "quantity", "price", "per", "amount")
         table(columns, [[line[name] for name in columns] for line in derivation["lines"]])
-        emit(f"sum {derivation['sum']} = {derivation['cost']} by {derivation['price_version']}")
+        # An answer that was kept before was priced by nothing.
+        by = f" by {derivation['price_version']}" if derivation["price_version"] else ""
+        emit(f"sum {derivation['sum']} = {derivation['cost']}{by}")
         if derivation["charge_lines"]:
             emit("")
             rows = [("cost", "", row["cost"]), *(tuple(line.values()) for line in derivation["charge_lines"])]

@@ -19,8 +19,8 @@ _KIND_LISTS: Final = {kind: name for name, kind in LISTS.items()}
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "organization": ("name", "title", "contact", "state"),
     "team": ("organization", "name", "title", "contact", "state"),
-    "stage": ("organization", "name", "title", "contact", "state"),
-    "project": ("organization", "name", "team", "title", "contact", "state"),
+    "stage": ("organization", "name", "title", "contact", "cache", "state"),
+    "project": ("organization", "name", "team", "title", "contact", "cache", "state"),
     "user": (
         *("organization", "name", "team", "title", "contact", "state"),
         *("models", "operations", "paths", "networks"),
@@ -32,7 +32,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "subscription": ("organization", "product", "name", "team", "user", "title", "contact", "state"),
     "key": (
         *("organization", "name", "team", "project", "user", "product", "subscription", "stage", "role", "state"),
-        *("models", "operations", "paths", "networks", "may_set", "content", "expires_at"),
+        *("models", "operations", "paths", "networks", "may_set", "content", "cache", "expires_at"),
     ),
     "limit": (
         *("each", "unit", "amount", "window", "timezone", "mode", "clamp", "contact", "algorithm", "burst"),

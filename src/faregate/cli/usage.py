@@ -10,6 +10,8 @@ from faregate.cli.words import listed, pairs
 
 #: These are told where some of them were used.
 _RARE = ("images", "seconds", "characters")
+#: These are told where the response cache was used.
+_CACHE = ("cache_hits", "cache_misses", "saved_cost")
 _SUMS = ("requests", "input_tokens", "output_tokens", *_RARE, "cost", "charge")
 
 
@@ -32,6 +34,8 @@ def command(
     if "subscription" in names:
         names.insert(names.index("subscription") + 1, "subscription_name")
     columns = [*names, *(name for name in _SUMS if name not in _RARE or any(row[name] for row in rows))]
+    if any(row["cache_hits"] or row["cache_misses"] for row in rows):
+        columns += _CACHE
     if json:
         emit_json([{name: row[name] for name in columns} for row in rows])
     else:

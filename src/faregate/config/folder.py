@@ -62,6 +62,11 @@ class DataFolder(NamedTuple):
         return self.journal / "contents"
 
     @property
+    def cache(self) -> Path:
+        """Answers that may be given again; it can be removed whenever nobody uses the folder."""
+        return self.root / "cache.sqlite3"
+
+    @property
     def secrets(self) -> Path:
         """Peppers and the session secret, made at the first start."""
         return self.root / "secrets.json"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from faregate.config.cache_rules import cache_settings
 from faregate.config.content_rules import content_settings
 from faregate.config.schema import Brake, Config, Gateway, Tls
 from faregate.config.secrets import Secrets
@@ -60,6 +61,7 @@ def gate_settings(config: Config, folder: Path, data_dir: Path, secrets: Secrets
         },
         brake=brake_rules(limits.brake),
         content=content_settings(config),
+        cache=cache_settings(config),
         trusted_proxies=gateway.trusted_proxies,
     )
 

@@ -52,6 +52,8 @@ def check_pools(config: Config, problem_of: PlaceProblem) -> Iterator[Ruled]:
     yield from _growing(config.retry, ("retry",))
     known = [*deployments, *(pool.name for pool in config.pools)]
     for index, model in enumerate(config.models):
+        if model.mirror is not None:
+            yield from _place(config, ("models", index, "mirror", "to"), model.mirror.to, deployments, problem_of)
         for number, selected in enumerate(model.instead):
             path = ("models", index, "instead", number)
             yield from _nobody(selected.select, (*path, "select"))

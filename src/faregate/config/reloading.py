@@ -24,6 +24,13 @@ NEED_RESTART: Final = (
     ("limits", "each_max"),
     ("journal", "segment"),
     ("journal", "sync_interval"),
+    ("cache", "enabled"),
+    ("cache", "store"),
+    ("cache", "memory_bytes_max"),
+    ("cache", "disk"),
+    ("cache", "disk_bytes_max"),
+    ("cache", "url"),
+    ("cache", "timeout"),
     ("logging", "level"),
     ("logging", "format"),
 )

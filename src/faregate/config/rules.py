@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from faregate.config.alert_rules import check_channels
+from faregate.config.cache_rules import check_cache
 from faregate.config.content_rules import check_content
 from faregate.config.credential_rules import check_credential
 from faregate.config.denial_rules import check_denials
@@ -54,6 +55,7 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     yield from check_denials(config)
     yield from check_identity(config.identity, folder)
     yield from check_content(config)
+    yield from check_cache(config)
     if config.limits.min_answer_tokens > config.limits.default_output_tokens:
         yield Ruled("CFG-CONFLICT", ("limits", "min_answer_tokens"), "is more than limits.default_output_tokens")
     if config.journal.segment > config.journal.backlog_max:

@@ -11,11 +11,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
+from faregate.config.cache import Cache
 from faregate.config.content import Content
 from faregate.config.credentials import ProviderCredential
 from faregate.config.findings import quoted
 from faregate.config.identity_rules import Identity
-from faregate.config.pools import Breaker, Pool, Retry, Selected
+from faregate.config.pools import Breaker, MirrorTo, Pool, Retry, Selected
 from faregate.config.section import Section
 from faregate.config.values import (
     Amount,
@@ -41,12 +42,13 @@ from faregate.config.values import (
     wrong,
 )
 from faregate.core.alerts import KINDS as ALERT_KINDS
+from faregate.core.caching.policy import WORDS
 from faregate.core.metering.service import METHODS
 from faregate.core.networks import NETWORKS_MAX
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
 #: Keys of the contract whose feature is not built: accepting them silently would promise what nobody keeps.
-NOT_YET = ("cache", "events", "payments", "metrics")
+NOT_YET = ("events", "payments", "metrics")
 
 Bound = Annotated[Whole, Field(ge=1)]
 RefusalStatus = Annotated[Whole, Field(ge=400, le=599)]
@@ -235,6 +237,7 @@ class Model(Section):
     timeout: Duration | None = Field(
         default=None, description="longest time of a whole answer; default: as its providers have it"
     )
+    mirror: MirrorTo | None = Field(default=None, description="copy a share of its calls to another deployment")
     max_output_tokens: Bound | None = Field(default=None, description="most output tokens of one answer")
     max_context_tokens: Bound | None = Field(default=None, description="tokens of question and answer together")
 
@@ -445,6 +448,9 @@ class Stage(Section):
     )
     require_limit: Flag = Field(
         default=False, description="refuse a call of this stage that no hard limit in dollars covers"
+    )
+    cache: Literal[WORDS] | None = Field(  # type: ignore[valid-type]
+        default=None, description="whether calls of this stage use the response cache; default: as their keys say"
     )
 
 
@@ -687,6 +693,7 @@ class Config(Section):
     unknowns: Unknowns = Field(Unknowns(), description="calls whose outcome was not learnt")
     alerts: Alerts = Field(Alerts(), description="what people are told of, and where")
     content: Content = Field(Content(), description="what is kept of prompts and answers")
+    cache: Cache = Field(Cache(), description="answers that are given again to the same call")
     identity: Identity = Field(Identity(), description="callers without keys, and whom callers act for")
     journal: Journal = Field(Journal(), description="the journal's files")
     logging: Logging = Field(Logging(), description="what is logged")

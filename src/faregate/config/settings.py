@@ -40,6 +40,34 @@ class ContentSettings(msgspec.Struct, frozen=True):
     rules: tuple[ContentRuleSettings, ...] = ()
 
 
+class CacheSettings(msgspec.Struct, frozen=True):
+    """The response cache: who uses it, what is kept how long, and where."""
+
+    #: ``on`` or ``off``, where stage, project, key and request say nothing.
+    default: str = "off"
+    ttl_ms: int = 86_400_000
+    #: Whom an answer is shared with: one of ``core.caching.policy.SHARES``.
+    share: str = "project"
+    deterministic_only: bool = False
+    single_flight: bool = False
+    answer_bytes_max: int = 1024 * 1024
+    #: Percent of what the call would be charged that a hit is charged.
+    charge_percent: int = 0
+    #: Hits are given though no budget would let the call through.
+    without_credit: bool = True
+    #: ``embedded`` or ``redis``.
+    store: str = "embedded"
+    memory_bytes_max: int = 64 * 1024 * 1024
+    #: 0 keeps nothing on disk.
+    disk_bytes_max: int = 1024 * 1024 * 1024
+    #: Of the Redis or Valkey server; it may hold a password.
+    url: str = ""
+    timeout_ms: int = 50
+
+    def __repr__(self) -> str:
+        return f"CacheSettings(store={self.store!r}, default={self.default!r})"
+
+
 class GateSettings(msgspec.Struct, frozen=True):
     """Everything the data plane needs besides the snapshot that the console sends. Durations are milliseconds."""
 
@@ -95,6 +123,8 @@ class GateSettings(msgspec.Struct, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
     #: ``None`` where no content is ever kept or looked at.
     content: ContentSettings | None = None
+    #: ``None`` where no answer is ever kept.
+    cache: CacheSettings | None = None
     progress_ms: int = 1_000
     log_level: str = "info"
     #: ``json`` or ``console``.

@@ -107,10 +107,16 @@ class TeamState(_Payer):
     organization: PayerName = Field(default=DEFAULT_ORGANIZATION, description="of which organization")
 
 
-class ProjectState(TeamState):
+class _OfTeam(TeamState):
+    team: PayerName | None = Field(default=None, description="of which team")
+
+
+class ProjectState(_OfTeam):
     """A project."""
 
-    team: PayerName | None = Field(default=None, description="of which team")
+    cache: Literal["on", "off"] | None = Field(
+        default=None, description="whether its calls use the response cache; default: it says nothing"
+    )
 
 
 class _Restricting(Section):
@@ -120,12 +126,16 @@ class _Restricting(Section):
     networks: Names | None = Field(default=None, description="networks its calls may come from; default: all")
 
 
-class UserState(ProjectState, _Restricting):
+class UserState(_OfTeam, _Restricting):
     """A user, and what the user's keys are restricted to."""
 
 
 class StageState(TeamState):
     """A stage."""
+
+    cache: Literal["on", "off"] | None = Field(
+        default=None, description="whether its calls use the response cache; default: it says nothing"
+    )
 
 
 class ProductState(TeamState, _Restricting):
@@ -175,6 +185,9 @@ class KeyState(Section):
     )
     content: Literal["off", "metadata", "full"] | None = Field(
         default=None, description="what is kept of its calls' contents; default: as its product says"
+    )
+    cache: Literal["on", "off"] | None = Field(
+        default=None, description="whether its calls use the response cache; default: as its project and stage say"
     )
     expires_at: Moment | None = Field(default=None, description="when it ends")
 

@@ -337,7 +337,7 @@ async def create_teams(request: Request, wanted: NewTeams) -> dict[str, Any]:
 
 @router.post("/projects/bulk", status_code=201, tags=["payers"])
 @needs("payers.write")
-@answers(shapes.MadeTeamPayers)
+@answers(shapes.MadeProjects)
 async def create_projects(request: Request, wanted: NewProjects) -> dict[str, Any]:
     """Make up to a thousand projects, all or none."""
     return await _made(request, wanted.items, _maker("project"), payers.shape)

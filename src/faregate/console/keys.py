@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console.accounts import PEPPER_NOTE
+from faregate.console.cache_words import Word, check_word
 from faregate.console.content_modes import Mode, check_mode
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.grants import (
@@ -86,6 +87,7 @@ class KeyChange(Body):
     networks: Networks = None
     may_set: list[Right] | None = or_left_out()
     content: Mode | None = None
+    cache: Word | None = None
     expires_at: Moment | None = None
 
 
@@ -110,6 +112,7 @@ class NewKey(Body):
     networks: Networks = None
     may_set: list[Right] | None = None
     content: Mode | None = None
+    cache: Word | None = None
     expires_at: Moment | None = None
 
 
@@ -154,6 +157,7 @@ def _shape(row: Row, stopped: Stopped) -> dict[str, Any]:
         "networks": row["networks"],
         "may_set": row["may_set"],
         "content": or_none(row["content"]),
+        "cache": or_none(row["cache"]),
         "expires_at": time_text(row["expires_at"]),
         "created_at": time_text(row["created_at"]),
         "updated_at": time_text(row["updated_at"]),
@@ -192,6 +196,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
     now = console.clock.wall_nanos()
     check_operations(console, wanted.operations)
     check_mode(console, wanted.content)
+    check_word(console, wanted.cache)
     given = {name: getattr(wanted, name) for name in (*GRANTED, *_PAYERS)}
     given["expires_at"] = expiry_of(wanted.expires_at, now)
     given = completed(console, given, wanted.model_fields_set)
@@ -216,6 +221,7 @@ def create(console: Console, wanted: NewKey) -> tuple[Row, str]:
         **{name: given[name] for name in RESTRICTIONS},
         "may_set": list(RIGHTS if given["may_set"] is None else given["may_set"]),
         "content": wanted.content or "",
+        "cache": wanted.cache or "",
         "first8": secret[: keys.SHOWN_CHARACTERS],
         "last4": keys.last4(secret),
         "revoked_at": 0,

@@ -15,8 +15,8 @@ import msgspec
 
 from faregate.console.compile import all_keys, all_limits, card_rows, key_of, limit_of
 from faregate.console.openings import questions
-from faregate.console.payer_rules import PayerRules, project_teams
-from faregate.console.reading import every, in_thread, made_places
+from faregate.console.payer_rules import PayerRules, caching_of, project_teams
+from faregate.console.reading import each_row, every, in_thread, made_places
 from faregate.console.records import usage_of
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
 from faregate.control import (
@@ -24,6 +24,7 @@ from faregate.control import (
     AskAllowances,
     AskBrakes,
     AskFigures,
+    AskFlush,
     Balance,
     Brakes,
     Catalogue,
@@ -32,6 +33,8 @@ from faregate.control import (
     Done,
     Drain,
     Figures,
+    Flush,
+    FlushCache,
     Habits,
     Limit,
     Load,
@@ -49,8 +52,9 @@ from faregate.control import (
     Unknown,
     WantedIssuerKeys,
 )
+from faregate.core.caching.policy import WORDS
 from faregate.core.tokens import Issuer
-from faregate.errors import FaregateError, Unavailable
+from faregate.errors import Conflict, Failed, FaregateError, Unavailable
 from faregate.ports import Books, Clock, JournalReader, Row
 
 if TYPE_CHECKING:
@@ -67,6 +71,12 @@ RETRY_SECONDS_MAX: Final = 0.5
 #: A new gate waits so long for credentials that are being fetched; calls that need one are refused until it is there.
 CREDENTIALS_SECONDS_MAX: Final = 3.0
 
+#: How often it is asked how far a flush of the response cache has come, for how long, and how many may run: the gate
+#: remembers only the newest few.
+FLUSH_POLL_SECONDS: Final = 0.05
+FLUSH_SECONDS_MAX: Final = 60.0
+FLUSHES_MAX: Final = 4
+
 _CHANGES_MAX: Final = 10_000
 
 #: Keys that are sent again because of a payer, at once: a revocation waits for no more of them.
@@ -79,7 +89,7 @@ _CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "model",
 #: Kinds of resources that the gate is told of.
 _LOADED_KINDS: Final = _CATALOGUE_KINDS | {"key", "limit"}
 
-Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances, Reported, Brakes, WantedIssuerKeys)
+Answered = TypeVar("Answered", Loaded, Done, Figures, Allowances, Reported, Brakes, WantedIssuerKeys, Flush)
 Made = TypeVar("Made")
 
 
@@ -95,6 +105,7 @@ class GateLink:
         compile_catalogue: "CompileCatalogue",
         clock: Clock,
         part: int = _PART,
+        flush_seconds: float = FLUSH_SECONDS_MAX,
     ) -> None:
         self._socket_path = socket_path
         self._books = books
@@ -115,6 +126,8 @@ class GateLink:
         #: Payers that restrict otherwise than their keys were sent → the last of these keys that was sent again.
         self._behind: dict[tuple[str, str, str], str] = {}
         self._part = part
+        self._flush_seconds = flush_seconds
+        self._flushing = 0
         #: The providers of the catalogue that was compiled last, by name.
         self.providers: Mapping[str, Provider] = {}
         #: Likewise the issuers of tokens.
@@ -230,6 +243,48 @@ class GateLink:
         if known is not None:
             return Reported(changed=False, same=(known["charge"], usage_of(known)) == (order.charge, order.usage))
         return _expected(await wire.ask(msgspec.structs.replace(order, looked_to=looked_to)), Reported)
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Have kept answers forgotten; how far that has come once it is done, or has taken too long.
+
+        It is asked over one connection, because another gate numbers its flushes anew. What went wrong after the flush
+        was begun is its ``trouble``.
+
+        Raises:
+            Unavailable: the gate does not answer; nothing is known to be forgotten.
+            Conflict: ``cache_off``: the gate has no response cache.
+            Failed: ``concurrency_limited``: too many are under way.
+        """
+        wire = self._wire
+        if wire is None:
+            raise Unavailable(self._trouble)
+        if self._flushing >= FLUSHES_MAX:
+            rule = "the response cache is being flushed already; nothing was done, send it again later"
+            raise Failed(rule, code="concurrency_limited")
+        self._flushing += 1
+        try:
+            try:
+                begun = _expected(await wire.ask(order), Flush)
+            except Failed as error:
+                hint = "cache.enabled in faregate.yaml switches it on at the next start"
+                raise Conflict(error.message, code="cache_off", hint=hint) from error
+            return await self._flushed(wire, begun)
+        finally:
+            self._flushing -= 1
+
+    async def _flushed(self, wire: GateWire, flush: Flush) -> Flush:
+        """How far a flush that was begun has come in the end."""
+        try:
+            async with asyncio.timeout(self._flush_seconds):
+                while not flush.done:
+                    await asyncio.sleep(FLUSH_POLL_SECONDS)
+                    flush = _expected(await wire.ask(AskFlush(flush.number)), Flush)
+        except TimeoutError:
+            trouble = flush.trouble or f"it was not done within {self._flush_seconds:g} seconds, and goes on"
+            return msgspec.structs.replace(flush, trouble=trouble)
+        except (Unavailable, Failed) as error:
+            return msgspec.structs.replace(flush, trouble=error.message)
+        return flush
 
     async def brakes(self) -> Brakes:
         """Keys that tripped the anomaly brake, and those whose past the gate wants to know.
@@ -539,7 +594,12 @@ class GateLink:
         projects = every(self._books, "project")
         names = [str(row["name"]) for row in projects]
         catalogue = self._compile(every(self._books, "price"), names, made_places(self._books))
-        catalogue = msgspec.structs.replace(catalogue, project_teams=project_teams(projects))
+        stages = each_row(self._books, "stage", cache=list(WORDS))
+        catalogue = msgspec.structs.replace(
+            catalogue,
+            project_teams=project_teams(projects),
+            caching=(*catalogue.caching, *caching_of(projects, stages)),
+        )
         self.providers = {provider.name: provider for provider in catalogue.providers}
         self.issuers = catalogue.identity.issuers if catalogue.identity is not None else ()
         self._books.keep_rate_cards(card_rows(catalogue))

@@ -37,6 +37,13 @@ _HELP: Final = {
     "faregate_shadow_refusals_total": "Calls that limits in the shadow would have refused, by limit.",
     "faregate_brakes_total": "Keys braked because they spent unlike themselves, by cause.",
     "faregate_deployment_trips_total": "How often a deployment came to rest.",
+    "faregate_mirrored_calls_total": "Calls whose turn it was to be copied to another deployment, by outcome.",
+    "faregate_cache_lookups_total": "Calls that were to use the response cache, by what became of that.",
+    "faregate_cache_entries": "Answers that the response cache keeps.",
+    "faregate_cache_bytes": "Bytes of memory that kept answers take.",
+    "faregate_cache_disk_bytes": "Bytes on disk that kept answers take.",
+    "faregate_cache_evictions_total": "Kept answers that made room for others.",
+    "faregate_cache_failures_total": "Times that the store of the response cache could not do what it was asked.",
     "faregate_unpriced_usage_total": "What providers reported and no price covers, by unit.",
     "faregate_request_seconds": "From the first byte of a call to the last byte of its answer.",
     "faregate_first_token_seconds": "From the first byte of a call to the first byte of its answer.",
@@ -124,7 +131,9 @@ class _Scrape(Collector):
             if counted.endswith(_NANOS_SUFFIX):
                 name, scale = counted.removesuffix(_NANOS_SUFFIX) + "_dollars_total", 1_000_000_000
             labels = [label for label, _ in found[0].labels]
-            family = CounterMetricFamily(name, _HELP.get(name, name), labels=labels)
+            # What a gate has now is no count: Prometheus would add what a restart seems to have taken away.
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, _HELP.get(name, name), labels=labels)
             for each, value in guarded(found, self._console.facts.label_sets_max):
                 family.add_metric([text for _, text in each], value / scale if scale > 1 else value)
             yield family

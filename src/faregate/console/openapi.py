@@ -31,6 +31,8 @@ TAGS: Final[Mapping[str, str]] = {
     "requests": "One record for each call, and how its cost follows from the prices it was booked with.",
     "contents": "Prompts and answers, where the configuration keeps them.",
     "usage": "Sums of usage, cost and charge.",
+    "reports": "What caches saved, and how deployments compare.",
+    "cache": "Answers that are given again to the same call.",
     "prices": "Prices in force, own prices and price files.",
     "capacities": "Fixed commitments, how they are split, and whether they are worth it.",
     "corrections": "Periods at other prices, told or booked as corrections.",

@@ -110,6 +110,14 @@ def project_teams(rows: Iterable[Row]) -> tuple[tuple[str, str, str], ...]:
     return tuple((row["organization"], row["name"], row["team"] if is_placed(row) else "") for row in rows)
 
 
+def caching_of(projects: Iterable[Row], stages: Iterable[Row]) -> tuple[tuple[str, str, str, str], ...]:
+    """Kind, organization, name and word of those that say whether their calls use the response cache."""
+    both = (("project", projects), ("stage", stages))
+    return tuple(
+        (kind, row["organization"], row["name"], row["cache"]) for kind, rows in both for row in rows if row["cache"]
+    )
+
+
 def restrictions_of(row: Row) -> Restrictions:
     """What a row of a payer or a key restricts."""
     models, operations, paths, networks = (

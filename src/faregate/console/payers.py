@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.console.cache_words import Word, check_word
 from faregate.console.content_modes import Mode, check_mode
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.paging import page_of, read_page
@@ -54,6 +55,9 @@ DEFAULT_ORGANIZATION: Final = "default"
 #: Kinds whose rows may be of a team.
 OF_TEAMS: Final = ("project", "user")
 
+#: Kinds that may say whether calls use the response cache.
+CACHING: Final = ("project", "stage")
+
 #: Kind → the kinds whose rows name it, beside keys.
 _CHILDREN: Final = {
     "organization": ("team", "project", "user", "product", "stage", "subscription"),
@@ -85,13 +89,19 @@ class NewPayer(NewOrganization):
     organization: Name | None = None
 
 
-class NewProject(NewPayer):
-    """A project to be made, of a team where it has one."""
+class NewTeamPayer(NewPayer):
+    """A payer to be made, of a team where it has one."""
 
     team: Name | None = None
 
 
-class NewUser(NewProject, Restricting):
+class NewProject(NewTeamPayer):
+    """A project to be made."""
+
+    cache: Word | None = None
+
+
+class NewUser(NewTeamPayer, Restricting):
     """A user to be made, with what their keys are restricted to."""
 
 
@@ -100,6 +110,12 @@ class NewProduct(NewPayer, Restricting):
 
     content: Mode | None = None
     expires_at: Moment | None = None
+
+
+class NewStage(NewPayer):
+    """A stage to be made."""
+
+    cache: Word | None = None
 
 
 class PayerChange(Body):
@@ -113,13 +129,19 @@ class PayerChange(Body):
     contact: Contact | None = None
 
 
-class ProjectChange(PayerChange):
-    """What may be changed of a project."""
+class TeamPayerChange(PayerChange):
+    """What may be changed of a payer that may be of a team."""
 
     team: Name | None = None
 
 
-class UserChange(ProjectChange, Restricting):
+class ProjectChange(TeamPayerChange):
+    """What may be changed of a project."""
+
+    cache: Word | None = None
+
+
+class UserChange(TeamPayerChange, Restricting):
     """What may be changed of a user."""
 
 
@@ -128,6 +150,12 @@ class ProductChange(PayerChange, Restricting):
 
     content: Mode | None = None
     expires_at: Moment | None = None
+
+
+class StageChange(PayerChange):
+    """What may be changed of a stage."""
+
+    cache: Word | None = None
 
 
 # -- payers that keys name --------------------------------------------------------------------------------------------
@@ -214,6 +242,8 @@ def make(console: Console, kind: str, fields: dict[str, Any]) -> Row:
         row["organization"] = fields["organization"]
     if kind in OF_TEAMS:
         row["team"] = fields.get("team") or ""
+    if kind in CACHING:
+        row["cache"] = fields.get("cache") or ""
     if kind in RESTRICTING:
         row |= {name: fields.get(name) for name in RESTRICTIONS}
     if kind == "product":
@@ -236,8 +266,7 @@ def shape(row: Row) -> dict[str, Any]:
     shown |= {"state": row["state"], "title": or_none(row["title"]), "contact": or_none(row["contact"])}
     if "restricted" in row:
         shown |= shown_restrictions(row)
-    if "content" in row:
-        shown["content"] = or_none(row["content"])
+    shown |= {name: or_none(row[name]) for name in ("content", "cache") if name in row}
     return {**shown, "created_at": time_text(row["created_at"]), "updated_at": time_text(row["updated_at"])}
 
 
@@ -271,6 +300,7 @@ def created(console: Console, kind: str, wanted: NewOrganization) -> Row:
     if "expires_at" in fields:
         fields["expires_at"] = expiry_of(fields["expires_at"], console.clock.wall_nanos())
     check_mode(console, fields.get("content"))
+    check_word(console, fields.get("cache"))
     if find(_whole(console), kind, wanted.name, fields.get("organization", "")) is not None:
         raise ApiProblem("conflict", f"a {kind} of this name exists already; choose another name", field="name")
     if kind != "organization":
@@ -421,7 +451,7 @@ async def create_team(request: Request, wanted: NewPayer) -> dict[str, Any]:
 
 @router.post("/projects", status_code=201)
 @needs("payers.write")
-@answers(shapes.TeamPayer)
+@answers(shapes.Project)
 async def create_project(request: Request, wanted: NewProject) -> dict[str, Any]:
     """Make a project, of a team where it has one: only keys of that team can name it then."""
     return await _create(request, "project", wanted)
@@ -445,8 +475,8 @@ async def create_product(request: Request, wanted: NewProduct) -> dict[str, Any]
 
 @router.post("/stages", status_code=201)
 @needs("payers.write")
-@answers(shapes.Payer)
-async def create_stage(request: Request, wanted: NewPayer) -> dict[str, Any]:
+@answers(shapes.Stage)
+async def create_stage(request: Request, wanted: NewStage) -> dict[str, Any]:
     """Make a stage."""
     return await _create(request, "stage", wanted)
 
@@ -469,7 +499,7 @@ async def change_team(request: Request, payer_id: str, wanted: PayerChange) -> d
 
 @router.patch("/projects/{payer_id}")
 @needs("payers.write")
-@answers(shapes.TeamPayer, versioned=True)
+@answers(shapes.Project, versioned=True)
 async def change_project(request: Request, payer_id: str, wanted: ProjectChange) -> dict[str, Any]:
     """Change a project, or put it into a team; `state: disabled` stops all its keys."""
     return await _change(request, "project", payer_id, wanted)
@@ -493,8 +523,8 @@ async def change_product(request: Request, payer_id: str, wanted: ProductChange)
 
 @router.patch("/stages/{payer_id}")
 @needs("payers.write")
-@answers(shapes.Payer, versioned=True)
-async def change_stage(request: Request, payer_id: str, wanted: PayerChange) -> dict[str, Any]:
+@answers(shapes.Stage, versioned=True)
+async def change_stage(request: Request, payer_id: str, wanted: StageChange) -> dict[str, Any]:
     """Change a stage; `state: disabled` stops all its keys."""
     return await _change(request, "stage", payer_id, wanted)
 
@@ -522,10 +552,10 @@ async def _delete(request: Request, kind: str, payer_id: str) -> dict[str, Any]:
 _SHAPES: Final[dict[str, tuple[Any, Any]]] = {
     "organization": (shapes.Organization, shapes.Organizations),
     "team": (shapes.Payer, shapes.Payers),
-    "project": (shapes.TeamPayer, shapes.TeamPayers),
+    "project": (shapes.Project, shapes.Projects),
     "user": (shapes.User, shapes.Users),
     "product": (shapes.Product, shapes.Products),
-    "stage": (shapes.Payer, shapes.Payers),
+    "stage": (shapes.Stage, shapes.Stages),
 }
 
 _FILTERS: Final = (

@@ -33,6 +33,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 #: Codes that only the console tells, and those whose status differs from the gateway port's.
 _STATUSES: Final[Mapping[str, int]] = {
+    "cache_off": 409,
+    "cache_unavailable": 503,
     "config_invalid": 422,
     "conflict": 409,
     "csrf_failed": 403,

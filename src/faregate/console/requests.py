@@ -21,7 +21,7 @@ from faregate.console.texts import or_none, time_text
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.attribution import EVENT_ID, METADATA_PREFIX, TAG_PREFIX
-from faregate.core.ledger.events import STATUSES, USAGE_SOURCES
+from faregate.core.ledger.events import CACHE_WORDS, STATUSES, USAGE_SOURCES
 from faregate.core.pricing.card import RateCard
 from faregate.core.pricing.charging import ChargeLine, charge, charge_lines, rule_of
 from faregate.core.pricing.cost import cost_lines, tier_reached
@@ -37,13 +37,19 @@ PLACES: Final = ("model", "deployment", "provider")
 
 #: Filter of the API → column of the books.
 FILTERS: Final = {
-    **{name: name for name in (*IDENTITIES, *PLACES, "status", "code", "usage_source", "identity_source")},
+    **{name: name for name in (*IDENTITIES, *PLACES, "status", "code", "usage_source", "identity_source", "cache")},
     "operation": "service",
     "limit_id": "limit_id",
     "price_version": "price_version",
 }
 
-_CHOICES: Final = {"status": STATUSES, "usage_source": USAGE_SOURCES}
+#: What a record says of the response cache where it was not to be used.
+CACHE_OFF: Final = "off"
+
+_CHOICES: Final = {"status": STATUSES, "usage_source": USAGE_SOURCES, "cache": (*CACHE_WORDS, CACHE_OFF)}
+
+#: What is said of the values of a choice beside that they are the call's.
+_ABOUT: Final = {"cache": "What the response cache did for the call; off where it was not to be used."}
 
 #: How records may be put in order → the column of the books; by their date is by their ids.
 SORTS: Final = {"date": "", "cost": "cost", "charge": "charge"}
@@ -51,6 +57,8 @@ ORDERS: Final = ("desc", "asc")
 
 #: Putting records in the order of what they cost takes so long at most.
 SORT_MS_MAX: Final = 2_000
+
+_ROUNDING: Final = "half_even to 9 decimals"
 
 #: Parameters that say nothing of single records.
 _NO_FILTERS: Final = ("text", "sort", "order")
@@ -63,7 +71,10 @@ BOOKED_AFTER: Final = "booked_after"
 #: What a single record can be asked for by.
 RECORD_FILTERS: Final = (
     *(text(name, f"The {name.replace('_', ' ')} of the call.") for name in FILTERS if name not in _CHOICES),
-    *(choice(name, values, f"The {name.replace('_', ' ')} of the call.") for name, values in _CHOICES.items()),
+    *(
+        choice(name, values, _ABOUT.get(name, f"The {name.replace('_', ' ')} of the call."))
+        for name, values in _CHOICES.items()
+    ),
     text(EVENT_ID, "What the caller calls the event."),
 )
 TEXT_ASKED: Final = text(
@@ -103,8 +114,8 @@ def shape(row: Row) -> dict[str, Any]:
         "overrun": money.dollars(row["overrun"]),
         "price_version": or_none(row["price_version"]),
         "resolution": or_none(row["resolution"]),
-        "cache": "off",
-        "saved_cost": "0",
+        "cache": row["cache"] or CACHE_OFF,
+        "saved_cost": money.dollars(row["saved_cost"]),
         "attempts": [_attempt(each) for each in row["attempts"]],
         "latency_ms": _milliseconds(row["latency_us"]),
         "first_token_ms": _milliseconds(row["first_token_us"]),
@@ -174,6 +185,8 @@ def exact(value: Fraction) -> str:
 
 def derivation(console: Console, row: Row) -> dict[str, Any] | None:
     """How cost and charge follow from usage, stored rate card and charge rule; ``None`` where nothing was priced."""
+    if row["cache"] == "hit":
+        return _hit_derivation(row)
     if not row["price_version"] or row["status"] in ("refused", "unknown", "pending"):
         return None
     kept = console.books.rate_card(row["price_version"])
@@ -207,10 +220,27 @@ def derivation(console: Console, row: Row) -> dict[str, Any] | None:
         "above_input_tokens": tier_of(card, usage),
         "lines": lines,
         "sum": exact(total),
-        "rounding": "half_even to 9 decimals",
+        "rounding": _ROUNDING,
         "cost": money.dollars(money.half_even(total.numerator * money.NANOS_PER_DOLLAR, total.denominator)),
         "charge_rule": or_none(row["charge_rule"]),
         "charge_lines": _charge_lines(row, usage != NO_USAGE),
+        "charge": money.dollars(row["charge"]),
+    }
+
+
+def _hit_derivation(row: Row) -> dict[str, Any]:
+    """How the charge of an answer came about that had been kept: nothing was used, and so much was saved."""
+    term = f"the answer was kept before, which saved {money.dollars(row['saved_cost'])}"
+    charged = Fraction(row["charge"], money.NANOS_PER_DOLLAR)
+    return {
+        **dict.fromkeys(("price_version", "provider", "model", "source", "service_tier", "region")),
+        "above_input_tokens": 0,
+        "lines": [],
+        "sum": "0",
+        "rounding": _ROUNDING,
+        "cost": money.dollars(row["cost"]),
+        "charge_rule": or_none(row["charge_rule"]),
+        "charge_lines": [{"name": "hit", "term": term, "amount": exact(charged)}],
         "charge": money.dollars(row["charge"]),
     }
 
@@ -253,6 +283,8 @@ def filters_of(asked: Mapping[str, Any]) -> dict[str, Any]:
     if filters.get("identity_source") == UNKNOWN:
         # The books say nothing where nothing is known.
         filters["identity_source"] = ""
+    if filters.get("cache") == CACHE_OFF:
+        filters["cache"] = ""
     if filters.get("status", "ok") not in STATUSES:
         raise ApiProblem("filter_invalid", f"expected one of {', '.join(STATUSES)}", field="status")
     return filters

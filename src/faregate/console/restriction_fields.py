@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from faregate.console.cache_words import check_word
 from faregate.console.content_modes import check_mode
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
@@ -116,7 +117,8 @@ def as_kept(console: Console, sent: Mapping[str, Any], now: int) -> dict[str, An
     """What was sent of a key or a payer, as its row holds it.
 
     Raises:
-        ApiProblem: an operation that there is not, a time that cannot be, or contents that may not be kept.
+        ApiProblem: an operation that there is not, a time that cannot be, contents that may not be kept, or a word that
+            whoever asks may not say.
     """
     kept = dict(sent)
     if "operations" in kept:
@@ -126,6 +128,9 @@ def as_kept(console: Console, sent: Mapping[str, Any], now: int) -> dict[str, An
     if "content" in kept:
         check_mode(console, kept["content"], changes=True)
         kept["content"] = kept["content"] or ""
+    if "cache" in kept:
+        check_word(console, kept["cache"], changes=True)
+        kept["cache"] = kept["cache"] or ""
     return kept
 
 

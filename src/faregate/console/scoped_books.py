@@ -9,16 +9,17 @@ Also by id, the books are asked with the scope as a condition. A row of others i
 here, which would take longer than an id that nothing has, and so would tell that there is such a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Final, cast
 
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.state import Console, Gate
-from faregate.control import Allowances
+from faregate.control import Allowances, Flush, FlushCache
 from faregate.core.access import LOCAL, Principal, Scope, in_scopes, scope_of
 from faregate.core.attribution import dimension
+from faregate.core.comparison import Comparison
 from faregate.ports import BalanceQuery, Balances, Books, Row, TrailMark
 
 #: What a limit's details say of who set it: the dimensions of their scope. Without it, it was set from above.
@@ -73,6 +74,11 @@ class ScopedBooks:
     def __init__(self, books: Books, scope: Scope) -> None:
         self._books = books
         self._scope = scope
+
+    @property
+    def organization(self) -> str:
+        """Whose rows are there at the most."""
+        return self._scope.organization
 
     # -- resources ----------------------------------------------------------------------------------------------------
     def get(self, kind: str, id: str) -> Row | None:
@@ -178,6 +184,22 @@ class ScopedBooks:
         merged = _merged(filters, self._scope.named)
         return [] if merged is None else self._books.usage(by, since, until, **merged)
 
+    def cache_use(
+        self, by: Sequence[str], since: int, until: int, thresholds: Mapping[str, Sequence[int]], **filters: object
+    ) -> list[Row]:
+        """What caches did for the scope's calls."""
+        merged = _merged(filters, self._scope.named)
+        return [] if merged is None else self._books.cache_use(by, since, until, thresholds, **merged)
+
+    def comparison(
+        self, since: int, until: int, most: int, *, stream: bool | None = None, **filters: object
+    ) -> Comparison:
+        """How deployments compare by the scope's calls; copies of these are nobody's, and so not among them."""
+        merged = _merged(filters, self._scope.named)
+        if merged is None:
+            return Comparison()
+        return self._books.comparison(since, until, most, stream=stream, **merged)
+
     def rate_card(self, version: str) -> Row | None:
         """The rate card a charge was made with: its version is known from a record of the scope alone."""
         return self._books.rate_card(version)
@@ -282,6 +304,12 @@ class ScopedGate:
         known = tuple(await in_thread(lambda: self._books.get_all("limit", limits)))
         # Without a name the gate would tell of all.
         return await self._gate.allowances(known) if known else Allowances(())
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Have kept answers of the scope's organization forgotten; how much of that is his, the route decides."""
+        if order.organization != self._books.organization:
+            raise OutOfScope("a flush of the whole cache was asked for by a principal with a scope")
+        return await self._gate.flush_cache(order)
 
     def __getattr__(self, name: str) -> Any:
         raise OutOfScope(f"{name} was asked of the gate by a principal with a scope")

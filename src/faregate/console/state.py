@@ -20,7 +20,7 @@ from faregate.console.running import Runs
 from faregate.console.sessions import Sessions
 from faregate.console.turns import Turns
 from faregate.console.verifying import Verifying
-from faregate.control import Allowances, Catalogue, Figures, Report, Reported, Resolve
+from faregate.control import Allowances, Catalogue, Figures, Flush, FlushCache, Report, Reported, Resolve
 from faregate.core.access import LOCAL, Principal
 from faregate.core.alerts import AddressFault
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
@@ -127,6 +127,10 @@ class Gate(Protocol):
         """Book a call that went past the gate, once; ``Reported.refused`` says why it could not be."""
         ...
 
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Have kept answers forgotten; how far that has come once it is done, or has taken too long."""
+        ...
+
     async def drain(self) -> None:
         """Stop accepting."""
         ...
@@ -175,6 +179,19 @@ class Secrets:
         return tuple(bytes.fromhex(key) for _, key in self.peppers)
 
 
+class CacheFacts(NamedTuple):
+    """What the configuration says of the response cache."""
+
+    enabled: bool = False
+    store: str = "embedded"
+    default: str = "off"
+    ttl_seconds: int = 0
+    share: str = "project"
+
+
+_NO_CACHE: Final = CacheFacts()
+
+
 @dataclass(frozen=True)
 class Facts:
     """Facts of the configuration that the console shows or needs."""
@@ -200,6 +217,7 @@ class Facts:
     pools: frozenset[str] = frozenset()
     #: Keys and products may say that contents are kept, as it is known for how long.
     keeps_contents: bool = False
+    cache: CacheFacts = _NO_CACHE
 
 
 @dataclass(frozen=True)

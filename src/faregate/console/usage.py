@@ -1,6 +1,6 @@
 """``/api/v1/usage``: sums over settled calls, by any dimensions and by hour, day or month (UTC)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ POINTS_MAX: Final = 10_000
 _BUCKET_NANOS: Final = {"hour": 3_600 * NANOS_PER_SECOND, "day": 86_400 * NANOS_PER_SECOND}
 _SUMMED: Final = (
     *("requests", "input_tokens", "output_tokens", "input_cached", "output_reasoning"),
-    *("images", "seconds", "characters", "cost", "charge"),
+    *("images", "seconds", "characters", "cost", "charge", "cache_hits", "cache_misses", "saved_cost"),
 )
 
 
@@ -62,7 +62,7 @@ def sums(
     if SUBSCRIPTION in by:
         kept = [FILTERS.get(name, name) for name in by if name != SUBSCRIPTION]
         rows = _by_subscription(console, rows, [interval, *kept] if interval else kept)
-    names = _key_names(console, rows) if "key" in by else {}
+    names = key_names(console, rows) if "key" in by else {}
     return [_shape(row, by, interval, names) for row in rows]
 
 
@@ -96,7 +96,8 @@ def _by_subscription(console: Console, rows: Sequence[Row], kept: Sequence[str])
     return [groups[group] for group in sorted(groups)]
 
 
-def _key_names(console: Console, rows: Sequence[Row]) -> dict[str, str]:
+def key_names(console: Console, rows: Sequence[Row]) -> dict[str, str]:
+    """Id → name of the keys that rows name."""
     found = {}
     for key_id in {row["key"] for row in rows if row["key"]}:
         key = console.books.get("key", key_id)
@@ -126,6 +127,9 @@ def _shape(row: Row, by: Sequence[str], interval: str, names: dict[str, str]) ->
         "characters": row["characters"],
         "cost": money.dollars(row["cost"]),
         "charge": money.dollars(row["charge"]),
+        "cache_hits": row["cache_hits"],
+        "cache_misses": row["cache_misses"],
+        "saved_cost": money.dollars(row["saved_cost"]),
     }
 
 
@@ -152,6 +156,19 @@ BY_ASKED: Final = text(
 )
 
 
+#: What sums can be narrowed by.
+SUM_FILTERS: Final = tuple(each for each in RECORD_FILTERS if is_dimension(each.name) or each.name == "operation")
+
+
+def sum_filters(values: Mapping[str, str]) -> dict[str, Any]:
+    """What the books filter sums by, of what was asked for."""
+    return {
+        # What callers tell of their calls beside tags is kept among these.
+        TAG_PREFIX + name if name.startswith(METADATA_PREFIX) else FILTERS.get(name, name): value
+        for name, value in values.items()
+    }
+
+
 @router.get("")
 @needs("usage.read")
 @asks(
@@ -159,7 +176,7 @@ BY_ASKED: Final = text(
     time("from", "Not before this time; from the start of this month where it is not given."),
     time("to", "Before this time; up to now where it is not given."),
     choice("interval", INTERVALS, "One row for each of these (UTC); one for all of the time where it is not given."),
-    *(each for each in RECORD_FILTERS if is_dimension(each.name) or each.name == "operation"),
+    *SUM_FILTERS,
     tags=True,
 )
 @answers(shapes.Usage)
@@ -179,10 +196,6 @@ async def read_usage(request: Request) -> dict[str, Any]:
         raise ApiProblem("filter_invalid", "from lies after to", field="from")
     if interval and ((until or now) - since) // _BUCKET_NANOS.get(interval, _BUCKET_NANOS["day"]) > POINTS_MAX:
         raise ApiProblem("filter_invalid", f"more than {POINTS_MAX} points; ask for a shorter time", field="interval")
-    # What callers tell of their calls beside tags is kept among these.
-    filters = {
-        TAG_PREFIX + name if name.startswith(METADATA_PREFIX) else FILTERS.get(name, name): value
-        for name, value in values.items()
-    }
+    filters = sum_filters(values)
     rows = await in_thread(lambda: sums(console, by, since, until, interval, filters))
     return {"from": time_text(since), "to": second_text(until or now), "data": rows}

@@ -23,6 +23,7 @@ OF_SCOPE: Final[Mapping[str, str]] = {
     "requests.read": "records of calls, without what was said in them",
     "content.read": "prompts and answers that were kept; every look is in the trail of changes",
     "content.write": "delete prompts and answers that were kept",
+    "cache.write": "forget answers that the response cache keeps, and say of keys whether they use it",
     "audit.read": "the trail of changes",
     "tokens.count": "the tokenizer service",
 }

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from faregate.core.ledger.events import Intended, Settled
+from faregate.core.ledger.events import Intended, Recalled, Settled
 from faregate.errors import JournalCorrupt, Unavailable
 from faregate.journal import records, segments
 from faregate.journal.segments import Segment
@@ -157,6 +157,9 @@ class FileJournalReader:
                     charge += record.event.charge
                 elif type(record.event) is Intended:
                     held += record.event.held.usd
+                elif type(record.event) is Recalled:
+                    charge += record.event.charge
+                    held += record.event.charge
             count += len(found)
             position = found[-1].position
         return Digest(segment.first, position, segment.sequence, count, charge, held, chain.hexdigest())

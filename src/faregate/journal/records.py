@@ -11,7 +11,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    Event,
+    Intended,
+    Lost,
+    Progressed,
+    Recalled,
+    Redirected,
+    Refused,
+    Settled,
+    Started,
+)
 from faregate.errors import Failed, JournalCorrupt
 from faregate.ports import JournalRecord
 
@@ -29,6 +39,7 @@ TAGS: Final[dict[type[Event], int]] = {
     Refused: 5,
     Lost: 6,
     Redirected: 7,
+    Recalled: 8,
 }
 
 STARTED_TAG: Final = TAGS[Started]

@@ -9,7 +9,17 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol
 
-from faregate.core.ledger.events import Event, Intended, Lost, Redirected, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    Event,
+    Intended,
+    Lost,
+    Recalled,
+    Redirected,
+    Refused,
+    Settled,
+    Started,
+    recalled_as,
+)
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
@@ -135,6 +145,11 @@ class _Walk:
         self.records += 1
         if isinstance(event, Settled):
             self._settled(event)
+        elif isinstance(event, Recalled):
+            known = event.id in self.oracle.exchanges
+            self.oracle.apply(event)
+            if not known:
+                self._want(event.id, _record(recalled_as(event)[1]))
         elif isinstance(event, Refused):
             self.oracle.apply(event)
             self._want(event.id, {"status": "refused", "code": event.code, "charge": 0})
@@ -238,6 +253,8 @@ def _record(event: Settled) -> dict[str, Any]:
         "resolution": event.resolution,
         "overrun": event.overrun,
         "limit_id": event.limit,
+        "cache": event.cache,
+        "saved_cost": event.saved_cost,
     }
 
 

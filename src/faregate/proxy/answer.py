@@ -9,7 +9,7 @@ be checked against each other.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from faregate.core.ledger.events import NOT_AWAITED, Attempt, Lost, Progressed, Settled
 from faregate.core.metering.fallback import Estimate
@@ -57,6 +57,9 @@ HELD_IN_ANY_CASE_BYTES = 64 * 1024
 
 #: An idempotent answer is kept for replay up to this size.
 KEPT_BYTES_MAX = 1024 * 1024
+
+_CACHE_MISS: Final = b"x-faregate-cache: miss\r\n"
+_CACHE_OFF: Final = b"x-faregate-cache: off\r\n"
 
 #: What the health of a deployment was told of a call.
 _WELL = 1
@@ -157,7 +160,7 @@ class Answer:
         #: Why the provider is not read on: bits of ``_SLOW`` and ``_HALTED``.
         self._paused = 0
         self._error: Problem | None = None
-        self._kept: list[bytes] | None = [] if exchange.idempotency else None
+        self._kept: list[bytes] | None = [] if exchange.idempotency or exchange.look is not None else None
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -741,6 +744,10 @@ class Answer:
         latency = (now - started) // 1000
         first_token = self._first_token_us or self._first_byte_us
         over = due - reservation.amounts[0]
+        look, cached = exchange.look, ""
+        if look is not None:
+            cached, look.status, look.cost = look.word, status, cost
+            look.model = report.model if report is not None else ""
         # Named tuples' own constructors cost three times as much as the tuple's, on every request.
         attempt = tuple.__new__(Attempt, (target.name, self._status, code, (now - sent) // 1000))
         event = tuple.__new__(
@@ -765,6 +772,8 @@ class Answer:
                 "",
                 match.charge_rule,
                 limit,
+                cached,
+                0,
             ),
         )
         if status == "ok" and not self._told_health and target.place is None:
@@ -860,6 +869,7 @@ class Answer:
         match = exchange.match
         assert match is not None
         special = match.tells or self._status >= 400 or exchange.attempts or exchange.cap or exchange.notes
+        special = special or exchange.caching
         ours = self._our_headers(target) if special else target.tag
         return answer_head(self._status, self._passed, exchange.id, ours, framing, exchange.keep_alive) + body
 
@@ -869,6 +879,8 @@ class Answer:
         headers += self._tries_header()
         if exchange.cap:
             headers += b"x-faregate-clamped: %d\r\n" % exchange.cap
+        if exchange.caching:
+            headers += _CACHE_MISS if exchange.look is not None else _CACHE_OFF
         if exchange.downgraded_from:
             headers += b"x-faregate-downgraded: %b\r\n" % exchange.downgraded_from.encode("ascii", "replace")
         if exchange.notes and self._gate.contents is not None:
@@ -1042,6 +1054,8 @@ class Answer:
             self._bytes = 0
         if exchange.idempotency:
             self._remember()
+        if exchange.look is not None:
+            self._offer(exchange)
         client = exchange.client
         if client is not None:
             client.ended(exchange.keep_alive)
@@ -1053,6 +1067,15 @@ class Answer:
             answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type(self._passed), b"".join(kept))
         now = self._gate.wall_nanos()
         self._gate.answers.finish(exchange.who.key, exchange.idempotency, now, answer)
+
+    def _offer(self, exchange: "Exchange") -> None:
+        """Let the response cache have the answer, where all of it is at hand."""
+        kept, cache = self._kept, self._gate.cache
+        if cache is not None:
+            body = b"".join(kept) if kept is not None and self._error is None else None
+            # Its head is not there where no answer began.
+            type = content_type(self._passed) if self._status else b""
+            cache.ended(exchange, self._status, type, body)
 
     def _keep(self, data: bytes) -> None:
         """Keep a copy for replay, as long as it is small."""

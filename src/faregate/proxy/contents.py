@@ -318,6 +318,12 @@ class ContentDesk:
         status, code, body, passed = answer.delivered()
         self._keep(exchange, capture, status, code, body, passed)
 
+    def recalled(self, exchange: "Exchange", answer: bytes) -> None:
+        """A call was answered from the response cache."""
+        capture: Capture | None = getattr(exchange, "capture", None)
+        if capture is not None and capture.kept != "off":
+            self._keep(exchange, capture, 200, "", answer, 0)
+
     def refused(self, exchange: "Exchange", problem: Problem) -> None:
         """A known caller was refused, and nothing was sent."""
         key = exchange.key

@@ -22,11 +22,13 @@ from faregate.control import (
     AskAllowances,
     AskBrakes,
     AskFigures,
+    AskFlush,
     Brakes,
     Credentials,
     Done,
     Drain,
     Figures,
+    FlushCache,
     Habits,
     Load,
     Loaded,
@@ -148,7 +150,15 @@ class ControlSocket:
             case Drain():
                 gate.drain()
                 return Done()
+            case FlushCache() | AskFlush():
+                return self._flush(body)
         return Trouble("message not understood")
+
+    def _flush(self, body: FlushCache | AskFlush) -> Reply:
+        cache = self._gate.cache
+        if cache is None:
+            return Trouble("the response cache is switched off")
+        return cache.flush(body) if isinstance(body, FlushCache) else cache.flushed(body.number)
 
     def _load(self, load: Load) -> Reply:
         gate = self._gate
@@ -248,6 +258,11 @@ class ControlSocket:
             Sample("faregate_shadow_refusals_total", (("limit", limit),), count)
             for limit, count in allowances.shadow_refusals.items()
         ]
+        kept = gate.cache.samples() if gate.cache is not None else ()
+        mirrored = [
+            Sample("faregate_mirrored_calls_total", (("outcome", outcome),), count)
+            for outcome, count in gate.mirrors.outcomes.items()
+        ]
         pending = [unknown.held.usd for unknown, _ in gate.unknowns.values() if unknown.awaited.object_id]
         return Figures(
             ready=gate.closed_for is None,
@@ -261,7 +276,7 @@ class ControlSocket:
             unknown_count=allowances.unknown_count - len(pending),
             unknown_nanos=allowances.unknown_total_usd - sum(pending),
             connections=gate.connections,
-            samples=(*gate.metrics.samples(), *shadowed, *gate.deployments.samples()),
+            samples=(*gate.metrics.samples(), *shadowed, *gate.deployments.samples(), *kept, *mirrored),
             resting=gate.deployments.told(gate.monotonic_nanos()),
             histograms=gate.metrics.histograms(),
             pending_count=len(pending),

@@ -50,6 +50,8 @@ class Entered(NamedTuple):
     forwarded: bytes
     #: By model; only for models that are routed, so there are never more than those.
     plans: dict[str, Plan]
+    #: What it says of the response cache, as ``exchange.caching``.
+    caching: str = ""
 
 
 def admissible(gate: "Gate", request: Request, transport: "asyncio.Transport") -> Key | Problem:
@@ -122,7 +124,12 @@ def enter(exchange: "Exchange") -> Problem | None:
         return exchange.gate.closed_for or identified(exchange)
     if operation.metered:
         dialect = exchange.dialect = DIALECTS[operation.name]
-        problem = exchange.gate.closed_for or identified(exchange) or _check_media(exchange, dialect.media)
+        problem = (
+            exchange.gate.closed_for
+            or identified(exchange)
+            or _check_media(exchange, dialect.media)
+            or _take_caching(exchange)
+        )
         if problem is None:
             _remember(exchange)
         return problem
@@ -178,6 +185,17 @@ def _check_media(exchange: "Exchange", wanted: str) -> Problem | None:
     return None
 
 
+def _take_caching(exchange: "Exchange") -> Problem | None:
+    """What the head says of the response cache."""
+    cache, key = exchange.gate.cache, exchange.key
+    if cache is not None and key is not None:
+        mode = cache.mode(exchange.request, key, exchange.described, exchange.snapshot)
+        if isinstance(mode, Problem):
+            return mode
+        exchange.caching = mode
+    return None
+
+
 def _remember(exchange: "Exchange") -> None:
     """Keep what this head said, if it says the same every time it comes."""
     request, key, operation = exchange.request, exchange.key, exchange.operation
@@ -189,7 +207,9 @@ def _remember(exchange: "Exchange") -> None:
     timeless = not key.expires_at and not any(key.digests.values())
     describes = request.describes or exchange.snapshot.describes
     if timeless and not describes and b"idempotency-key" not in request.headers:
-        request.found = Entered(exchange.snapshot, operation, exchange.dialect, key, exchange.forwarded, {})
+        request.found = Entered(
+            exchange.snapshot, operation, exchange.dialect, key, exchange.forwarded, {}, exchange.caching
+        )
 
 
 def recall(exchange: "Exchange") -> Problem | None:

@@ -54,6 +54,7 @@ from faregate.proxy.upstream import CREDENTIAL_RETRY_S, UpstreamConnection
 if TYPE_CHECKING:
     from faregate.proxy.contents import Capture
     from faregate.proxy.gate import Gate
+    from faregate.proxy.response_cache import Look
     from faregate.proxy.server import ClientConnection
 
 _MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report this request id.", close=True)
@@ -79,6 +80,7 @@ class Exchange:
         "answer",
         "attempts",
         "body",
+        "caching",
         "call",
         "candidates",
         "cap",
@@ -100,6 +102,7 @@ class Exchange:
         "kept",
         "key",
         "lane",
+        "look",
         "match",
         "notes",
         "operation",
@@ -175,6 +178,9 @@ class Exchange:
         #: Its number as the one call that tries whether a place is well, and that place's health.
         self.probe: tuple[int, Health] | None = None
         self.idempotency = ""
+        #: What is said of the response cache: ``use``, ``refresh``, ``off``, or nothing; and what that knows of it.
+        self.caching = ""
+        self.look: Look | None = None
         self.answer: Answer | None = None
         self.ended = False
 
@@ -240,7 +246,9 @@ class Exchange:
         if problem is not None:
             self.refuse(problem)
         elif self.candidates:
-            self.reserve()
+            cache = self.gate.cache
+            if not self.caching or cache is None or not cache.takes(self):
+                self.reserve()
 
     def go_on_later(self, problem: Problem | None) -> None:
         """What took too long to be looked at on the loop goes on, or is refused."""
@@ -273,7 +281,7 @@ class Exchange:
 
     def _begin_again(self, entered: Entered) -> Problem | None:
         """Steps 3 and 5 behind a head that is known."""
-        _, operation, self.dialect, self.key, self.forwarded, plans = entered
+        _, operation, self.dialect, self.key, self.forwarded, plans, self.caching = entered
         self.operation = operation
         problem = self.gate.closed_for or self._read(operation.deployment)
         if problem is not None:
@@ -456,7 +464,7 @@ class Exchange:
         """Steps 6 and 7: hold the most the call may cost on every limit, or on none."""
         gate, call = self.gate, self.call
         if self.snapshot is not gate.snapshot:
-            problem = self._choose_again()
+            problem = self.choose_again()
             if problem is not None:
                 self.refuse(problem)
                 return
@@ -597,7 +605,7 @@ class Exchange:
         counted = guarded(self._prompt_counted, self.mistaken)
         self.gate.count_tokens(self.dialect.prompt_text(self.sent_body), target.encoding, counted)
 
-    def _choose_again(self) -> Problem | None:
+    def choose_again(self) -> Problem | None:
         """Counting tokens or a failed connection took time: the key, routes, prices and limits of now decide."""
         self.snapshot = self.gate.snapshot
         self.match = None
@@ -738,7 +746,7 @@ class Exchange:
         refused = gate.closed_for
         if self.snapshot is not gate.snapshot:
             # Opening the connection took time: what was changed meanwhile decides.
-            refused = refused or self._choose_again()
+            refused = refused or self.choose_again()
             if refused is None and self.candidates[0] is not target:
                 target.pool.give_back(connection)
                 self._release()
@@ -820,6 +828,8 @@ class Exchange:
             constant = target.heads.get(operation.name) or target.head_of(operation.name)
         id = self.id if self.sent == 1 else attempt_id(self.id, self.sent)
         answer.send(request_head(constant, self.forwarded, target.id_header, id, len(body)), body)
+        if self.snapshot.mirrors and self.sent == 1 and self.key is not None:
+            self.gate.mirrors.look(self)
 
     def edited(self, target: Target) -> bytes:
         """The caller's bytes, with the few splices that forwarding needs (docs/reference/gateway.md)."""
@@ -942,6 +952,8 @@ class Exchange:
         self.ended = True
 
     def _forget_name(self) -> None:
+        if self.look is not None and self.answer is None and self.gate.cache is not None:
+            self.gate.cache.gave_up(self)
         if self.idempotency and self.answer is None and self.key is not None:
             self.gate.answers.forget(self.key.id, self.idempotency)
             self.idempotency = ""

@@ -43,7 +43,7 @@ from faregate.core.tokens import Identity
 from faregate.core.ulid import UlidSource
 from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
-from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, TokenCounter, Tokenizer
+from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, ResponseStore, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
 from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
@@ -51,8 +51,10 @@ from faregate.proxy.control_socket import ControlSocket
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
 from faregate.proxy.metrics import Metrics
+from faregate.proxy.mirror import Mirrors
 from faregate.proxy.outside_usage import OutsideUsage
 from faregate.proxy.reconfigured import Derived, derived
+from faregate.proxy.response_cache import CacheDesk
 from faregate.proxy.routing import Deployments
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
@@ -103,6 +105,7 @@ class Gate:
         answers: AnswerStore,
         objects: ObjectStore,
         keeping: ContentKeeping | None = None,
+        responses: ResponseStore | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -141,7 +144,7 @@ class Gate:
         self.answers_open: set[Answer] = set()
         self._connections: set[ClientConnection] = set()
         #: Those that this round of the sweep has not come to yet, and how many it takes at once.
-        self._unswept: list[ClientConnection | Answer] = []
+        self._unswept: list[ClientConnection | Answer | Exchange] = []
         self._swept_at_once = SWEPT_AT_ONCE
         self._sweep_s = SWEEP_S
         self._pools: dict[str, Pool] = {}
@@ -164,6 +167,12 @@ class Gate:
         self._keeping = keeping
         self._content_log = ContentLog(keeping.writer) if keeping is not None else None
         self.keep_contents()
+        #: Copies of calls that go to other places to be compared.
+        self.mirrors = Mirrors(self)
+        #: ``None`` where the configuration switches the response cache off, or nothing was given to keep it in.
+        self.cache: CacheDesk | None = None
+        if settings.cache is not None and responses is not None:
+            self.cache = CacheDesk(self, settings.cache, responses)
         self._drained: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
 
@@ -210,6 +219,8 @@ class Gate:
             self.journal.close()
             if self._content_log is not None:
                 self._content_log.close()
+            if self.cache is not None:
+                self.cache.close()
         return 0
 
     def drain(self) -> None:
@@ -254,7 +265,7 @@ class Gate:
         at_once = self._swept_at_once
         part, self._unswept = self._unswept[:at_once], self._unswept[at_once:]
         for swept in part:
-            if swept not in self._connections and swept not in self.drains:
+            if not self._is_open(swept):
                 continue
             try:
                 swept.sweep(now)
@@ -276,11 +287,15 @@ class Gate:
 
     def _begin_round(self) -> None:
         """Take all that is open now, to be looked at in parts a moment apart."""
-        self._unswept = [*self._connections, *self.drains]
+        self._unswept = [*self._connections, *self.drains, *self.mirrors.running]
         count = max(1, len(self._unswept))
         parts = min(-(-count // SWEPT_AT_ONCE), SWEEP_PARTS_MAX)
         self._swept_at_once = -(-count // parts)
         self._sweep_s = SWEEP_S / parts
+
+    def _is_open(self, swept: "ClientConnection | Answer | Exchange") -> bool:
+        """Whether it has not ended since this round of the sweep began."""
+        return swept in self._connections or swept in self.drains or swept in self.mirrors.running
 
     def judge(self) -> None:
         """Decide whether calls are taken."""

@@ -80,4 +80,6 @@ def reconfigure(gate: "Gate", settings: GateSettings, catalogue: Catalogue | Non
     gate.adopt(found)
     gate.brakes = brakes
     gate.keep_contents()
+    if gate.cache is not None and settings.cache is not None:
+        gate.cache.adopt(settings.cache)
     gate.judge()

@@ -175,6 +175,7 @@ class Snapshot:
 
     __slots__ = (
         "by_digest",
+        "caching",
         "catalogue",
         "describes",
         "halted",
@@ -183,6 +184,7 @@ class Snapshot:
         "limit_rows",
         "limits",
         "matches",
+        "mirrors",
         "model_names",
         "pooled",
         "pools",
@@ -235,11 +237,15 @@ class Snapshot:
         self.pooled: dict[str, Route] = {
             route.model: route for route in catalogue.routes if route.steps or route.selected or route.timeout_ms
         }
+        #: Model → where a share of its calls is copied to.
+        self.mirrors = {route.model: route.mirror for route in catalogue.routes if route.mirror is not None}
         #: As ``routing.lane_for`` makes them; gone with the snapshot.
         self.lanes: dict[tuple[str, str, str, int, tuple[int, ...]], Lane] = {}
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
         self.projects = frozenset(catalogue.projects)
+        #: ``(kind, organization, name)`` of projects and stages → what they say of the response cache.
+        self.caching = {(kind, owner, name): word for kind, owner, name, word in catalogue.caching}
         #: (organization, project) → the team that it was put into, empty for none.
         self.project_teams = {(owner, name): team for owner, name, team in catalogue.project_teams}
         self.model_names = tuple(

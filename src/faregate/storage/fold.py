@@ -22,13 +22,15 @@ from faregate.core.ledger.events import (
     Intended,
     Lost,
     Progressed,
+    Recalled,
     Redirected,
     Refused,
     Settled,
     Started,
+    recalled_as,
     redirected,
 )
-from faregate.core.ledger.postings import Transaction, payer_charge, transactions
+from faregate.core.ledger.postings import Transaction, end_transactions, payer_charge, transactions
 from faregate.core.ledger.reservations import Action, State, Step, happening_of, step_of
 from faregate.core.slots import SLOT_NANOS
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, Usage
@@ -90,13 +92,15 @@ class Numbers(Protocol):
 class Group:
     """The calls of one slot and one set of dimensions: what each adds, and the numbers of their records."""
 
-    __slots__ = ("first", "last", "rare", "rows")
+    __slots__ = ("cached", "first", "last", "rare", "rows")
 
     def __init__(self) -> None:
         #: The leaves, cost and charge of each. Adding them up once at the end is cheaper than adding each.
         self.rows: list[tuple[int, ...]] = []
         #: The sums of the rarer units of those that have some.
         self.rare: list[tuple[int, ...]] = []
+        #: What the response cache did, in the order of ``CACHE_SUMS``, of those that it was to be used for.
+        self.cached: list[tuple[int, ...]] = []
         #: 0 where none of the records is new.
         self.first = 0
         self.last = 0
@@ -206,6 +210,8 @@ def fold(records: Iterable[JournalRecord], before: Before, batch: Batch) -> None
         elif isinstance(event, Refused):
             if not _ended_before(event.id, before):
                 _refuse(batch, event, before)
+        elif isinstance(event, Recalled):
+            _recall(batch, event, before)
         elif isinstance(event, Redirected):
             _turn(batch, event, before)
         else:
@@ -239,7 +245,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
     # Unpacked and put together again name by name: slices and fields by name cost three times as much.
     (
         id, at, status, http_status, code, usage, source, cost, charge, price, latency, first, tried, model, asked,
-        overrun, _, charge_rule, _,
+        overrun, _, charge_rule, _, cache, saved,
     ) = event  # fmt: skip
     text, cached, written, audio, out, reasoning, out_audio, other = usage
     _, _, admitted_at, _, held, _, stream, _, idempotency_key, clamped_to, _, notes, _, _ = intent
@@ -250,7 +256,7 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
         and source == "provider"
         and not code
         and stamp.bare
-        and not (written or audio or out_audio or overrun or idempotency_key or other or notes)
+        and not (written or audio or out_audio or overrun or idempotency_key or other or notes or cache or saved)
         and http_status == 200
         and len(tried) == 1
         and tried[0][:3] == (stamp.deployment, 200, "")
@@ -276,6 +282,8 @@ def _charge(batch: Batch, stamp: Stamp, intent: Intended, event: Settled, before
     group.rows.append((text, cached, written, audio, out, reasoning, out_audio, cost, charge))
     if other:
         group.rare.append(_rare(usage))
+    if cache:
+        group.cached.append(_cached(cache, saved))
     if charge or cost:
         if not stamp.debit:
             before.numbers.open_accounts(stamp, intent.who)
@@ -331,6 +339,8 @@ def _settle(batch: Batch, reservation: Reservation | None, event: Settled, befor
     group.rows.append((*_leaves(event.usage), event.cost, payer_charge(event)))
     if event.usage.other:
         group.rare.append(_rare(event.usage))
+    if event.cache:
+        group.cached.append(_cached(event.cache, event.saved_cost))
     if before.ended is not None:
         before.ended[event.id] = Ended(State.SETTLED, intent.who.provider, event.cost)
 
@@ -347,6 +357,25 @@ def _settle_again(batch: Batch, event: Settled, before: Before) -> None:
     who = Attribution(provider=earlier.provider)
     _post(batch, transactions(step, event.id, who, 0, earlier.credited, event), event.at, before.numbers)
     batch.outbox.append(("late", event.id))
+
+
+def _recall(batch: Batch, event: Recalled, before: Before) -> None:
+    """An answer given again: begun and ended at once. No provider is among it, so that no account of one is opened."""
+    id, who, numbers = event.id, event.who, before.numbers
+    if id in batch.begun or id in batch.changed or id in before.open or _ended_before(id, before):
+        return
+    intent, end = recalled_as(event)
+    stamp = numbers.stamps.get(who) or numbers.stamp(who)
+    batch.requests.append(_settled_row(_place(batch, stamp.dimensions, event.admitted_at), stamp, intent, end))
+    batch.outbox.append(("settled", id))
+    if end.charge:
+        _post(batch, end_transactions(id, who, end), event.at, numbers)
+    # It was placed in its group just now.
+    group = batch.groups[stamp.dimensions]
+    group.rows.append((*_leaves(end.usage), end.cost, end.charge))
+    group.cached.append(_cached(end.cache, end.saved_cost))
+    if before.ended is not None:
+        before.ended[id] = Ended(State.SETTLED, who.provider, end.cost)
 
 
 def _refuse(batch: Batch, event: Refused, before: Before) -> None:
@@ -476,6 +505,8 @@ def _settled_row(number: int, stamp: Stamp, intent: Intended, event: Settled, li
         *(_rare(event.usage) if event.usage.other else _NO_RARE),
         event.charge_rule,
         intent.notes,
+        event.cache,
+        event.saved_cost,
     )
 
 
@@ -492,6 +523,11 @@ def _rare(usage: Usage) -> tuple[int, ...]:
 
 
 _NO_RARE: Final = _rare(NO_USAGE)
+
+
+def _cached(cache: str, saved_cost: int) -> tuple[int, ...]:
+    """What the response cache did, in the order of ``CACHE_SUMS``; who wished a new answer neither hit nor missed."""
+    return int(cache == "hit"), int(cache == "miss"), saved_cost
 
 
 def _unknown_row(number: int, stamp: Stamp, intent: Intended, event: Lost) -> tuple[Any, ...]:

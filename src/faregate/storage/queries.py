@@ -19,7 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    case,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -30,6 +32,7 @@ from faregate.core.attribution import EVENT_ID, TAG_PREFIX
 from faregate.core.slots import SLOT_NANOS
 from faregate.errors import UsageError
 from faregate.storage.schema import (
+    CACHE_WORDS,
     EVENT_OF,
     EVENTS_KNOWN,
     LEAVES,
@@ -108,11 +111,17 @@ ROLLUPS: Final = Source(
     {name: func.sum(rollups.c[name]) for name in SUMS},
 )
 
-REQUESTS: Final = Source(
-    _RECORDS,
-    requests.c.created_at,
-    {name: func.count() if name == "requests" else func.sum(requests.c[name]) for name in SUMS},
-)
+
+def _summed(name: str) -> ColumnElement[int]:
+    """One of ``SUMS`` over request records."""
+    if name == "requests":
+        return func.count()
+    if name in CACHE_WORDS:
+        return func.sum(case((requests.c.cache == CACHE_WORDS[name], 1), else_=0))
+    return func.sum(requests.c[name])
+
+
+REQUESTS: Final = Source(_RECORDS, requests.c.created_at, {name: _summed(name) for name in SUMS})
 
 
 #: Whatever roll-ups can be told apart by.
@@ -222,6 +231,57 @@ def usage(
     if columns:
         statement = statement.group_by(*columns).order_by(*columns)
     return statement, [*by, *SUMS]
+
+
+#: What ``cache_use`` tells of each group beside what it was asked to group by, and what it sums.
+CACHE_USE: Final = ("cache", "price_version", "other_units", "input_length")
+CACHE_USE_SUMS: Final = ("requests", "charge", "saved_cost", "input_cached", "input_cache_write")
+
+
+def cache_use(
+    by: Sequence[str],
+    since: int,
+    until: int,
+    thresholds: Mapping[str, Sequence[int]],
+    filters: Mapping[str, object],
+    tag_of: TagOf,
+) -> tuple[Select[Any], list[str]]:
+    """As ``Books.cache_use``, with the names of the columns.
+
+    Raises:
+        UsageError: a name that is neither a dimension nor ``tag.NAME``.
+    """
+    columns = [column_of(name, tag_of).label(f"by_{index}") for index, name in enumerate(by)]
+    told = [requests.c.cache, requests.c.price_version, requests.c.other_units, _length_of_tier(thresholds)]
+    statement = select(*columns, *told, *(REQUESTS.sums[name].label(f"sum_of_{name}") for name in CACHE_USE_SUMS))
+    used = or_(
+        requests.c.cache != "",
+        requests.c.input_cached > 0,
+        requests.c.input_cache_write > 0,
+        # Among the rarer units those are named so.
+        requests.c.other_units.contains("cache"),
+    )
+    statement = statement.select_from(REQUESTS.table_for((*by, *filters)))
+    statement = statement.where(chosen_by(REQUESTS, since, until, filters, tag_of), used)
+    return statement.group_by(*columns, *told), [*by, *CACHE_USE, *CACHE_USE_SUMS]
+
+
+def _length_of_tier(thresholds: Mapping[str, Sequence[int]]) -> ColumnElement[int]:
+    """A number of input tokens that is in the same tier as those of a record, without the rarer kinds.
+
+    Where a record has rarer kinds, which may make it a longer one, it is its own.
+    """
+    if not thresholds:
+        return literal(0).label("input_length")
+    length = requests.c.input_text + requests.c.input_cached + requests.c.input_cache_write + requests.c.input_audio
+    plain = requests.c.other_units == ""
+    cases: list[tuple[ColumnElement[bool], Any]] = [
+        (and_(requests.c.price_version == version, plain, length > threshold), literal(threshold + 1))
+        for version, each in sorted(thresholds.items())
+        for threshold in sorted(each, reverse=True)
+    ]
+    own = and_(requests.c.price_version.in_(sorted(thresholds)), ~plain)
+    return case(*cases, (own, length), else_=literal(0)).label("input_length")
 
 
 def totals_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def request_row(row: Row) -> Row:
     else:
         attempts = row["attempts"] or []
     row["attempts"] = [dict(zip(Attempt._fields, attempt, strict=False)) for attempt in attempts]
+    return with_measures(row)
+
+
+def with_measures(row: Row) -> Row:
+    """A row with its other units as plain values."""
     row["other_units"] = _measures(row["other_units"]) if row["other_units"] else ()
     return row
 

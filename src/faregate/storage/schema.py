@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from faregate.core.attribution import DIMENSIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0010"
+SCHEMA_VERSION: Final = "0011"
 
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
@@ -66,8 +66,14 @@ LEAVES: Final = (
 #: What was used in every unit is in ``other_units`` of the record alone.
 RARE: Final = ("input_other", "output_other", "images", "seconds", "characters")
 
+#: Sums of what the response cache did: calls that it answered, calls that it could not answer, and what it saved.
+CACHE_SUMS: Final = ("cache_hits", "cache_misses", "saved_cost")
+
+#: Those that count records, by the word of a record that they count.
+CACHE_WORDS: Final = {"cache_hits": "hit", "cache_misses": "miss"}
+
 #: What usage sums up, for every group.
-SUMS: Final = ("requests", *LEAVES, "cost", "charge", *RARE)
+SUMS: Final = ("requests", *LEAVES, "cost", "charge", *RARE, *CACHE_SUMS)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -152,12 +158,12 @@ def _rules() -> tuple[Column[Any], ...]:
 
 organizations = _payer("organizations", unique=("name",))
 teams = _payer("teams", _text("organization"))
-projects = _payer("projects", _text("organization"), _text("team"))
+projects = _payer("projects", _text("organization"), _text("team"), _text("cache"))
 users = _payer("users", _text("organization"), _text("team"), _text("email"), *_rules())
 products = _payer("products", _text("organization"), *_rules(), _number("expires_at"), _text("content"))
 Index("users_by_restricted", users.c.restricted)
 Index("products_by_restricted", products.c.restricted)
-stages = _payer("stages", _text("organization"), _json("providers"))
+stages = _payer("stages", _text("organization"), _json("providers"), _text("cache"))
 
 # The right of a team or a user to a product's keys.
 subscriptions = _payer("subscriptions", *(_text(name) for name in ("organization", "product", "team", "user")))
@@ -193,6 +199,8 @@ keys = _resource(
     _text("content"),
     #: When it was deleted: it is revoked and in no list, and history goes on naming it.
     _number("deleted_at"),
+    #: Whether its calls use the response cache, ``on`` or ``off``; empty as its project and stage say.
+    _text("cache"),
 )
 Index("keys_by_name", keys.c.name)
 Index("keys_by_product", keys.c.product)
@@ -423,6 +431,9 @@ requests = Table(
     _text("charge_rule"),
     #: JSON of what limits did to it beside holding it; empty for nearly every call.
     _text("notes"),
+    #: ``hit``, ``miss`` or ``refresh`` where the response cache was to be used, and what a hit saved.
+    _text("cache"),
+    _number("saved_cost"),
     Column("input_tokens", BigInteger, Computed(_INPUT, persisted=False)),
     Column("output_tokens", BigInteger, Computed(_OUTPUT, persisted=False)),
 )

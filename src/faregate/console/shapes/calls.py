@@ -1,8 +1,8 @@
 """Records of calls, what was said in them, sums, quotes and counts of tokens as the API shows them."""
 
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from faregate.console.shapes.prices import CostLine
@@ -109,11 +109,11 @@ class ChargeLine(TypedDict):
 
 
 class Derivation(TypedDict):
-    """How cost and charge follow from usage, rate card and charge rule."""
+    """How cost and charge follow from usage, rate card and charge rule; a hit of the cache has no rate card."""
 
-    price_version: str
-    provider: str
-    model: str
+    price_version: str | None
+    provider: str | None
+    model: str | None
     source: str | None
     service_tier: str | None
     region: str | None
@@ -212,6 +212,9 @@ class UsageRow(TypedDict):
     characters: Count
     cost: Difference
     charge: Difference
+    cache_hits: Count
+    cache_misses: Count
+    saved_cost: Dollars
 
 
 _From = TypedDict("_From", {"from": Time | None})
@@ -222,6 +225,96 @@ class Usage(_From):
 
     to: Time | None
     data: list[UsageRow]
+
+
+class CacheFigures(TypedDict):
+    """What caches did: the gateway's own, and those that providers have for prompts."""
+
+    cache_hits: Count
+    cache_misses: Count
+    hit_ratio: Annotated[str, Field(pattern=r"^[01]\.\d{4}$")] | None
+    saved_cost: Dollars
+    hit_charge: Dollars
+    provider_cached_tokens: Count
+    provider_written_tokens: Count
+    provider_saved_cost: Difference
+
+
+@with_config(ConfigDict(extra="allow"))
+class CacheRow(CacheFigures):
+    """The same for one value; the dimensions are members of their own names."""
+
+
+class CacheReport(TypedDict):
+    """What caches saved in a time."""
+
+    since: Time | None
+    until: Time | None
+    data: list[CacheRow]
+    total: CacheFigures
+
+
+class Latency(TypedDict):
+    """By nearest rank; ``null`` where nothing went ok."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class FirstToken(TypedDict):
+    """The same of streams, up to their first token."""
+
+    p50: float | None
+    p90: float | None
+
+
+class DeploymentRow(TypedDict):
+    """What calls of one deployment, or copies of calls, came to."""
+
+    model: str | None
+    deployment: str
+    provider: str | None
+    mirrored: bool
+    requests: Count
+    ok: Count
+    failed: Annotated[Count, Field(description="neither those whose caller left, nor what a limit ended")]
+    ok_ratio: Annotated[str, Field(pattern=r"^[01]\.\d{4}$", description="of those that went ok or failed")] | None
+    cost: Dollars
+    cost_per_request: Annotated[Dollars, Field(description="of those that went ok or cost something")] | None
+    input_tokens: Count
+    output_tokens: Count
+    latency_ms: Latency
+    first_token_ms: FirstToken
+    output_tokens_per_second: float | None
+
+
+class DeploymentPair(TypedDict):
+    """Mirrored calls and their copies: sums and medians of those that both went ok."""
+
+    model: str | None
+    deployment: str
+    mirror: str
+    pairs: Count
+    cost: Dollars
+    mirror_cost: Dollars
+    latency_ms: float | None
+    mirror_latency_ms: float | None
+    output_tokens: Count
+    mirror_output_tokens: Count
+    failed: Annotated[Count, Field(description="the call alone failed")]
+    mirror_failed: Annotated[Count, Field(description="its copy alone failed")]
+
+
+class DeploymentReport(TypedDict):
+    """How deployments compare in a time."""
+
+    since: Time | None
+    until: Time | None
+    records: Count
+    truncated: Annotated[bool, Field(description="there are more records; these are the newest")]
+    data: list[DeploymentRow]
+    pairs: list[DeploymentPair]
 
 
 class Bounds(TypedDict):

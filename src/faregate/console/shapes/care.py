@@ -402,6 +402,29 @@ class Reloaded(TypedDict):
     warnings: list[str]
 
 
+class ResponseCache(TypedDict):
+    """How the response cache is set and stands; figures are null where nobody tells them."""
+
+    enabled: bool
+    store: Literal["embedded", "redis"]
+    default: Literal["on", "off"]
+    ttl_seconds: Count
+    share: Literal["organization", "project", "key", "end_user"]
+    entries: Count | None
+    bytes: Count | None
+    disk_bytes: Count | None
+    evictions: Count | None
+    failures: Count | None
+    hits: Count | None
+    misses: Count | None
+
+
+class FlushedCache(TypedDict):
+    """How many kept answers were forgotten."""
+
+    removed: Count
+
+
 class OwnedId(TypedDict):
     """Something that a state file brought about."""
 

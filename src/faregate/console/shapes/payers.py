@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 from faregate.console.shapes.values import Applied, Count, Cursor, Id, Time
 
 Mode = Literal["off", "metadata", "full"]
+Word = Literal["on", "off"]
 
 
 class Key(TypedDict):
@@ -33,6 +34,7 @@ class Key(TypedDict):
     networks: list[str] | None
     may_set: list[str]
     content: Mode | None
+    cache: Word | None
     expires_at: Time | None
     created_at: Time
     updated_at: Time
@@ -111,6 +113,18 @@ class TeamPayer(Payer):
     team: str | None
 
 
+class Project(TeamPayer):
+    """A project, and whether its calls use the response cache."""
+
+    cache: Word | None
+
+
+class Stage(Payer):
+    """A stage, and whether its calls use the response cache."""
+
+    cache: Word | None
+
+
 class User(TeamPayer):
     """A user, with what their keys are restricted to."""
 
@@ -145,10 +159,17 @@ class Payers(TypedDict):
     next_cursor: Cursor
 
 
-class TeamPayers(TypedDict):
-    """A page of payers that may be of a team."""
+class Projects(TypedDict):
+    """A page of projects."""
 
-    data: list[TeamPayer]
+    data: list[Project]
+    next_cursor: Cursor
+
+
+class Stages(TypedDict):
+    """A page of stages."""
+
+    data: list[Stage]
     next_cursor: Cursor
 
 
@@ -173,10 +194,10 @@ class MadePayers(TypedDict):
     applied: NotRequired[Applied]
 
 
-class MadeTeamPayers(TypedDict):
-    """Payers that may be of a team and were made together, in the order in which they were sent."""
+class MadeProjects(TypedDict):
+    """Projects that were made together, in the order in which they were sent."""
 
-    data: list[TeamPayer]
+    data: list[Project]
     applied: NotRequired[Applied]
 
 

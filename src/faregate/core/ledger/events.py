@@ -4,7 +4,8 @@ Life of one exchange: ``Intended`` (its hold is taken and the provider's connect
 ``Progressed`` → one ``Settled`` (or ``Lost``, and a ``Settled`` later). Where it is tried at another place it is
 ``Redirected`` before that, once for each. A refusal is one ``Refused``. ``Started`` opens
 an epoch: every exchange of an older epoch that has not ended is *unknown* from then on, until a ``Settled`` with a
-``resolution`` ends it.
+``resolution`` ends it. An answer that is given again from the cache is one ``Recalled``, which stands for an
+``Intended`` and its ``Settled``.
 
 Field order is the journal's format: add fields at the end, with a default. Times are nanoseconds since 1970 UTC,
 durations are microseconds, money is nano-dollars.
@@ -21,6 +22,9 @@ STATUSES = ("ok", "refused", "failed", "aborted", "cut", "unknown", "pending")
 
 #: ``Settled.usage_source``: where the billed units came from.
 USAGE_SOURCES = ("provider", "counted", "estimate", "provider_invalid", "none")
+
+#: ``Settled.cache``: what the response cache did, where it was to be used.
+CACHE_WORDS = ("hit", "miss", "refresh")
 
 #: ``Settled.resolution``: how an unknown exchange was ended; empty for an ordinary end.
 RESOLUTIONS = ("", "provider_said", "not_served", "charge_estimate", "operator_pays", "charge_max", "late_evidence")
@@ -202,6 +206,67 @@ class Settled(NamedTuple):
     charge_rule: str = ""
     #: The limit that ended a running answer, where one did.
     limit: str = ""
+    #: What the response cache did: ``hit``, ``miss``, ``refresh``; empty where it was not to be used.
+    cache: str = ""
+    #: Of a hit, what the answer had cost when it was made.
+    saved_cost: int = 0
+
+
+class Recalled(NamedTuple):
+    """An answer was given again that was kept before: no provider was asked, and what it had cost was saved."""
+
+    id: str
+    at: int
+    #: When it was admitted: it decides the window the call is charged to.
+    admitted_at: int
+    #: No deployment and no provider is among it.
+    who: Attribution
+    stream: bool
+    saved_cost: int
+    #: What the payer is debited all the same.
+    charge: int
+    latency_us: int
+    answered_model: str = ""
+    charge_rule: str = ""
+    #: As an intent has them; they name the request whose answer it was.
+    notes: str = ""
+    idempotency_key: str = ""
+
+
+def recalled_as(event: Recalled) -> tuple[Intended, Settled]:
+    """A hit as the books take it: an exchange that began and ended at once and used nothing."""
+    held = Amounts(usd=event.charge)
+    begun = Intended(
+        event.id,
+        event.at,
+        event.admitted_at,
+        event.who,
+        held,
+        "",
+        event.stream,
+        idempotency_key=event.idempotency_key,
+        charge_rule=event.charge_rule,
+        notes=event.notes,
+    )
+    ended = Settled(
+        event.id,
+        event.at,
+        "ok",
+        200,
+        "",
+        NO_USAGE,
+        "none",
+        0,
+        event.charge,
+        "",
+        event.latency_us,
+        0,
+        answered_model=event.answered_model,
+        charge_rule=event.charge_rule,
+        cache="hit",
+        saved_cost=event.saved_cost,
+    )
+    return begun, ended
 
 
 class Refused(NamedTuple):
@@ -218,10 +283,11 @@ class Refused(NamedTuple):
     limit: str = ""
 
 
-Event = Started | Intended | Progressed | Lost | Settled | Refused | Redirected
+Event = Started | Intended | Progressed | Lost | Settled | Refused | Redirected | Recalled
 
 
 __all__ = [
+    "CACHE_WORDS",
     "NOT_AWAITED",
     "NO_USAGE",
     "RESOLUTIONS",
@@ -233,11 +299,13 @@ __all__ = [
     "Intended",
     "Lost",
     "Progressed",
+    "Recalled",
     "Redirected",
     "Refused",
     "Settled",
     "Started",
     "attempt_id",
     "left_id",
+    "recalled_as",
     "redirected",
 ]

@@ -17,10 +17,12 @@ from faregate.core.ledger.events import (
     Intended,
     Lost,
     Progressed,
+    Recalled,
     Redirected,
     Refused,
     Settled,
     Started,
+    recalled_as,
     redirected,
 )
 from faregate.core.ledger.postings import Transaction, payer_charge, transactions
@@ -62,6 +64,10 @@ class Rollup(NamedTuple):
     cost: int = 0
     #: What the payer bears.
     charge: int = 0
+    #: Answers that the response cache gave, those it could not give, and what it saved.
+    cache_hits: int = 0
+    cache_misses: int = 0
+    saved_cost: int = 0
 
 
 class Totals(NamedTuple):
@@ -115,9 +121,11 @@ class Oracle:
             return []
         if type(event) is Redirected:
             return self._turn(event)
+        if type(event) is Recalled:
+            return self._recall(event)
         happening = happening_of(event)
         assert happening is not None, "every other event names one exchange"
-        assert not isinstance(event, Started | Refused | Redirected)
+        assert not isinstance(event, Started | Refused | Redirected | Recalled)
         exchange = self.exchanges.get(event.id) or Exchange()
         step = step_of(exchange.state, happening)
         return self._take(event.id, exchange, step, event)
@@ -134,6 +142,16 @@ class Oracle:
         if event.left is None or event.lost is None:
             return []
         return [*self.apply(event.left), *self.apply(event.lost)]
+
+    def _recall(self, event: Recalled) -> list[Transaction]:
+        """An answer given again is an exchange that begins and ends; where its id is known it is a repetition."""
+        exchange = self.exchanges.get(event.id) or Exchange()
+        step = step_of(exchange.state, Happening.RECALLED)
+        if not step.changes:
+            return []
+        exchange.intended, end = recalled_as(event)
+        exchange.provider = event.who.provider
+        return self._take(event.id, exchange, step, end)
 
     def _open_epoch(self, event: Started) -> list[Transaction]:
         """Every exchange of an older epoch that still runs is unknown now."""
@@ -197,7 +215,15 @@ class Oracle:
         key = slot, who._replace(run="", tags=(), identity_source="")
         old = self.rollups.get(key, Rollup())
         usage = added(old.usage, settled.usage)
-        self.rollups[key] = Rollup(old.requests + 1, usage, old.cost + settled.cost, old.charge + payer_charge(settled))
+        self.rollups[key] = Rollup(
+            old.requests + 1,
+            usage,
+            old.cost + settled.cost,
+            old.charge + payer_charge(settled),
+            old.cache_hits + (settled.cache == "hit"),
+            old.cache_misses + (settled.cache == "miss"),
+            old.saved_cost + settled.saved_cost,
+        )
         if self._forget_ended:
             exchange.intended = exchange.settled = None
 

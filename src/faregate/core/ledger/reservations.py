@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Redirected, Settled
+from faregate.core.ledger.events import Event, Intended, Lost, Progressed, Recalled, Redirected, Settled
 
 
 class State(StrEnum):
@@ -46,6 +46,8 @@ class Happening(StrEnum):
     RESOLVED = "resolved"
     #: Proof of what was billed, from whoever has it and whenever it comes.
     PROVED = "proved"
+    #: An answer was given again that was kept before: it begins and ends at once.
+    RECALLED = "recalled"
 
 
 class Action(Enum):
@@ -89,6 +91,7 @@ class Step(NamedTuple):
 TABLE: Mapping[State, Mapping[Happening, Step]] = {
     State.ABSENT: {
         Happening.INTENDED: Step(State.DISPATCHED, Action.HOLD),
+        Happening.RECALLED: Step(State.SETTLED, Action.CHARGE),
         # No intent means nothing was sent, as far as we know; who proves otherwise is paid, but not by the payer.
         Happening.SETTLED: Step(State.SETTLED_LATE, Action.CHARGE_OPERATOR),
         Happening.PROVED: Step(State.SETTLED_LATE, Action.CHARGE_OPERATOR),
@@ -138,5 +141,7 @@ def happening_of(event: Event) -> Happening | None:
             return Happening.REDIRECTED
         case Lost():
             return Happening.LOST
+        case Recalled():
+            return Happening.RECALLED
         case _:
             return None

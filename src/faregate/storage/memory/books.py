@@ -4,22 +4,45 @@ It is what the contract suite compares the engines with, and what tests of other
 survives the process, so it has no backup.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from faregate.core.amounts import NOTHING
 from faregate.core.attribution import TAG_PREFIX
+from faregate.core.comparison import Comparison, EndedCall
 from faregate.core.ledger.accounts import OPERATOR
-from faregate.core.ledger.events import Attempt, Event, Intended, Lost, Redirected, Refused, Settled, Started
+from faregate.core.ledger.events import (
+    Attempt,
+    Event,
+    Intended,
+    Lost,
+    Recalled,
+    Redirected,
+    Refused,
+    Settled,
+    Started,
+    recalled_as,
+)
 from faregate.core.ledger.oracle import Exchange, Oracle
 from faregate.core.ledger.postings import payer_charge
 from faregate.core.ledger.reservations import State
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
 from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
+from faregate.storage.comparison import MIRROR_OF, apart
 from faregate.storage.fold import Reservation, reservation_row
-from faregate.storage.queries import BUCKETS, LISTING_MAX, UNCOUNTED, UNIT_SUMS, record_column, totals_of
+from faregate.storage.queries import (
+    BUCKETS,
+    CACHE_USE,
+    CACHE_USE_SUMS,
+    LISTING_MAX,
+    UNCOUNTED,
+    UNIT_SUMS,
+    record_column,
+    totals_of,
+)
 from faregate.storage.rows import TOLD_WHEN_LOST, complete, table_of
 from faregate.storage.schema import LEAVES, REQUEST_DIMENSIONS, RESOURCES, SET_DIMENSIONS, SUMS
 
@@ -99,9 +122,9 @@ class MemoryBooks:
             lost = told if isinstance(told, Lost) else Lost(id, event.at, 0, "", 0)
             self._requests[id] = _unknown(exchange, lost)
             self._outbox.append((lost.status, id))
-        elif now is State.SETTLED and isinstance(event, Settled):
+        elif now is State.SETTLED and isinstance(event, Settled | Recalled):
             assert exchange.intended is not None
-            row = _record_row(exchange.intended, event)
+            row = _record_row(exchange.intended, recalled_as(event)[1] if isinstance(event, Recalled) else event)
             if before is State.UNKNOWN:
                 row |= {name: self._requests[id][name] for name in TOLD_WHEN_LOST}
             self._requests[id] = row
@@ -247,7 +270,8 @@ class MemoryBooks:
             if row["status"] in UNCOUNTED or row["created_at"] < since or (until and row["created_at"] >= until):
                 continue
             if all(_is(_value(row, name), value) for name, value in filters.items()):
-                yield {**row, "requests": 1}
+                hit, miss = (int(row["cache"] == word) for word in ("hit", "miss"))
+                yield {**row, "requests": 1, "cache_hits": hit, "cache_misses": miss}
 
     def open_reservations(self, state: str | None = None) -> list[Row]:
         """Reservations that have not ended: ``dispatched`` or ``unknown``, oldest first."""
@@ -307,6 +331,58 @@ class MemoryBooks:
             for name in SUMS:
                 sums[name] += row[name]
         return [totals_of({**dict(zip(by, key, strict=True)), **groups[key]}) for key in sorted(groups)]
+
+    def cache_use(
+        self, by: Sequence[str], since: int, until: int, thresholds: Mapping[str, Sequence[int]], **filters: object
+    ) -> list[Row]:
+        """What caches did for settled calls that used one, this gateway's or their provider's."""
+        for name in (*by, *filters):
+            _value({**dict.fromkeys(REQUEST_DIMENSIONS, ""), "tags": {}}, name)
+        groups: dict[tuple[Any, ...], Row] = {}
+        for row in self._counted(since, until, filters):
+            rare = any("cache" in measure.unit for measure in row["other_units"])
+            if not (row["cache"] or row["input_cached"] or row["input_cache_write"] or rare):
+                continue
+            length = sum(row[name] for name in ("input_text", "input_cached", "input_cache_write", "input_audio"))
+            beyond = thresholds.get(row["price_version"], ())
+            if not row["other_units"] or not beyond:
+                length = max((each + 1 for each in beyond if length > each), default=0)
+            told = {name: _value(row, name) for name in by} | {name: row[name] for name in CACHE_USE[:-1]}
+            key = (*told.values(), length)
+            sums = groups.setdefault(key, {**told, "input_length": length, **dict.fromkeys(CACHE_USE_SUMS, 0)})
+            for name in CACHE_USE_SUMS:
+                sums[name] += row[name]
+        return list(groups.values())
+
+    def comparison(
+        self, since: int, until: int, most: int, *, stream: bool | None = None, **filters: object
+    ) -> Comparison:
+        """How deployments compare by the ``most`` newest settled calls of a time that were sent to one."""
+        for name in filters:
+            _value({**dict.fromkeys(REQUEST_DIMENSIONS, ""), "tags": {}}, name)
+        either, strict = apart(filters)
+        counted = {row["id"]: row for row in self._counted(since, until, {}) if row["cache"] != "hit"}
+        found = Comparison()
+        for row in reversed([row for row in self._counted(since, until, strict) if row["id"] in counted]):
+            if not row["deployment"] or (stream is not None and bool(row["stream"]) is not stream):
+                continue
+            origin = json.loads(row["notes"] or "{}").get(MIRROR_OF)
+            original = counted.get(origin)
+            fits, original_fits = (
+                each is not None and all(each[name] == value for name, value in either.items())
+                for each in (row, original)
+            )
+            if not (fits or original_fits):
+                continue
+            if found.records == most:
+                found.truncated = True
+                break
+            found.records += 1
+            if fits:
+                found.add(_ended_call(row), mirrored=origin is not None)
+            if original is not None:
+                found.add_pair(_ended_call(original), _ended_call(row))
+        return found
 
     def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
         """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more."""
@@ -531,6 +607,12 @@ def _request_test(name: str, wanted: Any) -> Callable[[Row], bool]:
     return lambda row: _is(row[name], wanted)
 
 
+def _ended_call(row: Row) -> EndedCall:
+    """What a request record tells for a comparison."""
+    told = {name: row[name] for name in EndedCall._fields if name not in ("limit", "stream")}
+    return EndedCall(**told, limit=row["limit_id"], stream=bool(row["stream"]))
+
+
 def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
     """A request record, column by column."""
     who = intent.who
@@ -569,6 +651,8 @@ def _record_row(intent: Intended, event: Settled, limit_id: str = "") -> Row:
         "resolution": event.resolution,
         "idempotency_key": intent.idempotency_key,
         "held": intent.held.usd,
+        "cache": event.cache,
+        "saved_cost": event.saved_cost,
     }
 
 

@@ -6,7 +6,7 @@ rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,12 +27,14 @@ from sqlalchemy import (
     union_all,
 )
 
+from faregate.core.comparison import Comparison
 from faregate.errors import Unavailable
 from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
 from faregate.storage import queries
 from faregate.storage.balances import Group, answer, balances, groups
+from faregate.storage.comparison import compared, count
 from faregate.storage.fold import UNKNOWN, RepeatedId, Reservation, reservation_row
-from faregate.storage.rows import postings_of, request_row, table_of
+from faregate.storage.rows import postings_of, request_row, table_of, with_measures
 from faregate.storage.schema import (
     accounts,
     meta,
@@ -55,6 +57,10 @@ _TURN_S: Final = 30.0
 
 #: Queries of balances that are worth a second connection and a thread.
 _MANY_QUERIES: Final = 1_000
+
+
+#: Rows of a long answer that are read at a time.
+_STREAMED: Final = 1_000
 
 
 def _tag_of(name: str) -> ColumnElement[str]:
@@ -279,6 +285,24 @@ class SqliteBooks:
         with self._reading() as connection:
             found = connection.execute(statement).all()
         return [queries.totals_of(dict(zip(names, row, strict=True))) for row in found]
+
+    def cache_use(
+        self, by: Sequence[str], since: int, until: int, thresholds: Mapping[str, Sequence[int]], **filters: object
+    ) -> list[Row]:
+        """What caches did for settled calls that used one, this gateway's or their provider's."""
+        statement, names = queries.cache_use(by, since, until, thresholds, filters, _tag_of)
+        with self._reading() as connection:
+            found = connection.execute(statement).all()
+        return [with_measures(dict(zip(names, row, strict=True))) for row in found]
+
+    def comparison(
+        self, since: int, until: int, most: int, *, stream: bool | None = None, **filters: object
+    ) -> Comparison:
+        """How deployments compare by the ``most`` newest settled calls of a time that were sent to one."""
+        statement = compared(since, until, most, stream, filters, _tag_of)
+        with self._reading() as connection:
+            # They are counted as they come: so many rows at once would take ten times the memory of their figures.
+            return count(connection.execution_options(yield_per=_STREAMED).execute(statement), most)
 
     def spending(self, keys: Sequence[str], since: int, until: int) -> list[tuple[str, str, int, int]]:
         """``(key, service, start, spent)`` of these keys, by quarters of an hour: cost or charge, whichever is more."""

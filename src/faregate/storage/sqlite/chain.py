@@ -12,8 +12,12 @@ Owns what is hashed, and how; ``prove`` reads it back. Rules that hold for ever,
   that it left, and the feed is chained. The newest line of each must fit the row.
 - Reservations that run, roll-ups and the outbox follow from the rest and are compared with it, not hashed.
 
-Columns that a later version adds are not covered by form 1; whoever adds one to ``requests`` or ``transfers`` makes a
-form 2. A migration that changes what is hashed seals the books anew (``seal``).
+Columns that later versions added to ``requests`` are hashed only where they are not as by default, by name and behind
+the others. So a record that does not use them has the hash that it always had, whichever version booked it, and one
+that was given such a value afterwards has another: form 1 covers them, of old records and of new ones. That needs every
+new column to have a default that is the truth of all older records. Whoever adds one puts it at the end of ``LATER``;
+another kind of change, and a column of ``transfers``, needs a form 2. A migration that changes what is hashed seals the
+books anew (``seal``).
 """
 
 import sqlite3
@@ -48,7 +52,7 @@ from faregate.storage.schema import (
 #: The rules by which new entries are hashed.
 FORM: Final = 1
 
-#: Columns of a record that form 1 covers, in its order.
+#: Columns of a record that are always hashed, in their order.
 RECORD: Final = (
     *("number", "id", "ended_at", "status", "http_status", "code", "input_text", "input_cached", "input_cache_write"),
     *("input_audio", "output_text", "output_reasoning", "output_audio", "usage_source", "cost", "charge"),
@@ -57,6 +61,10 @@ RECORD: Final = (
     *("held", "stream", "idempotency_key", "clamped_to", "limit_id", "other_units", "input_other", "output_other"),
     *("images", "seconds", "characters", "charge_rule", "notes"),
 )
+#: Columns that later versions added, in their order; they are hashed where they are used.
+LATER: Final = ("cache", "saved_cost")
+#: All columns of a record, in the order of the table.
+STORED: Final = (*RECORD, *LATER)
 #: Columns of a transfer that form 1 covers. Its sequence follows from its place.
 TRANSFER: Final = ("request_id", "kind", "debit", "credit", "amount", "at")
 CHANGE: Final = ("sequence", "kind", "id", "at", "digest")
@@ -84,12 +92,30 @@ _USUAL_REST: Final = tuple(ORDINARILY[name] if name in ORDINARILY else default_o
 _UNKNOWN: Final = (State.UNKNOWN.value, "pending")
 
 
+_ALWAYS: Final = len(RECORD)
+_USUAL_LATER: Final = tuple(default_of(requests.c[name]) for name in LATER)
+
+
 def record_item(row: Sequence[Any]) -> bytes:
-    """What is hashed of a record with the columns ``RECORD``: of an ordinary call only what tells it apart."""
-    if row[_ATTEMPTS_AT] is None and _rest_of(row) == _USUAL_REST:
+    """What is hashed of a record with the columns ``STORED``: of an ordinary call only what tells it apart."""
+    if row[_ATTEMPTS_AT] is None and _rest_of(row) == _USUAL_REST and row[_ALWAYS:] == _USUAL_LATER:
         rule = row[_CHARGE_RULE_AT]
         return encode((*_ordinary_of(row), rule)) if rule else encode(_ordinary_of(row))
-    return encode(row)
+    return whole_item(row)
+
+
+def whole_item(row: Sequence[Any]) -> bytes:
+    """What is hashed of a record with the columns ``STORED`` that is not ordinary."""
+    later = row[_ALWAYS:]
+    if later == _USUAL_LATER:
+        return encode(row[:_ALWAYS])
+    told = zip(LATER, later, _USUAL_LATER, strict=True)
+    return encode((*row[:_ALWAYS], [(name, value) for name, value, usual in told if value != usual]))
+
+
+def _new_item(row: Sequence[Any]) -> bytes:
+    """What is hashed of a record that is booked; ordinary ones come with no more than tells them apart."""
+    return whole_item(row) if len(row) == len(STORED) else encode(row)
 
 
 def columns_of(table: Table) -> list[str]:
@@ -183,7 +209,8 @@ assert set(_COLUMNS) == set(chain.c.keys())
 SELECT_ENTRIES: Final = select_all(chain, _COLUMNS)
 _INSERT: Final = f'INSERT INTO "chain" ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})'
 _HEAD: Final = 'SELECT number, hash, at FROM "chain" ORDER BY number DESC LIMIT 1'
-SELECT_RECORDS: Final = select_all(requests, RECORD)
+assert list(STORED) == columns_of(requests)
+SELECT_RECORDS: Final = select_all(requests, STORED)
 _RECORD: Final = f"{SELECT_RECORDS} WHERE number = ?"
 _RECORD_BY_ID: Final = f"{SELECT_RECORDS} WHERE id = ?"
 _RESERVATION: Final = f"{select_all(reservations)} WHERE id = ?"
@@ -215,7 +242,7 @@ def ends(cursor: sqlite3.Cursor) -> Ends:
 def unsettled_digest(cursor: sqlite3.Cursor, record: Sequence[Any]) -> str:
     """The digest of a record whose end is not known, with its reservation."""
     reservation = cursor.execute(_RESERVATION, (record[ID_AT],)).fetchone()
-    return sha256(encode(record) + encode(reservation)).hexdigest()
+    return sha256(whole_item(record) + encode(reservation)).hexdigest()
 
 
 def unsettled_item(number: int, digest: str) -> bytes:
@@ -273,7 +300,7 @@ class Chain:
         """Chain a batch of the journal."""
         number = self.head(cursor).number + 1
         records = booked.records
-        items = list(map(encode, records))
+        items = list(map(encode if booked.ordinary else _new_item, records))
         ended = set(booked.ended)
         if not booked.ordinary:
             self._hold_open(cursor, records, items, ended)
@@ -302,7 +329,7 @@ class Chain:
         """Give records whose end is not known the item that they keep when it is learnt."""
         for place, row in enumerate(records):
             # Ordinary records have fewer columns.
-            if len(row) != len(RECORD) or row[STATUS_AT] not in _UNKNOWN:
+            if len(row) != len(STORED) or row[STATUS_AT] not in _UNKNOWN:
                 continue
             stored = cursor.execute(_RECORD, (row[_NUMBER_AT],)).fetchone()
             if row[ID_AT] in ended:
@@ -318,7 +345,7 @@ class Chain:
         """The records that have ended, by their numbers, as they stand now."""
         rows = sorted((cursor.execute(_RECORD_BY_ID, (id,)).fetchone() for id in ids), key=itemgetter(_NUMBER_AT))
         cursor.executemany(_END_UNSETTLED, [(number, row[_NUMBER_AT]) for row in rows])
-        return [encode(row) for row in rows]
+        return [whole_item(row) for row in rows]
 
     def change(
         self,

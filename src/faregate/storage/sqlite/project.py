@@ -27,7 +27,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from faregate.core.attribution import Attribution
-from faregate.core.ledger.events import NOT_AWAITED, Awaited, Intended, Redirected, Refused, Settled
+from faregate.core.ledger.events import NOT_AWAITED, Awaited, Intended, Recalled, Redirected, Refused, Settled
 from faregate.core.ledger.postings import charge_postings
 from faregate.core.ledger.reservations import State
 from faregate.errors import JournalCorrupt
@@ -49,6 +49,7 @@ from faregate.storage.fold import (
 )
 from faregate.storage.rows import TOLD_WHEN_LOST
 from faregate.storage.schema import (
+    CACHE_SUMS,
     RARE,
     SUMS,
     accounts,
@@ -370,15 +371,20 @@ def _booked(batch: Batch, memory: Memory, transfers_last: int) -> Booked:
 
 def _sums(group: Group) -> Sequence[int]:
     """What a group adds to its roll-up, in the order of ``SUMS``."""
-    rows, rare = group.rows, group.rare
+    rows, rare, cached = group.rows, group.rare, group.cached
     if not rows:
         return _NO_SUMS
     usual = rows[0] if len(rows) == 1 else tuple(map(sum, zip(*rows, strict=True)))
-    return (len(rows), *usual, *(map(sum, zip(*rare, strict=True)) if rare else _NO_RARE))
+    if not (rare or cached):
+        return (len(rows), *usual, *_NOTHING_RARE)
+    of_rare = map(sum, zip(*rare, strict=True)) if rare else _NO_RARE
+    return (len(rows), *usual, *of_rare, *(map(sum, zip(*cached, strict=True)) if cached else _NOT_CACHED))
 
 
 _NO_SUMS: Final = (0,) * len(SUMS)
 _NO_RARE: Final = (0,) * len(RARE)
+_NOT_CACHED: Final = (0,) * len(CACHE_SUMS)
+_NOTHING_RARE: Final = (*_NO_RARE, *_NOT_CACHED)
 
 
 def _write_reservations(cursor: sqlite3.Cursor, batch: Batch, memory: Memory) -> None:
@@ -430,10 +436,14 @@ def _number(cursor: sqlite3.Cursor, find: str, add: str, values: tuple[str, ...]
     return int(row[0])
 
 
+#: Events whose id may have ended before.
+_NAMING: Final = (Intended, Settled, Refused, Recalled)
+
+
 def _ended(cursor: sqlite3.Cursor, records: Iterable[JournalRecord]) -> dict[str, Ended]:
     """Those of the records' ids that have ended before, an exchange that is still unknown not among them."""
     records = list(records)
-    ids = {record.event.id for record in records if isinstance(record.event, Intended | Settled | Refused)}
+    ids = {record.event.id for record in records if isinstance(record.event, _NAMING)}
     turned = (record.event.left for record in records if isinstance(record.event, Redirected))
     ids |= {left.id for left in turned if left is not None}
     ended = {}

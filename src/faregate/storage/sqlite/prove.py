@@ -17,9 +17,9 @@ from faregate.core.slots import SLOT_NANOS
 from faregate.errors import Unavailable
 from faregate.ports import ChainHead, Proof
 from faregate.storage.queries import UNCOUNTED
-from faregate.storage.schema import SUMS
+from faregate.storage.schema import CACHE_WORDS, SUMS
 from faregate.storage.sqlite import chain, connect
-from faregate.storage.sqlite.chain import ACCOUNTS, FORM, ID_AT, NOTHING_BEFORE, RECORD, RESOURCE_FACTS, SETS, Entry
+from faregate.storage.sqlite.chain import ACCOUNTS, FORM, ID_AT, NOTHING_BEFORE, RESOURCE_FACTS, SETS, STORED, Entry
 
 #: Faults that are named; the rest are only counted.
 FAULTS_NAMED_MAX: Final = 20
@@ -194,7 +194,7 @@ class _Proving:
             part(self._record_items(records, entry), lambda n: f"record {records[n][ID_AT]}")
         if entry.ended:
             ended = self._ended_by(entry)
-            part([chain.encode(row) for row in ended], lambda n: f"record {ended[n][ID_AT]}")
+            part([chain.whole_item(row) for row in ended], lambda n: f"record {ended[n][ID_AT]}")
         if entry.transfers_last:
             moved = self._range(self._transfers, entry.transfers_first, entry.transfers_last, "transfer", 1)
             part(chain.transfers_items(moved), lambda n: self._strange(moved))
@@ -267,7 +267,7 @@ class _Proving:
         return items
 
     def _ended_by(self, entry: Entry) -> list[Values]:
-        names = ", ".join(f'q."{name}"' for name in RECORD)
+        names = ", ".join(f'q."{name}"' for name in STORED)
         statement = f"SELECT {names} FROM unsettled u JOIN requests q ON q.number = u.number WHERE u.ended_by = ?"
         found = self._cursor.execute(f"{statement} ORDER BY u.number", (entry.number,)).fetchall()
         self._ended += len(found)
@@ -357,9 +357,7 @@ class _Proving:
     def _rollups(self) -> Iterator[str]:
         uncounted = ", ".join(f"'{status}'" for status in UNCOUNTED)
         counted = f"status NOT IN ({uncounted})"
-        sums = ", ".join(
-            f"coalesce(sum({'1' if name == 'requests' else name}) FILTER (WHERE {counted}), 0)" for name in SUMS
-        )
+        sums = ", ".join(f"coalesce(sum({_summed(name)}) FILTER (WHERE {counted}), 0)" for name in SUMS)
         slot = f"created_at - created_at % {SLOT_NANOS}"
         summed = self._connection.execute(
             f"SELECT {slot} AS slot, dimensions, {sums}, min(number), max(number)"
@@ -401,6 +399,13 @@ class _Proving:
                 continue
             if (told.id, told.held.usd) != (id, held):
                 yield f"the reservation of {id} does not hold what its intent says"
+
+
+def _summed(name: str) -> str:
+    """What one of ``SUMS`` adds of a record."""
+    if name == "requests":
+        return "1"
+    return f"cache = '{CACHE_WORDS[name]}'" if name in CACHE_WORDS else name
 
 
 def _joined(left: Iterator[Values], right: Iterator[Values]) -> Iterator[tuple[Values | None, Values | None]]:
