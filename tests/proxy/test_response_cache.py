@@ -13,10 +13,11 @@ import pytest
 
 from fakes import HeldAnswers
 from faregate.config.settings import CacheSettings
-from faregate.control import AskFigures, AskFlush, Figures, Flush, FlushCache, Key, Load, Route
+from faregate.control import AskFigures, AskFlush, Figures, Flush, FlushCache, Key, Load, Route, RoutedPool
 from faregate.core.ledger.events import Intended, Lost, Recalled, Refused, Settled
 from faregate.core.ledger.oracle import Oracle
 from faregate.core.pricing.charging import ChargeRule
+from faregate.core.routing.choose import Member, PoolRule
 from faregate.core.routing.health import BreakerRule
 from faregate.simulator.faults import FAULTS
 from gates import (
@@ -775,3 +776,22 @@ async def test_an_answer_of_a_stand_in_is_kept_where_it_is_the_same_model(
         first, second = await ask(running), await ask(running)
         assert first.headers["x-faregate-deployment"] == "two"
         assert (told(first), told(second)) == ("miss", "hit" if kept else "miss")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@scenario
+async def test_steps_of_a_route_have_answers_of_their_own(tmp_path: Path, stream: bool) -> None:
+    """What a step puts into a call is part of what makes it the same: another parameter is another call (D9)."""
+
+    def led(temperature: str) -> RoutedPool:
+        return RoutedPool(PoolRule("main", (Member("sim/sim-1", params=(("temperature", temperature),)),)))
+
+    route = Route("sim-1", ("sim/sim-1",), steps=("main",))
+    async with caching_gate(tmp_path, pools=(led("0"),), routes=(route,)) as running:
+        assert [told(await ask(running, stream=stream)) for _ in range(2)] == ["miss", "hit"]
+        catalogue = running.gate.snapshot.catalogue
+        await running.ask(Load(2, catalogue=msgspec.structs.replace(catalogue, pools=(led("1"),))))
+        assert [told(await ask(running, stream=stream)) for _ in range(2)] == ["miss", "hit"]
+        await running.ask(Load(3, catalogue=catalogue))
+        assert told(await ask(running, stream=stream)) == "hit"
+        assert await served(running) == 2

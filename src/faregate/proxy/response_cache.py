@@ -18,7 +18,7 @@ import msgspec
 from faregate.config.settings import CacheSettings
 from faregate.control import Flush, FlushCache, Key, Sample
 from faregate.core.amounts import held_amounts, posted_amounts
-from faregate.core.caching.key import canonical, read_object, same_call_key
+from faregate.core.caching.key import same_call_key
 from faregate.core.caching.policy import (
     OFF,
     REFRESH,
@@ -36,6 +36,7 @@ from faregate.core.limits.admit import LimitRefusal, Standing
 from faregate.core.money import dollars
 from faregate.core.pricing.charging import charge
 from faregate.core.usage import NO_USAGE
+from faregate.dialects.canonical import canonical
 from faregate.dialects.intact import is_intact
 from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import FaregateError, Problem
@@ -186,15 +187,12 @@ class CacheDesk:
         assert key is not None
         if exchange.free or call.objects or call.job or operation.name in ABOUT_OBJECTS or dialect.media != "json":
             return None
-        body = read_object(exchange.body)
-        if body is None or is_kept_elsewhere(body, dialect.made is not None):
+        body = canonical(exchange.body)
+        if body is None or is_kept_elsewhere(body.members, dialect.made is not None):
             return None
-        if self._settings.deterministic_only and not is_deterministic(body, call.has_output):
+        if self._settings.deterministic_only and not is_deterministic(body.members, call.has_output):
             return None
-        same = canonical(body)
         target = exchange.candidates[0]
-        if same is None:
-            return None
         stage = exchange.described.stage or key.stage
         project = exchange.described.project or key.project
         labels = CacheLabels(key.organization, stage, project, key.id, call.model, target.model)
@@ -205,7 +203,7 @@ class CacheDesk:
         parts += (request.method, path, *_deciding_query(query), operation.name, target.model)
         parts += (text for pair in params for text in pair)
         parts += (request.headers.get(name, b"") for name in _DECIDING)
-        parts.append(same)
+        parts.append(body.text)
         return Look(same_call_key(self._secret, parts), labels, params, self._flushes)
 
     def _shared_by(self, exchange: "Exchange", key: Key, project: str) -> tuple[str, ...]:
