@@ -34,7 +34,7 @@ from gates import (
     truth,
 )
 
-NO_BREAKER = BreakerRule(failures=0)
+NO_BREAKER = BreakerRule(enabled=False)
 
 USED = CacheSettings(default="on")
 ASKED = CacheSettings()

@@ -157,6 +157,10 @@ class EmbeddedStore:
             timer = self._loop.call_later(READ_S, self._too_late, entry.row)
             question = self._questions[entry.row] = _Question(entry, now, asked_at, timer)
             self._disk.read(entry.row, entry.key, partial(self._was_read, entry.row))
+        elif self._loop.time() - question.asked_at >= READ_S:
+            # Nobody knows when it will be read; who asks now is not to wait longer than the first one did.
+            self._failures += 1
+            return None
         question.waiting.append(then)
         return Later.ASKED
 

@@ -58,8 +58,9 @@ class Entry:
 
     @property
     def tenant(self) -> Tenant:
-        """Who holds it."""
-        return self.labels[:3]
+        """Who holds it: a project, and where there is none the key, since it shares with no other or with few."""
+        labels = self.labels
+        return labels[:3] if labels.project else (*labels[:3], labels.key)
 
 
 def answer_size(answer: CachedAnswer) -> int:

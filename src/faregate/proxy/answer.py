@@ -96,6 +96,7 @@ class Answer:
         "_head",
         "_holding",
         "_kept",
+        "_kept_max",
         "_last_at",
         "_listed",
         "_meter",
@@ -161,6 +162,9 @@ class Answer:
         self._paused = 0
         self._error: Problem | None = None
         self._kept: list[bytes] | None = [] if exchange.idempotency or exchange.look is not None else None
+        self._kept_max = KEPT_BYTES_MAX
+        if exchange.look is not None and not exchange.idempotency and self._gate.cache is not None:
+            self._kept_max = self._gate.cache.answer_bytes_max
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -748,6 +752,7 @@ class Answer:
         if look is not None:
             cached, look.status, look.cost = look.word, status, cost
             look.model = report.model if report is not None else ""
+            look.finished = self._meter is None or self._meter.finish_seen
         # Named tuples' own constructors cost three times as much as the tuple's, on every request.
         attempt = tuple.__new__(Attempt, (target.name, self._status, code, (now - sent) // 1000))
         event = tuple.__new__(
@@ -1054,11 +1059,12 @@ class Answer:
             self._bytes = 0
         if exchange.idempotency:
             self._remember()
-        if exchange.look is not None:
-            self._offer(exchange)
         client = exchange.client
         if client is not None:
             client.ended(exchange.keep_alive)
+        if exchange.look is not None:
+            # Last and guarded: whatever becomes of it, the call has ended.
+            guarded(self._offer, gate.tell_mistake)(exchange)
 
     def _remember(self) -> None:
         exchange, kept = self.exchange, self._kept
@@ -1083,7 +1089,7 @@ class Answer:
             return
         self._bytes += len(data)
         self._gate.held_bytes += len(data)
-        if self._bytes > KEPT_BYTES_MAX:
+        if self._bytes > self._kept_max:
             self._kept = None
             self._gate.held_bytes -= self._bytes
             self._bytes = 0
@@ -1208,7 +1214,8 @@ class Answer:
         """What the caller's own deadline leaves this try, 0 where it named none."""
         exchange = self.exchange
         asked = exchange.described.timeout_ms
-        if not asked or exchange.sent == 1:
+        followed = exchange.look is not None and exchange.look.followed
+        if not asked or (exchange.sent == 1 and not followed):
             return asked
         return max(1, asked - (self._sent_nanos - exchange.started) // 1_000_000)
 

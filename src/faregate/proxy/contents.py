@@ -15,7 +15,7 @@ import msgspec
 
 from faregate.config.settings import ContentSettings
 from faregate.control import Key
-from faregate.core.metering.meter import Event, EventDecoder
+from faregate.core.metering.meter import Event, EventDecoder, StreamMeter
 from faregate.core.redaction import Found, Pattern, Redacted, Rule, added, matches_any, redacted
 from faregate.dialects import Dialect, strings, texts
 from faregate.errors import Problem, status_of
@@ -321,8 +321,19 @@ class ContentDesk:
     def recalled(self, exchange: "Exchange", answer: bytes) -> None:
         """A call was answered from the response cache."""
         capture: Capture | None = getattr(exchange, "capture", None)
-        if capture is not None and capture.kept != "off":
+        if capture is None or capture.kept == "off":
+            return
+        if not exchange.call.stream:
             self._keep(exchange, capture, 200, "", answer, 0)
+            return
+        dialect, choices = exchange.dialect, exchange.call.choices
+        tap = capture.tap = TextTap(dialect.events(), choices, self._settings.characters_max + _BEYOND_CUT)
+
+        def replay() -> None:
+            # Its text is read from its events, as it was when they came; not on the loop.
+            StreamMeter(tap, False, choices, dialect.last_mark).feed(answer)
+
+        self._keep(exchange, capture, 200, "", b"", len(answer), replay)
 
     def refused(self, exchange: "Exchange", problem: Problem) -> None:
         """A known caller was refused, and nothing was sent."""
@@ -336,12 +347,24 @@ class ContentDesk:
             return
         self._keep(exchange, capture, status_of(problem), problem.code, problem.message.encode(), 0)
 
-    def _keep(self, exchange: "Exchange", capture: Capture, status: int, code: str, answer: bytes, passed: int) -> None:
+    def _keep(
+        self,
+        exchange: "Exchange",
+        capture: Capture,
+        status: int,
+        code: str,
+        answer: bytes,
+        passed: int,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """Let the log make a record of it; what it has to do ``before`` is done by its thread, too."""
         request, dialect = exchange.body, cast("Dialect | None", getattr(exchange, "dialect", None))
         form = dialect is not None and dialect.media == "form"
         tap, id, at = capture.tap, exchange.id, exchange.gate.wall_nanos()
 
         def make() -> ContentRecord:
+            if before is not None:
+                before()
             if dialect is not None and form:
                 found = dialect.prompt_text(request)
                 prompt = _Side(found, len(_GAP_SHOWN.join(found)), len(request))

@@ -54,6 +54,7 @@ from faregate.proxy.upstream import CREDENTIAL_RETRY_S, UpstreamConnection
 if TYPE_CHECKING:
     from faregate.proxy.contents import Capture
     from faregate.proxy.gate import Gate
+    from faregate.proxy.replay import Replay
     from faregate.proxy.response_cache import Look
     from faregate.proxy.server import ClientConnection
 
@@ -110,6 +111,7 @@ class Exchange:
         "parked",
         "prepared",
         "probe",
+        "replay",
         "request",
         "reservation",
         "rounds",
@@ -181,6 +183,8 @@ class Exchange:
         #: What is said of the response cache: ``use``, ``refresh``, ``off``, or nothing; and what that knows of it.
         self.caching = ""
         self.look: Look | None = None
+        #: A large answer that was kept and goes out in parts.
+        self.replay: Replay | None = None
         self.answer: Answer | None = None
         self.ended = False
 
@@ -299,7 +303,7 @@ class Exchange:
         lane_found = self.lane
         if problem is None and lane_found is not None and not call.end_user and not about_objects:
             fixed = lane_found.fixed
-            plans[call.model] = Plan(lane_found, self._match(fixed[0]) if fixed else None)
+            plans[call.model] = Plan(lane_found, self.match_at(fixed[0]) if fixed else None)
         return problem
 
     def _read(self, model: str) -> Problem | None:
@@ -498,7 +502,7 @@ class Exchange:
                 return
         match = self.match
         if match is None:
-            match = self.match = self._match(target)
+            match = self.match = self.match_at(target)
         if (match.lacks_limit or match.covered_by) and match.lacks_limit_at(now):
             self.refuse(limit_required(match.who, self.snapshot.catalogue.require_limit_stages))
             return
@@ -540,7 +544,7 @@ class Exchange:
     def _hold_nothing(self, target: Target, now: int) -> None:
         """Steps 6 and 7 of a look: limits of requests and concurrency hold, and none of money."""
         self.tariff, self.tier_tariff = NOTHING_DUE, None
-        match = self.match = self.match or self._match(target)
+        match = self.match = self.match or self.match_at(target)
         reserved = self.gate.allowances.reserve(self.id, match.standing, held_amounts(0, 0, 0), now)
         if not isinstance(reserved, Reservation):
             self.refuse(limit_problem(reserved, None, match.hidden), reserved.limit.id)
@@ -696,7 +700,7 @@ class Exchange:
         now = gate.wall_nanos()
         return gate.limit_headers.left(gate.allowances.figures(match.standing, now, match.hidden), now)
 
-    def _match(self, target: Target) -> Match:
+    def match_at(self, target: Target) -> Match:
         """The limits that concern this call; found once per key and deployment unless the request describes itself."""
         key, operation, call, described = self.key, self.operation, self.call, self.described
         assert key is not None
@@ -749,7 +753,7 @@ class Exchange:
             refused = refused or self.choose_again()
             if refused is None and self.candidates[0] is not target:
                 target.pool.give_back(connection)
-                self._release()
+                self.release()
                 self.reserve()
                 return
             self.match = match
@@ -828,7 +832,7 @@ class Exchange:
             constant = target.heads.get(operation.name) or target.head_of(operation.name)
         id = self.id if self.sent == 1 else attempt_id(self.id, self.sent)
         answer.send(request_head(constant, self.forwarded, target.id_header, id, len(body)), body)
-        if self.snapshot.mirrors and self.sent == 1 and self.key is not None:
+        if self.snapshot.mirrors and self.sent == 1 and self.key is not None and answer.was_sent:
             self.gate.mirrors.look(self)
 
     def edited(self, target: Target) -> bytes:
@@ -864,7 +868,7 @@ class Exchange:
         if target.place is None:
             probe = self.probe[0] if self.probe is not None else 0
             gate.deployments.failed(target, self.lane, 0, code, 0, probe)
-        self._release()
+        self.release()
         self.start_over()
         self.candidates = self.candidates[1:]
         if self.client is None:
@@ -883,7 +887,7 @@ class Exchange:
             # Something was sent before, and what came of that is told instead.
             failover.give_up(self)
             return
-        self._release()
+        self.release()
         problem, denial = self.gate.denials.chosen(problem)
         self.gate.metrics.refused(problem.code)
         keep_alive = self.keep_alive = self.keep_alive and not problem.close
@@ -904,6 +908,11 @@ class Exchange:
             return
         if self.answer is not None:
             self.answer.abandon(_MISTAKE)
+        elif self.replay is not None:
+            # Half of it is out: only the end of the connection says that it is not whole.
+            self.ended = True
+            if self.client is not None:
+                self.client.transport.abort()
         else:
             self.refuse(_MISTAKE)
 
@@ -936,7 +945,8 @@ class Exchange:
             return ""
         return operation.name
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Hold nothing any more."""
         self.give_way()
         if self.reservation is not None:
             self.gate.allowances.release(self.reservation)
@@ -947,7 +957,7 @@ class Exchange:
         if self.answer is not None:
             # Something was sent before; its answer ends the call.
             return
-        self._release()
+        self.release()
         self._forget_name()
         self.ended = True
 
@@ -979,22 +989,28 @@ class Exchange:
             return
         if self.answer is not None:
             self.answer.client_gone()
+        elif self.look is not None and self.look.timer is not None and self.gate.cache is not None:
+            self.gate.cache.left(self)
         elif self.reservation is not None:
             # A connection is being opened or lines are being renamed; its callback finds nobody waiting.
-            self._release()
+            self.release()
         else:
             # It waits to be read or counted, in a line that may be long, and is no longer counted among what is held.
             self.body = b""
 
     def pause(self) -> None:
-        """The client reads too slowly: stop reading the provider."""
+        """The client reads too slowly: stop reading the provider, or writing what is kept."""
         if self.answer is not None:
             self.answer.pause()
+        elif self.replay is not None:
+            self.replay.pause()
 
     def resume(self) -> None:
         """The client caught up."""
         if self.answer is not None:
             self.answer.resume()
+        elif self.replay is not None:
+            self.replay.resume()
 
     def sweep(self, now: float) -> None:
         """Deadlines of the provider's answer."""

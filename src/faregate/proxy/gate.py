@@ -230,6 +230,7 @@ class Gate:
             return
         self.draining = True
         self.closed_for = _DRAINING
+        self.mirrors.stop()
         if self._server is not None:
             self._server.close()
         self.loop.call_later(self.settings.drain_ms / 1000, self._cut_all)

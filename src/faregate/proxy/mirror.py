@@ -5,12 +5,13 @@ costs is real money, which limits on its deployment, its provider or everything 
 it copies; its answer is metered to the end and thrown away. Where there is no room for it, it is left out.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from faregate.core.attribution import Attribution
-from faregate.core.limits.admit import LimitRefusal
+from faregate.core.call import Call
+from faregate.core.limits.admit import LimitRefusal, Standing
 from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import Problem
 from faregate.proxy.bound import Wants
@@ -31,7 +32,16 @@ COPIES_MAX: Final = 64
 #: Larger ones are not copied: they would be held until the copy was sent.
 COPIED_BYTES_MAX: Final = 1024 * 1024
 
+_STOPPED: Final = Problem("draining", "The gateway is stopping.")
+
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _Stored(msgspec.Struct, gc=False):
+    store: Any = None
+
+
+_decode_stored: Final = msgspec.json.Decoder(_Stored).decode
 
 
 class Mirrors:
@@ -58,16 +68,38 @@ class Mirrors:
         self._turns[call.model] = turn
         if turn * mirror.percent // 100 == (turn - 1) * mirror.percent // 100:
             return
-        target = snapshot.targets.get(mirror.to)
-        fits = target is not None and operation.name in target.operations and target.health.closed
-        full = len(self.running) >= COPIES_MAX or len(exchange.body) > COPIED_BYTES_MAX or self._gate.draining
-        if target is None or not fits or full or snapshot is not self._gate.snapshot:
+        copy = self._copy(exchange, snapshot.targets.get(mirror.to))
+        if copy is None:
             self.outcomes["left_out"] += 1
             return
-        self.outcomes["copied"] += 1
-        copy = Copy(self._gate, exchange, target)
         self.running.add(copy)
         self._gate.loop.call_soon(guarded(copy.reserve, copy.mistaken))
+
+    def _copy(self, exchange: Exchange, target: Target | None) -> "Copy | None":
+        """The copy of a call, ``None`` where it may not go there, or there is no room."""
+        operation, key, snapshot = exchange.operation, exchange.key, exchange.snapshot
+        if target is None or operation is None or key is None or snapshot is not self._gate.snapshot:
+            return None
+        if len(self.running) >= COPIES_MAX or len(exchange.body) > COPIED_BYTES_MAX or self._gate.draining:
+            return None
+        if operation.name not in target.operations or not target.health.closed:
+            return None
+        allowed = snapshot.stages.get(exchange.described.stage or key.stage)
+        if allowed is not None and target.provider.name not in allowed:
+            return None
+        if exchange.dialect.made is not None and _stores(exchange.body):
+            # The provider would keep an object that nobody owns.
+            return None
+        call = exchange.dialect.read(exchange.body, operation.deployment, self._gate.settings.forbid_private_urls)
+        return None if isinstance(call, Problem) else Copy(self._gate, exchange, target, call)
+
+    def stop(self) -> None:
+        """The gate stops: nobody waits for copies. What they used is settled."""
+        for copy in list(self.running):
+            if copy.answer is not None:
+                guarded(copy.answer.cut, copy.answer.mistaken)()
+            else:
+                guarded(copy.refuse, copy.mistaken)(_STOPPED)
 
 
 class Copy(Exchange):
@@ -75,21 +107,23 @@ class Copy(Exchange):
 
     __slots__ = ("_origin", "_place")
 
-    def __init__(self, gate: "Gate", of: Exchange, target: Target) -> None:
+    def __init__(self, gate: "Gate", of: Exchange, target: Target, call: Call) -> None:
         nobody = Nobody(gate)
-        super().__init__(gate, nobody, Request(of.request.method, of.request.target, {}), of.sent_body)
+        # What the caller asked, without what its own way put into it.
+        super().__init__(gate, nobody, Request(of.request.method, of.request.target, {}), of.body)
         nobody.exchange = self
         self._place = target.name
         self._origin = _encode({"mirror_of": of.id}).decode()
         self.operation = of.operation
         self.dialect = of.dialect
         self.forwarded = of.forwarded
-        # What is asked is what the caller asked, whatever its own way has made of it meanwhile.
-        self.call = of.call
-        self.input_tokens = of.call.input_tokens_max
+        self.call = call
+        self.input_tokens = call.input_tokens_max
+        # The body may name a model that a limit sent elsewhere: what is sent names that of the place.
+        self.downgraded_from = of.downgraded_from
         self.candidates = (target,)
 
-    def _match(self, target: Target) -> Match:
+    def match_at(self, target: Target) -> Match:
         """It is charged to nobody, and no limit is required of nobody."""
         operation = self.operation
         assert operation is not None
@@ -106,6 +140,10 @@ class Copy(Exchange):
             # What is charged for it is what it costs, whatever is charged for the calls of others.
             match.charge_rule, match.charging = "", None
             match.lacks_limit, match.covered_by, match.tells, match.downgrades = False, (), False, False
+            # A slot is its place's own: a place that is slow must not take the slots of callers. What counts calls or
+            # money in the books counts it here, too.
+            limits = (each for each in match.standing.limits if each.of_place or each.unit_name != "concurrency")
+            match.standing = Standing(who, limits)
             self.snapshot.matches[place] = match
         return match
 
@@ -127,6 +165,14 @@ class Copy(Exchange):
         """Its record says what it copies, whatever limits noted meanwhile."""
         self.notes = self._origin
         super()._connected(connection)
+        if self.answer is not None:
+            self.gate.mirrors.outcomes["copied"] += 1
+
+    def refuse(self, problem: Problem, limit: str = "") -> None:
+        """It is left out: no room, no connection. Nobody is told, and no caller was refused."""
+        self.release()
+        self.gate.mirrors.outcomes["left_out"] += 1
+        self.write_whole(b"")
 
 
 class Nobody(ClientConnection):
@@ -140,6 +186,14 @@ class Nobody(ClientConnection):
         """Nothing comes after it."""
         self._gate.mirrors.running.discard(self.exchange)
         self.exchange = None
+
+
+def _stores(body: bytes) -> bool:
+    """Whether an answer would be kept by its provider, as it is by default."""
+    try:
+        return _decode_stored(body).store is not False
+    except (msgspec.MsgspecError, RecursionError):
+        return True
 
 
 def _thrown_away(data: bytes) -> None:

@@ -10,7 +10,7 @@ Nothing here may hold a call up: a store answers at once or within its own deadl
 import hmac
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,6 +22,7 @@ from faregate.core.caching.key import same_call_key
 from faregate.core.caching.policy import (
     OFF,
     REFRESH,
+    USE,
     CacheLabels,
     Outcome,
     hit_charge,
@@ -35,8 +36,9 @@ from faregate.core.ledger.events import Recalled
 from faregate.core.limits.admit import LimitRefusal, Standing
 from faregate.core.money import dollars
 from faregate.core.pricing.charging import charge
+from faregate.core.tokens import TENANT_TAG
 from faregate.core.usage import NO_USAGE
-from faregate.dialects.canonical import canonical
+from faregate.dialects.canonical import Canonical, canonical
 from faregate.dialects.intact import is_intact
 from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import FaregateError, Problem
@@ -46,7 +48,8 @@ from faregate.proxy.described import attribution
 from faregate.proxy.forward import answer_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import limit_problem, limit_required
-from faregate.proxy.snapshot import Match, Snapshot, Target
+from faregate.proxy.replay import AT_ONCE_BYTES, Replay
+from faregate.proxy.snapshot import Hits, Match, Snapshot, Target
 from faregate.proxy.tokens import TokenKey
 
 if TYPE_CHECKING:
@@ -67,6 +70,10 @@ _QUERY_FIELDS_MAX: Final = 32
 #: Limits that hold a hit that costs nothing.
 _RATES: Final = ("requests", "concurrency")
 
+#: Larger bodies are read off the loop, and still larger ones are never looked up: this much takes a millisecond or two.
+READ_ASIDE_BYTES: Final = 64 * 1024
+LOOKED_UP_BYTES_MAX: Final = 1024 * 1024
+
 #: Calls that wait for the answer of another one, and how long at most.
 _FOLLOWERS_MAX: Final = 1_000
 _FOLLOWED_S: Final = 60.0
@@ -77,6 +84,9 @@ _FLUSHES_REMEMBERED: Final = 16
 _SECOND: Final = 1_000_000_000
 
 _WISH: Final = Problem("header_invalid", "x-faregate-cache: expected on, off or refresh.", "x-faregate-cache")
+_WAITED: Final = Problem(
+    "upstream_timeout", "It took longer than the whole answer may take; it waited for the same call of another caller."
+)
 _OLDER_WISH: Final = Problem("header_invalid", "openai-proxy-caching: expected 1 or 0.", "openai-proxy-caching")
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -86,11 +96,25 @@ _decode_notes: Final = msgspec.json.Decoder(dict[str, object]).decode
 class Look:
     """What the cache knows of one call that may use it."""
 
-    __slots__ = ("cost", "flushes", "key", "labels", "leads", "model", "params", "status", "timer", "word")
+    __slots__ = (
+        *("body", "cost", "finished", "flushes", "followed", "key", "labels", "leads", "model", "params", "shared"),
+        *("status", "timer", "word"),
+    )
 
-    def __init__(self, key: bytes, labels: CacheLabels, params: tuple[tuple[str, str], ...], flushes: int) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        body: Canonical,
+        labels: CacheLabels,
+        shared: tuple[str, ...],
+        params: tuple[tuple[str, str], ...],
+        flushes: int,
+    ) -> None:
         self.key = key
+        #: To make the key anew where what decides has changed meanwhile.
+        self.body = body
         self.labels = labels
+        self.shared = shared
         #: What its way puts into the body at the place that it was looked up for.
         self.params = params
         #: How often answers had been forgotten when it was looked up.
@@ -101,17 +125,11 @@ class Look:
         self.status = ""
         self.cost = 0
         self.model = ""
-        #: Others wait for its answer; or it waits for another's until this timer.
+        self.finished = False
+        #: Others wait for its answer; or it waits for another's until this timer, or has done so.
         self.leads = False
+        self.followed = False
         self.timer: asyncio.TimerHandle | None = None
-
-
-class Hits(NamedTuple):
-    """Who hits of a key are charged to, and what holds them."""
-
-    match: Match
-    #: With the limits of requests and concurrency alone.
-    rates: Standing
 
 
 class CacheDesk:
@@ -126,14 +144,12 @@ class CacheDesk:
         self._flights: dict[bytes, list[Exchange]] = {}
         self._flushes = 0
         self._flushed: deque[Flush] = deque(maxlen=_FLUSHES_REMEMBERED)
-        #: Under one snapshot, (key, model, operation) → where its hits go.
-        self._hits: dict[tuple[str, str, str], Hits] = {}
-        self._hits_of: Snapshot | None = None
         self.adopt(settings)
 
     def adopt(self, settings: CacheSettings) -> None:
         """Work by other settings; the store is the one of the start."""
         self._settings = settings
+        self.answer_bytes_max = settings.answer_bytes_max
         # Derived, so that what opens keys is in no other use.
         self._secret = hmac.digest(self._gate.peppers[0], b"faregate response cache", "sha256")
 
@@ -161,7 +177,38 @@ class CacheDesk:
         """Look a call up; whether it is answered, or goes on later. Nothing is held for it yet."""
         if exchange.look is not None or exchange.caching == OFF:
             return False
-        look = self._look_of(exchange)
+        body = exchange.body if self._may_keep_any(exchange) else b""
+        if len(body) > READ_ASIDE_BYTES:
+            gate = self._gate
+            then = guarded(partial(self._read, exchange), exchange.mistaken)
+            gate.aside(lambda: canonical(body), then, exchange.mistaken)
+            return True
+        return self._looks_up(exchange, canonical(body) if body else None)
+
+    def _may_keep_any(self, exchange: "Exchange") -> bool:
+        """Whether calls of this kind are ever kept: those whose answer is nobody's own, and that are not too large."""
+        operation, call = exchange.operation, exchange.call
+        if exchange.free or call.objects or call.job or operation is None or operation.name in ABOUT_OBJECTS:
+            return False
+        return exchange.dialect.media == "json" and len(exchange.body) <= LOOKED_UP_BYTES_MAX
+
+    def _read(self, exchange: "Exchange", body: Canonical | None) -> None:
+        """A large body was read off the loop."""
+        if exchange.ended:
+            return
+        if exchange.client is None:
+            exchange.client_left()
+        elif not self._looks_up(exchange, body):
+            exchange.reserve()
+
+    def _looks_up(self, exchange: "Exchange", body: Canonical | None) -> bool:
+        problem = self._renewed(exchange)
+        if problem is not None:
+            exchange.refuse(problem)
+            return True
+        if exchange.caching == OFF:
+            return False
+        look = self._look_of(exchange, body)
         if look is None:
             exchange.caching = OFF
             return False
@@ -177,59 +224,64 @@ class CacheDesk:
         assert found is None or isinstance(found, CachedAnswer)
         if found is None:
             return self._missed(exchange, look)
-        self._give(exchange, look, found)
+        self._give(exchange, found)
         return True
 
-    def _look_of(self, exchange: "Exchange") -> Look | None:
+    def _look_of(self, exchange: "Exchange", body: Canonical | None) -> Look | None:
         """What makes the call the same as others; ``None`` where nothing may be kept of it."""
-        operation, call, dialect, key = exchange.operation, exchange.call, exchange.dialect, exchange.key
+        operation, call, key = exchange.operation, exchange.call, exchange.key
         assert operation is not None
         assert key is not None
-        if exchange.free or call.objects or call.job or operation.name in ABOUT_OBJECTS or dialect.media != "json":
-            return None
-        body = canonical(exchange.body)
-        if body is None or is_kept_elsewhere(body.members, dialect.made is not None):
-            return None
-        if self._settings.deterministic_only and not is_deterministic(body.members, call.has_output):
+        if body is None or is_kept_elsewhere(body.members, exchange.dialect.made is not None):
             return None
         target = exchange.candidates[0]
+        params = _params(exchange, target)
+        if self._settings.deterministic_only:
+            members = body.members | {name: msgspec.json.decode(text) for name, text in params}
+            if not is_deterministic(members, call.has_output):
+                return None
         stage = exchange.described.stage or key.stage
         project = exchange.described.project or key.project
         labels = CacheLabels(key.organization, stage, project, key.id, call.model, target.model)
-        params = _params(exchange, target)
+        shared = self._shared_by(exchange, key)
         request = exchange.request
         path, _, query = request.target.partition(b"?")
-        parts: list[str | bytes] = [key.organization, stage, *self._shared_by(exchange, key, project)]
-        parts += (request.method, path, *_deciding_query(query), operation.name, target.model)
-        parts += (text for pair in params for text in pair)
+        parts: list[str | bytes] = [*shared, request.method, path, *_deciding_query(query), operation.name]
+        parts += (target.model, *(text for pair in params for text in pair))
         parts += (request.headers.get(name, b"") for name in _DECIDING)
         parts.append(body.text)
-        return Look(same_call_key(self._secret, parts), labels, params, self._flushes)
+        return Look(same_call_key(self._secret, parts), body, labels, shared, params, self._flushes)
 
-    def _shared_by(self, exchange: "Exchange", key: Key, project: str) -> tuple[str, ...]:
-        """Whom an answer is shared with, within the organization and the stage.
+    def _shared_by(self, exchange: "Exchange", key: Key) -> tuple[str, ...]:
+        """Whom an answer is shared with: organization, stage, and the part of these that ``share`` names.
 
         Where a caller has no project, its team is what stands for it, and without a team the key alone, so that nobody
-        shares with strangers by saying nothing.
+        shares with strangers by saying nothing. Customers of an application, its tenants, are strangers to each other.
         """
-        share = self._settings.share
+        share, described = self._settings.share, exchange.described
+        whole = (key.organization, described.stage or key.stage, share)
         if share == "organization":
-            return ("organization",)
+            return whole
         person = (key.tenant, key.end_user) if type(key) is TokenKey else ()
-        alone = ("key", key.id, *person)
+        tenant = next((value for name, value in described.tags if name == TENANT_TAG), "")
+        alone = (*whole, "key", key.id, tenant, *person)
         if share == "key":
             return alone
+        project = described.project or key.project
         if project:
-            group: tuple[str, ...] = ("project", project)
+            group: tuple[str, ...] = (*whole, "project", project, tenant)
         else:
-            group = ("team", key.team) if key.team else alone
+            group = (*whole, "team", key.team, tenant) if key.team else alone
         if share == "project":
             return group
-        end_user = exchange.described.end_user
-        if not end_user:
-            end_user = exchange.call.end_user if "user" in key.may_set else ""
-        end_user = end_user or exchange.described.user or key.user
-        return (*group, "end_user", end_user) if end_user else (*group, *alone)
+        if type(key) is TokenKey:
+            # Names of people are their issuer's, and those of its client.
+            return (*group, *alone)
+        end_user = described.end_user or (exchange.call.end_user if "user" in key.may_set else "")
+        user = described.user or key.user
+        if end_user:
+            return (*group, "end_user", end_user)
+        return (*group, "user", user) if user else (*group, *alone)
 
     # -- what was found ------------------------------------------------------------------------------------------------
 
@@ -241,32 +293,106 @@ class CacheDesk:
         if look.timer is not None:
             look.timer.cancel()
             look.timer = None
+        # What it held while it waited.
+        exchange.release()
         if exchange.client is None:
             exchange.client_left()
-        elif found is not None:
-            self._give(exchange, look, found)
-        elif not self._missed(exchange, look):
+            return
+        if exchange.snapshot is not self._gate.snapshot or look.followed:
+            # It leads nobody: those are told by the one whom they follow.
+            problem = self._look_anew(exchange, look)
+            if problem is not None:
+                exchange.refuse(problem)
+                return
+            if exchange.look is None or exchange.look.key != look.key:
+                # What was found was looked for under another project, model or word than hold now.
+                found = None
+            look = exchange.look
+        if look is not None and look.flushes != self._flushes:
+            look.flushes, found = self._flushes, None
+        if found is not None and look is not None and look.word != "refresh":
+            self._give(exchange, found)
+        elif look is None or not self._missed(exchange, look):
             exchange.reserve()
+
+    def _look_anew(self, exchange: "Exchange", before: Look) -> Problem | None:
+        """What was changed while it was looked up decides: who it is charged to, where it goes, who says off."""
+        exchange.look = None
+        problem = self._renewed(exchange, waited=True)
+        if problem is None and exchange.caching != OFF:
+            look = exchange.look = self._look_of(exchange, before.body)
+            if look is None:
+                exchange.caching = OFF
+            else:
+                look.followed = before.followed
+                look.word = "refresh" if exchange.caching == REFRESH else before.word
+        return problem
+
+    def _renewed(self, exchange: "Exchange", *, waited: bool = False) -> Problem | None:
+        """Let a call that has waited go by what holds now; its key may have come to its end, too."""
+        if exchange.snapshot is self._gate.snapshot and not waited:
+            return None
+        problem = exchange.choose_again()
+        key = exchange.key
+        if problem is not None or key is None:
+            return problem
+        mode = self.mode(exchange.request, key, exchange.described, exchange.snapshot)
+        if isinstance(mode, Problem):
+            return mode
+        exchange.caching = mode or OFF
+        return None
 
     def _missed(self, exchange: "Exchange", look: Look) -> bool:
         """Nothing is kept: whether it waits for the answer of the same call that is under way."""
-        if self._settings.single_flight and not look.leads and look.word == "miss":
+        if look.word == "refresh":
+            return False
+        if self._settings.single_flight and not look.followed:
             followers = self._flights.get(look.key)
             if followers is None:
                 self._flights[look.key] = []
                 look.leads = True
             elif len(followers) < _FOLLOWERS_MAX:
+                if not self._may_wait(exchange):
+                    return True
                 # But once: where the first one brings nothing that all may have, each goes by itself.
-                look.word = ""
+                look.followed = True
                 followers.append(exchange)
-                asked = exchange.described.timeout_ms / 1000
-                wait = min(asked, _FOLLOWED_S) if asked else _FOLLOWED_S
+                left = self._left_s(exchange)
+                wait = _FOLLOWED_S if left is None else min(left, _FOLLOWED_S)
                 given_up = guarded(partial(self._give_up, exchange), exchange.mistaken)
                 look.timer = self._gate.loop.call_later(wait, given_up)
                 return True
-        look.word = "miss"
         self.outcomes["miss"] += 1
         return False
+
+    def _may_wait(self, exchange: "Exchange") -> bool:
+        """Take a request and a slot for the time in which it waits; refused where there is none."""
+        hits, now = self._hits_for(exchange), self._gate.wall_nanos()
+        reserved = self._gate.allowances.reserve(exchange.id, hits.rates, held_amounts(0, 0, 0), now)
+        if isinstance(reserved, LimitRefusal):
+            exchange.match = hits.match
+            exchange.refuse(limit_problem(reserved, None, hits.match.hidden), reserved.limit.id)
+            return False
+        exchange.reservation = reserved
+        return True
+
+    def left(self, exchange: "Exchange") -> None:
+        """The client of a call that waits for another's answer went away."""
+        look = exchange.look
+        if look is not None and look.timer is not None:
+            look.timer.cancel()
+            look.timer = None
+            followers = self._flights.get(look.key, [])
+            if exchange in followers:
+                followers.remove(exchange)
+        exchange.client_left()
+
+    def _left_s(self, exchange: "Exchange") -> float | None:
+        """Seconds that the caller's own deadline leaves, ``None`` where it named none."""
+        asked_ms = exchange.described.timeout_ms
+        if not asked_ms:
+            return None
+        return max(0.0, asked_ms / 1000 - (self._gate.monotonic_nanos() - exchange.started) / _SECOND)
 
     def _give_up(self, exchange: "Exchange") -> None:
         look = exchange.look
@@ -275,27 +401,30 @@ class CacheDesk:
         if exchange in followers:
             followers.remove(exchange)
         look.timer = None
+        exchange.release()
         self.outcomes["late"] += 1
-        self._told(exchange, None)
+        if self._left_s(exchange) == 0:
+            exchange.refuse(_WAITED)
+        else:
+            self._told(exchange, None)
 
-    def _give(self, exchange: "Exchange", look: Look, found: CachedAnswer) -> None:
+    def _give(self, exchange: "Exchange", found: CachedAnswer) -> None:
         """Answer from what was kept: one reservation, one record, no provider."""
         gate = self._gate
         refused = gate.closed_for
-        if exchange.snapshot is not gate.snapshot:
-            # Looking it up took time: what was changed meanwhile decides.
-            refused = refused or exchange.choose_again()
         if refused is not None:
             exchange.refuse(refused)
             return
         now = gate.wall_nanos()
+        # What its own call would be charged, by the rules of the place that it would go to.
+        place = exchange.match_at(exchange.candidates[0])
+        if (place.lacks_limit or place.covered_by) and place.lacks_limit_at(now):
+            exchange.refuse(limit_required(place.who, exchange.snapshot.catalogue.require_limit_stages))
+            return
         hits = self._hits_for(exchange)
         match = exchange.match = hits.match
-        if (match.lacks_limit or match.covered_by) and match.lacks_limit_at(now):
-            exchange.refuse(limit_required(match.who, exchange.snapshot.catalogue.require_limit_stages))
-            return
         settings, saved = self._settings, found.saved_cost
-        whole = saved if match.charging is None else charge(match.charging, saved, used=True)
+        whole = saved if place.charging is None else charge(place.charging, saved, used=True)
         due = hit_charge(whole, settings.charge_percent)
         held = due if settings.without_credit else whole
         standing = match.standing if held else hits.rates
@@ -331,14 +460,23 @@ class CacheDesk:
         self.outcomes["hit"] += 1
         if due and gate.brakes is not None:
             gate.brakes.spent(match.who.key, due, now, exchange.body)
-        answer = self._answer(exchange, found, due, now)
-        self._remember(exchange, found, now)
-        if gate.contents is not None:
-            gate.contents.recalled(exchange, found.body)
+        head, body = self._answer(exchange, found, due, now)
+
+        def told() -> None:
+            # Nobody is given what a failing power supply could still take back.
+            self._remember(exchange, found, now)
+            if gate.contents is not None:
+                gate.contents.recalled(exchange, found.body)
+            if len(body) <= AT_ONCE_BYTES:
+                exchange.write_whole(head + body)
+            else:
+                replay = exchange.replay = Replay(exchange, body)
+                replay.begin(head)
+
         if gate.waits_for_disk:
-            gate.journal.when_durable(position, guarded(partial(exchange.write_whole, answer), exchange.mistaken))
+            gate.journal.when_durable(position, guarded(told, exchange.mistaken))
         else:
-            exchange.write_whole(answer)
+            told()
 
     def _hits_for(self, exchange: "Exchange") -> Hits:
         """Who the hits of a caller are charged to: a model and no place, whose own limits are not theirs."""
@@ -346,23 +484,21 @@ class CacheDesk:
         assert key is not None
         assert operation is not None
         snapshot, model = exchange.snapshot, exchange.candidates[0].model
-        if self._hits_of is not snapshot:
-            self._hits, self._hits_of = {}, snapshot
         plain = not exchange.request.describes and not snapshot.describes and not call.end_user
         plain = plain and type(key) is not TokenKey
         place = (key.id, model, operation.name)
-        known = self._hits.get(place) if plain else None
+        known = snapshot.hits.get(place) if plain else None
         if known is None:
             who = attribution(key, described, call.end_user, model, "", "", operation.name)
             match = Match(who, snapshot, self._gate.metrics.row(who, "ok"))
             limits = (limit for limit in match.standing.limits if limit.unit_name in _RATES)
             known = Hits(match, Standing(who, limits))
             if plain:
-                self._hits[place] = known
+                snapshot.hits[place] = known
         return known
 
-    def _answer(self, exchange: "Exchange", found: CachedAnswer, due: int, now: int) -> bytes:
-        """The whole answer of a hit."""
+    def _answer(self, exchange: "Exchange", found: CachedAnswer, due: int, now: int) -> tuple[bytes, bytes]:
+        """Head and body of the answer of a hit; the body is what is kept, unless a receipt stands in it."""
         body, gate = found.body, self._gate
         age = max(0, now - found.made_at) // _SECOND
         match = exchange.match
@@ -379,7 +515,7 @@ class CacheDesk:
                 body = body[:at] + receipt.comment(exchange, due, NO_USAGE) + body[at:]
         framing = f"x-faregate-cost: {dollars(due)}\r\n{consumed}0\r\ncontent-length: {len(body)}\r\n".encode()
         passed = b"content-type: %b\r\n" % found.content_type
-        return answer_head(200, passed, exchange.id, ours, framing, exchange.keep_alive) + body
+        return answer_head(200, passed, exchange.id, ours, framing, exchange.keep_alive), body
 
     def _remember(self, exchange: "Exchange", found: CachedAnswer, now: int) -> None:
         """The same call under the same name is answered the same, also when this answer is no longer kept here."""
@@ -395,23 +531,34 @@ class CacheDesk:
 
     def ended(self, exchange: "Exchange", http_status: int, content_type: bytes, body: bytes | None) -> None:
         """A call that was looked up has ended; ``body`` is its answer, ``None`` where not all of it is at hand."""
-        look, target = exchange.look, exchange.target
+        look = exchange.look
         assert look is not None
-        if look.flushes == self._flushes and target is not None:
-            capped = exchange.cap not in (0, self._gate.settings.default_output_tokens)
-            elsewhere = target.model != look.labels.answered_by or _params(exchange, target) != look.params
-            size = -1 if body is None else len(body)
-            outcome = Outcome(look.status, http_status, size, capped, elsewhere or bool(exchange.downgraded_from))
-            if body is not None and may_keep(outcome, self._settings.answer_bytes_max) and _intact(exchange, body):
-                now = self._gate.wall_nanos()
-                expires_at = now + self._settings.ttl_ms * 1_000_000
-                kept = CachedAnswer(
-                    content_type, body, look.cost, now, expires_at, exchange.id, look.model, look.labels
-                )
-                self._store.keep(look.key, kept, now)
-                self._landed(look, kept)
-                return
-        self._landed(look, None)
+        kept: CachedAnswer | None = None
+        try:
+            if body is not None and self._is_what_was_looked_for(exchange, look):
+                size = len(body)
+                outcome = Outcome(look.status, http_status, size, finished=look.finished)
+                if may_keep(outcome, self.answer_bytes_max) and _intact(exchange, content_type, body):
+                    now = self._gate.wall_nanos()
+                    kept = CachedAnswer(
+                        *(content_type, body, look.cost, now, now + self._settings.ttl_ms * 1_000_000),
+                        *(exchange.id, look.model, look.labels),
+                    )
+                    self._store.keep(look.key, kept, now)
+        finally:
+            self._landed(look, kept)
+
+    def _is_what_was_looked_for(self, exchange: "Exchange", look: Look) -> bool:
+        """Whether any such call would be answered so: nothing has changed, and no limit of its own cut it."""
+        key, target = exchange.key, exchange.target
+        if key is None or target is None or look.flushes != self._flushes or exchange.downgraded_from:
+            return False
+        if exchange.cap not in (0, self._gate.settings.default_output_tokens):
+            return False
+        if target.model != look.labels.answered_by or _params(exchange, target) != look.params:
+            return False
+        mode = self.mode(exchange.request, key, exchange.described, exchange.snapshot)
+        return mode in (USE, REFRESH) and self._shared_by(exchange, key) == look.shared
 
     def gave_up(self, exchange: "Exchange") -> None:
         """A call that was looked up ends without an answer of a provider."""
@@ -459,9 +606,12 @@ class CacheDesk:
         self._store.close()
 
 
-def _intact(exchange: "Exchange", body: bytes) -> bool:
-    """Whether an answer that ended well may be given to others, too."""
-    return not exchange.dialect.answers_json or is_intact(body, stream=exchange.call.stream)
+def _intact(exchange: "Exchange", content_type: bytes, body: bytes) -> bool:
+    """Whether an answer that ended well is what was asked for, to its end."""
+    stream = content_type.startswith(b"text/event-stream")
+    if stream is not exchange.call.stream:
+        return False
+    return not (stream or exchange.dialect.answers_json) or is_intact(body, stream=stream)
 
 
 def _params(exchange: "Exchange", target: Target) -> tuple[tuple[str, str], ...]:

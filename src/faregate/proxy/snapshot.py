@@ -5,7 +5,7 @@ So a request holds one reference and needs no lock, however often the console ch
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from faregate.control import Catalogue, Deployment, Key, Limit, Load, PayerRule, Provider, Route, compiled
 from faregate.core.attribution import Attribution
@@ -166,6 +166,14 @@ class Match:
         return all(amount_at(limit.amount, limit.terms, now_nanos) is None for limit in self.covered_by)
 
 
+class Hits(NamedTuple):
+    """Who hits of a key are charged to, and what holds them."""
+
+    match: Match
+    #: With the limits of requests and concurrency alone.
+    rates: Standing
+
+
 def _comes_or_goes(limit: CompiledLimit) -> bool:
     return bool(limit.terms.since or limit.terms.until)
 
@@ -179,6 +187,7 @@ class Snapshot:
         "catalogue",
         "describes",
         "halted",
+        "hits",
         "keys",
         "lanes",
         "limit_rows",
@@ -254,6 +263,8 @@ class Snapshot:
         )
         #: (key, deployment, operation) → Match; filled as requests come, gone with the snapshot.
         self.matches: dict[tuple[str, str, str], Match] = {}
+        #: (key, model, operation) → where hits of the response cache go; likewise.
+        self.hits: dict[tuple[str, str, str], Hits] = {}
         #: Operation → names of models, the cheapest first; found when somebody asks.
         self.ranked: dict[str, tuple[str, ...]] = {}
 

@@ -8,6 +8,8 @@ otherwise; where nobody says anything the default decides.
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from faregate.core.money import half_even
+
 #: What a stage, a project or a key may say; empty where it says nothing.
 WORDS: Final = ("on", "off")
 
@@ -28,8 +30,8 @@ def wish_of(ours: bytes | None, older: bytes | None, cache_control: bytes | None
     """What a request wishes by its headers: ``on``, ``off``, ``refresh``, ``no-cache`` or nothing, which is empty.
 
     ``None`` where a header says what it cannot. ``ours`` is ``x-faregate-cache`` and goes before
-    ``openai-proxy-caching``. ``Cache-Control: no-store`` beats both, and ``no-cache`` wishes a new answer wherever the
-    cache is used (RFC 9111 section 5.2.1).
+    ``openai-proxy-caching``. ``Cache-Control: no-store`` beats both; ``no-cache``, or ``max-age=0``, wishes a new answer
+    wherever the cache is used (RFC 9111 section 5.2.1).
     """
     wish: str | None = ""
     if ours is not None:
@@ -41,7 +43,7 @@ def wish_of(ours: bytes | None, older: bytes | None, cache_control: bytes | None
     told = {each.strip().lower() for each in cache_control.split(b",")}
     if b"no-store" in told:
         return "off"
-    if b"no-cache" in told and wish != "off":
+    if not told.isdisjoint((b"no-cache", b"max-age=0")) and wish != "off":
         return REFRESH if wish else "no-cache"
     return wish
 
@@ -99,24 +101,26 @@ class Outcome(NamedTuple):
     http_status: int
     #: Bytes of the answer; -1 where not all of it is at hand.
     size: int
-    #: It was held to fewer output tokens than its caller, or everybody, has.
-    capped: bool = False
-    #: Another model answered than the one that was looked for.
-    elsewhere: bool = False
+    #: The provider said that it was at its end.
+    finished: bool = True
 
 
 def may_keep(outcome: Outcome, bytes_max: int) -> bool:
-    """Whether an answer may be given again: whole, well, small enough, and what any such call would be answered."""
+    """Whether an answer may be given again: well, whole, at its end, and small enough."""
     if outcome.status != "ok" or outcome.http_status != 200:
         return False
-    return 0 < outcome.size <= bytes_max and not (outcome.capped or outcome.elsewhere)
+    return 0 < outcome.size <= bytes_max and outcome.finished
 
 
 def is_kept_elsewhere(body: dict[str, Any], makes_objects: bool) -> bool:
-    """Whether the answer names something that its provider keeps and that is somebody's own, as it does by default."""
-    return makes_objects and body.get("store") is not False
+    """Whether the answer names something that its provider keeps and that is somebody's own.
+
+    Some operations keep it unless ``store`` is false, the others where it is true.
+    """
+    store = body.get("store")
+    return store is not False if makes_objects else store is True
 
 
 def hit_charge(whole: int, percent: int) -> int:
-    """Nano-dollars that a hit is charged of the ``whole`` that the call would be charged; parts are rounded up."""
-    return -(-whole * percent // 100)
+    """Nano-dollars that a hit is charged of the ``whole`` that the call would be charged, rounded half to even."""
+    return half_even(whole * percent, 100)
