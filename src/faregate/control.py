@@ -294,6 +294,8 @@ class Catalogue(msgspec.Struct, frozen=True):
     #: Projects and stages that say whether their calls use the response cache, and what: ``(kind, organization, name,
     #: word)``. A stage of the configuration file is of no organization, and means everybody's.
     caching: tuple[tuple[str, str, str, str], ...] = ()
+    #: ``(organization, name)`` of stages that were made beside those of the configuration.
+    stage_names: tuple[tuple[str, str], ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):

@@ -13,8 +13,21 @@ import pytest
 from faregate.control import Load, Mirror, Route
 from faregate.core.ledger.events import Intended, Refused, Settled
 from faregate.core.ledger.oracle import Oracle
+from faregate.core.limits.terms import Action, Terms
 from faregate.core.routing.health import BreakerRule
-from gates import RunningGate, allowances, deployment, money, running_gate, scenario, script, steered, truth
+from gates import (
+    RunningGate,
+    allowances,
+    deployment,
+    key,
+    money,
+    running_gate,
+    scenario,
+    script,
+    secret,
+    steered,
+    truth,
+)
 
 CALL: dict[str, Any] = {"prompt_tokens": 10, "output_tokens": 20}
 COST = 50_000
@@ -182,3 +195,83 @@ async def test_copies_have_a_bound(tmp_path: Path) -> None:
         assert running.gate.mirrors.outcomes == {"copied": 64, "left_out": 16}
         await settled(running, 144)
         books_agree(running)
+
+
+@scenario
+async def test_a_stage_is_not_copied_where_it_may_not_go(tmp_path: Path) -> None:
+    """What a stage may not be sent to directly no mirror sends there."""
+    async with mirrored_gate(tmp_path, keys=(key(stage="eu"),), stages={"eu": ("sim",)}) as running:
+        catalogue = running.gate.snapshot.catalogue
+        other = msgspec.structs.replace(catalogue.providers[0], name="us")
+        places = [
+            each if each.name == "one" else msgspec.structs.replace(each, provider="us")
+            for each in catalogue.deployments
+        ]
+        changed = msgspec.structs.replace(catalogue, providers=(*catalogue.providers, other), deployments=tuple(places))
+        await running.ask(Load(2, catalogue=changed))
+        assert (await running.chat(steered(**CALL))).status_code == 200
+        await asyncio.sleep(0.1)
+        assert copies(running) == []
+        assert running.gate.mirrors.outcomes == {"copied": 0, "left_out": 1}
+
+
+@scenario
+async def test_a_copy_takes_no_slot_of_the_callers(tmp_path: Path) -> None:
+    """A place that stalls holds the slots of its own limit, never those of a limit on everything."""
+    limits = (
+        money(1, window="", id="lim_all", unit="concurrency", selector={}),
+        money(1, window="", id="lim_place", unit="concurrency", selector={"deployment": "two"}),
+    )
+    async with mirrored_gate(tmp_path, limits=limits) as running:
+        await script(running, {"model": "sim-b", "steer": {"first_delay_ms": 600}})
+        for _ in range(3):
+            assert (await running.chat(steered(**CALL))).status_code == 200
+        assert running.gate.mirrors.outcomes == {"copied": 1, "left_out": 2}
+        await settled(running, 4)
+        assert await allowances(running) == {"lim_all": (0, 0), "lim_place": (0, 0)}
+
+
+@scenario
+async def test_the_copy_of_a_downgraded_call_asks_for_its_own_model(tmp_path: Path) -> None:
+    """The body names the model that was too dear; the copy names that of its place, and is priced as that."""
+    places = (deployment("one", upstream_model="sim-a"), deployment("two", upstream_model="cheap", model="sim-2"))
+    routes = (Route("sim-1", ("one",)), Route("cheap", ("one",), mirror=Mirror("two", 100)))
+    downgrading = money(10**10, terms=Terms(actions=(Action("downgrade", 0, to="cheap"),)))
+    async with running_gate(tmp_path, deployments=places, routes=routes, limits=(downgrading,)) as running:
+        answer = await running.chat(steered(**CALL))
+        assert answer.headers["x-faregate-downgraded"] == "sim-1"
+        await settled(running, 2)
+        assert sorted(each["model"] for each in await truth(running)) == ["cheap", "sim-a"]
+
+
+@scenario
+async def test_responses_that_would_be_stored_are_not_copied(tmp_path: Path) -> None:
+    """The mirror's provider would keep an object that nobody owns; one that is not stored is copied."""
+    places = tuple(
+        deployment(name, upstream_model=upstream, model="sim-1", operations=("responses",))
+        for name, upstream in (("one", "sim-a"), ("two", "sim-b"))
+    )
+    route = Route("sim-1", ("one",), mirror=Mirror("two", 100))
+    async with running_gate(tmp_path, deployments=places, routes=(route,)) as running:
+        headers = {"authorization": f"Bearer {secret('caller')}"}
+        for store in (None, True, False):
+            body = {"model": "sim-1", "input": "hi", "max_output_tokens": 50} | (
+                {} if store is None else {"store": store}
+            )
+            answer = await running.client.post("/v1/responses", json=body, headers=headers)
+            assert answer.status_code == 200, answer.text
+        await running.until(lambda: not running.gate.mirrors.running)
+        assert running.gate.mirrors.outcomes == {"copied": 1, "left_out": 2}
+
+
+@scenario
+async def test_a_stop_waits_for_no_copy(tmp_path: Path) -> None:
+    """A copy that hangs is cut at once and settled, so that a stop takes no longer than without it."""
+    loop = asyncio.get_running_loop()
+    async with mirrored_gate(tmp_path) as running:
+        await script(running, {"model": "sim-b", "steer": {"fault": "never_answer"}})
+        assert (await running.chat(steered(**CALL))).status_code == 200
+        await running.until(lambda: len(copies(running)) == 1)
+        began = loop.time()
+    assert loop.time() - began < 5
+    assert Oracle(running.events()).totals().open == 0

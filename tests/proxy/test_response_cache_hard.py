@@ -15,7 +15,7 @@ from faregate.config.settings import CacheSettings, ContentSettings
 from faregate.control import FlushCache, Load, Route
 from faregate.core.ledger.events import Intended, Recalled
 from faregate.core.pricing.charging import ChargeRule
-from gates import allowances, deployment, key, money, provider, scenario, steered
+from gates import allowances, deployment, key, money, provider, scenario, secret, steered
 from proxy.test_contents import MAIL, kept, rule, ruled
 from proxy.test_response_cache import CALL, COST, FLIGHT, NO_BREAKER, USED, ask, books_agree, caching_gate, served, told
 from proxy.test_scripted_provider import scripted
@@ -208,7 +208,7 @@ async def test_a_hit_is_on_the_disk_before_anybody_has_it(tmp_path: Path) -> Non
 @scenario
 async def test_large_calls(tmp_path: Path, kilobytes: int, expected: str) -> None:
     """Large bodies are read off the loop, and what is larger than a mebibyte is never kept."""
-    fields = {"upload_bytes_max": 4 * 2**20, "body_bytes_max": 4 * 2**20}
+    fields: dict[str, Any] = {"upload_bytes_max": 4 * 2**20, "body_bytes_max": 4 * 2**20}
     places = (deployment(context_tokens_max=10**7),)
     async with caching_gate(tmp_path, deployments=places, **fields) as running:
         text = steered("word " * (kilobytes * 205), prompt_tokens=10, output_tokens=20)
@@ -256,3 +256,74 @@ async def test_contents_of_a_hit_are_those_of_its_call(tmp_path: Path, stream: b
         assert first.answer.text == second.answer.text == "mail [email] now"
         assert MAIL not in str((first, second))
         assert first.answer.characters == second.answer.characters
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------
+
+
+@scenario
+async def test_a_large_answer_is_given_as_fast_as_it_is_read(tmp_path: Path) -> None:
+    """Clients that read nothing of a large hit hold a part of it each; one that reads gets all of it, unharmed."""
+    large = {"content": "word " * 180_000, "prompt_tokens": 10, "output_tokens": 50}
+    async with caching_gate(tmp_path) as running:
+        text = steered("Large.", **large)
+        first = await running.chat(text, max_tokens=16_000)
+        assert told(first) == "miss"
+        body = json.dumps(
+            {"model": "sim-1", "messages": [{"role": "user", "content": text}], "max_tokens": 16_000},
+            separators=(",", ":"),
+            ensure_ascii=False,
+        ).encode()
+        request = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (secret("caller").encode(), len(body), body)
+        )
+        host, _, port = running.url.removeprefix("http://").partition(":")
+        idle = [await asyncio.open_connection(host, int(port), limit=1024) for _ in range(20)]
+        for _, writer in idle:
+            writer.write(request * 3)
+        await running.until(lambda: len(running.of(Recalled)) >= 20)
+        await asyncio.sleep(0.2)
+        waits = [each.transport.get_write_buffer_size() for each in running.gate._connections]
+        assert max(waits) <= 256 * 1024
+        again = await running.chat(text, max_tokens=16_000)
+        assert told(again) == "hit"
+        assert again.content == first.content
+        for _, writer in idle:
+            writer.close()
+        await running.until(lambda: len(running.gate._connections) <= 2)
+
+
+@scenario
+async def test_whoever_waits_has_a_slot(tmp_path: Path) -> None:
+    """Followers are held to their limits of concurrency and requests at once, and give back what they held."""
+    limits = (
+        money(3, window="", id="lim_slots", unit="concurrency"),
+        money(100, window="hour", id="lim_requests", unit="requests"),
+    )
+    async with caching_gate(tmp_path, FLIGHT, limits=limits) as running:
+        text = steered(**CALL, first_delay_ms=300)
+        answers = await asyncio.gather(*(running.chat(text) for _ in range(8)))
+        assert sorted(each.status_code for each in answers) == [200] * 3 + [429] * 5
+        assert {each.json()["error"]["code"] for each in answers if each.status_code == 429} == {"concurrency_limited"}
+        assert await allowances(running) == {"lim_slots": (0, 0), "lim_requests": (3, 0)}
+        books_agree(running)
+
+
+@scenario
+async def test_a_follower_that_leaves_gives_back_what_it_held(tmp_path: Path) -> None:
+    """Its slot and its name are free at once, while the one that it followed is still under way."""
+    limits = (money(2, window="", id="lim_slots", unit="concurrency"),)
+    async with caching_gate(tmp_path, FLIGHT, limits=limits) as running:
+        text = steered(**CALL, first_delay_ms=600)
+        first = asyncio.create_task(running.chat(text))
+        await running.until(lambda: running.of(Intended))
+        second = asyncio.create_task(running.chat(text, headers={"idempotency-key": "mine"}))
+        await asyncio.sleep(0.1)
+        assert (await allowances(running))["lim_slots"] == (0, 2)
+        second.cancel()
+        await running.until(lambda: len(running.gate._connections) <= 1)
+        assert (await allowances(running))["lim_slots"] == (0, 1)
+        other = await running.chat(steered("Other.", **CALL), headers={"idempotency-key": "mine"})
+        assert other.status_code == 200
+        assert told(await first) == "miss"

@@ -269,3 +269,17 @@ def test_two_tenants_never_share(kept: Kept) -> None:
         assert {row["notes"]["answer_of"] for row in hits} <= own
         made += found
     assert len({row["id"] for row in made}) == prompts
+
+
+@pytest.mark.timeout(300)
+def test_a_stage_of_the_api_is_a_stage(kept: Kept) -> None:
+    """One that was made by the API can be named by a request, and what it says of the cache holds."""
+    kept.running.admin("POST", "/api/v1/stages", {"name": "lab", "cache": "off"})
+    secret = new_key(kept.running, "lab", team="research", project="search", may_set=["stage"])["secret"]
+    headers = {"x-faregate-stage": "lab"}
+    seen = until(
+        lambda: ask(kept.running, secret, body(model="chat"), headers=headers),
+        lambda got: got.status == 200,
+        ACTS_SECONDS,
+    )
+    assert told(seen) == ["off"]

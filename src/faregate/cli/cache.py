@@ -46,4 +46,5 @@ def flush(
     if json:
         emit_json(told)
     else:
-        emit(f"{told['removed']} kept answers were forgotten")
+        removed = told["removed"]
+        emit(f"{removed} kept answer{' was' if removed == 1 else 's were'} forgotten")

@@ -231,7 +231,7 @@ class Selected(Section):
 class MirrorTo(Section):
     """A share of a name's calls is copied to another deployment, to compare the two; its callers notice nothing."""
 
-    to: Label = Field(description="a deployment or provider/model; what copies cost is charged to nobody")
+    to: Label = Field(description="a deployment or provider/model; what copies cost is on no payer's bill")
     percent: Annotated[Whole, Field(ge=1, le=100)] = Field(description="of so many calls of a hundred")
 
 

@@ -16,7 +16,7 @@ import msgspec
 from faregate.console.compile import all_keys, all_limits, card_rows, key_of, limit_of
 from faregate.console.openings import questions
 from faregate.console.payer_rules import PayerRules, caching_of, project_teams
-from faregate.console.reading import each_row, every, in_thread, made_places
+from faregate.console.reading import every, in_thread, made_places
 from faregate.console.records import usage_of
 from faregate.console.wire import LOAD_SECONDS_MAX, GateWire
 from faregate.control import (
@@ -52,7 +52,6 @@ from faregate.control import (
     Unknown,
     WantedIssuerKeys,
 )
-from faregate.core.caching.policy import WORDS
 from faregate.core.tokens import Issuer
 from faregate.errors import Conflict, Failed, FaregateError, Unavailable
 from faregate.ports import Books, Clock, JournalReader, Row
@@ -594,11 +593,12 @@ class GateLink:
         projects = every(self._books, "project")
         names = [str(row["name"]) for row in projects]
         catalogue = self._compile(every(self._books, "price"), names, made_places(self._books))
-        stages = each_row(self._books, "stage", cache=list(WORDS))
+        stages = every(self._books, "stage")
         catalogue = msgspec.structs.replace(
             catalogue,
             project_teams=project_teams(projects),
             caching=(*catalogue.caching, *caching_of(projects, stages)),
+            stage_names=tuple((row["organization"], row["name"]) for row in stages),
         )
         self.providers = {provider.name: provider for provider in catalogue.providers}
         self.issuers = catalogue.identity.issuers if catalogue.identity is not None else ()

@@ -179,7 +179,7 @@ def _named(
     """Why a request may not name this project or stage: there is none for its key, or it is disabled."""
     if not value:
         return None
-    if value not in known:
+    if value not in known and (kind != "stage" or (key.organization, value) not in snapshot.stage_names):
         return Problem("field_range", f"{header}: no such {kind}.", header)
     if kind == "project" and snapshot.project_teams:
         # Another organization's is as none; and what a team's projects used is what its keys used.

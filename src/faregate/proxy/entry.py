@@ -16,7 +16,7 @@ from faregate.dialects.paths import VERIFY, Operation, route, unmetered
 from faregate.errors import Problem
 from faregate.proxy import verify_caller
 from faregate.proxy.described import describe
-from faregate.proxy.forward import HOP_TOKEN, forwarded_headers
+from faregate.proxy.forward import HOP_TOKEN, answer_head, forwarded_headers
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import identify
 from faregate.proxy.refuse import plain_answer
@@ -248,13 +248,15 @@ def recall(exchange: "Exchange") -> Problem | None:
         rule = f"The call with this Idempotency-Key was made; its answer is not kept. See request {known.request_id}."
         return Problem("idem_completed", rule, "Idempotency-Key", details={"request_id": known.request_id})
     exchange.write_whole(
-        plain_answer(
+        answer_head(
             kept.status,
-            kept.body,
+            kept.head,
             known.request_id,
-            keep_alive=exchange.keep_alive,
-            extra=kept.head + b"idempotent-replayed: true\r\n",
+            b"idempotent-replayed: true\r\n",
+            b"content-length: %d\r\n" % len(kept.body),
+            exchange.keep_alive,
         )
+        + kept.body
     )
     return None
 

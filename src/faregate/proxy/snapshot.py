@@ -204,6 +204,7 @@ class Snapshot:
         "routes",
         "sequence",
         "services",
+        "stage_names",
         "stages",
         "targets",
         "tenants",
@@ -252,6 +253,8 @@ class Snapshot:
         self.lanes: dict[tuple[str, str, str, int, tuple[int, ...]], Lane] = {}
         self.limits = limits
         self.stages = {stage: frozenset(names) for stage, names in catalogue.stages.items()}
+        #: ``(organization, name)`` of the stages that only the API knows.
+        self.stage_names = frozenset(catalogue.stage_names)
         self.projects = frozenset(catalogue.projects)
         #: ``(kind, organization, name)`` of projects and stages → what they say of the response cache.
         self.caching = {(kind, owner, name): word for kind, owner, name, word in catalogue.caching}

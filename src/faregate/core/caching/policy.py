@@ -30,7 +30,7 @@ def wish_of(ours: bytes | None, older: bytes | None, cache_control: bytes | None
     """What a request wishes by its headers: ``on``, ``off``, ``refresh``, ``no-cache`` or nothing, which is empty.
 
     ``None`` where a header says what it cannot. ``ours`` is ``x-faregate-cache`` and goes before
-    ``openai-proxy-caching``. ``Cache-Control: no-store`` beats both; ``no-cache``, or ``max-age=0``, wishes a new answer
+    ``openai-proxy-caching``. ``Cache-Control: no-store`` beats both; ``no-cache`` and ``max-age=0`` wish a new answer
     wherever the cache is used (RFC 9111 section 5.2.1).
     """
     wish: str | None = ""
