@@ -261,7 +261,7 @@ class _Reading:
                 node,
                 path,
                 f"a bare {text} is read as true or false by YAML",
-                hint=f'write "{text}" where a text is wanted, else true or false',
+                hint=f'quote it ("{text}") where a text is wanted, else write true or false',
             )
             return text
         if _UNDERSCORED.fullmatch(text):

@@ -108,7 +108,7 @@ async def flush_cache(request: Request, wanted: NewFlush) -> dict[str, Any]:
         raise ApiProblem(error.code, error.message) from error
     if flush.trouble or not flush.done:
         why = flush.trouble or "it goes on"
-        told = f"Not all could be forgotten ({flush.removed} were): {why}"
+        told = f"{flush.removed} answers were forgotten, but not all: {why}"
         raise Unavailable(told, code="cache_unavailable")
     return {"removed": flush.removed}
 

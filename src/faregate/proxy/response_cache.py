@@ -246,8 +246,10 @@ class CacheDesk:
         shared = self._shared_by(exchange, key)
         request = exchange.request
         path, _, query = request.target.partition(b"?")
-        parts: list[str | bytes] = [*shared, request.method, path, *_deciding_query(query), operation.name]
-        parts += (target.model, *(text for pair in params for text in pair))
+        fields = _deciding_query(query)
+        # How many there are of what may be more or fewer comes first, so that nothing can be taken for something else.
+        parts: list[str | bytes] = [str(len(shared)), *shared, request.method, path, str(len(fields)), *fields]
+        parts += (operation.name, target.model, str(len(params)), *(text for pair in params for text in pair))
         parts += (request.headers.get(name, b"") for name in _DECIDING)
         parts.append(body.text)
         return Look(same_call_key(self._secret, parts), body, labels, shared, params, self._flushes)
