@@ -74,6 +74,13 @@ _RATES: Final = ("requests", "concurrency")
 READ_ASIDE_BYTES: Final = 64 * 1024
 LOOKED_UP_BYTES_MAX: Final = 1024 * 1024
 
+#: Keys that are known by the bytes of a call take so much memory at most, and each so much beside its body.
+KNOWN_BYTES_MAX: Final = 8 * 1024 * 1024
+_KNOWN_BYTES: Final = 1_024
+
+#: All that makes a call the same as others, its body as it came.
+_Asked = tuple[tuple[str, ...], bytes, bytes, str, str, tuple[tuple[str, str], ...], tuple[bytes, ...], bytes]
+
 #: Calls that wait for the answer of another one, and how long at most.
 _FOLLOWERS_MAX: Final = 1_000
 _FOLLOWED_S: Final = 60.0
@@ -97,22 +104,22 @@ class Look:
     """What the cache knows of one call that may use it."""
 
     __slots__ = (
-        *("body", "cost", "finished", "flushes", "followed", "key", "labels", "leads", "model", "params", "shared"),
-        *("status", "timer", "word"),
+        *("cost", "finished", "flushes", "followed", "key", "labels", "leads", "model", "params", "shared", "status"),
+        *("snapshot", "timer", "word"),
     )
 
     def __init__(
         self,
         key: bytes,
-        body: Canonical,
         labels: CacheLabels,
         shared: tuple[str, ...],
         params: tuple[tuple[str, str], ...],
         flushes: int,
+        snapshot: Snapshot,
     ) -> None:
         self.key = key
-        #: To make the key anew where what decides has changed meanwhile.
-        self.body = body
+        #: By which it was looked up.
+        self.snapshot = snapshot
         self.labels = labels
         self.shared = shared
         #: What its way puts into the body at the place that it was looked up for.
@@ -144,12 +151,17 @@ class CacheDesk:
         self._flights: dict[bytes, list[Exchange]] = {}
         self._flushes = 0
         self._flushed: deque[Flush] = deque(maxlen=_FLUSHES_REMEMBERED)
+        #: Keys of calls by their very bytes, and about how much memory they take.
+        self._known: dict[_Asked, bytes] = {}
+        self._known_bytes = 0
         self.adopt(settings)
 
     def adopt(self, settings: CacheSettings) -> None:
         """Work by other settings; the store is the one of the start."""
         self._settings = settings
         self.answer_bytes_max = settings.answer_bytes_max
+        self._known.clear()
+        self._known_bytes = 0
         # Derived, so that what opens keys is in no other use.
         self._secret = hmac.digest(self._gate.peppers[0], b"faregate response cache", "sha256")
 
@@ -178,12 +190,11 @@ class CacheDesk:
         if exchange.look is not None or exchange.caching == OFF:
             return False
         body = exchange.body if self._may_keep_any(exchange) else b""
-        if len(body) > READ_ASIDE_BYTES:
-            gate = self._gate
-            then = guarded(partial(self._read, exchange), exchange.mistaken)
-            gate.aside(lambda: canonical(body), then, exchange.mistaken)
-            return True
-        return self._looks_up(exchange, canonical(body) if body else None)
+        if len(body) <= READ_ASIDE_BYTES:
+            return self._looks_up(exchange, None)
+        then = guarded(partial(self._read, exchange), exchange.mistaken)
+        self._gate.aside(lambda: canonical(body), then, exchange.mistaken)
+        return True
 
     def _may_keep_any(self, exchange: "Exchange") -> bool:
         """Whether calls of this kind are ever kept: those whose answer is nobody's own, and that are not too large."""
@@ -198,10 +209,14 @@ class CacheDesk:
             return
         if exchange.client is None:
             exchange.client_left()
+        elif body is None:
+            exchange.caching = OFF
+            exchange.reserve()
         elif not self._looks_up(exchange, body):
             exchange.reserve()
 
     def _looks_up(self, exchange: "Exchange", body: Canonical | None) -> bool:
+        """Look it up by its body, which is read here unless it was read before."""
         problem = self._renewed(exchange)
         if problem is not None:
             exchange.refuse(problem)
@@ -232,27 +247,51 @@ class CacheDesk:
         operation, call, key = exchange.operation, exchange.call, exchange.key
         assert operation is not None
         assert key is not None
-        if body is None or is_kept_elsewhere(body.members, exchange.dialect.made is not None):
+        if not self._may_keep_any(exchange):
             return None
         target = exchange.candidates[0]
         params = _params(exchange, target)
-        if self._settings.deterministic_only:
-            members = body.members | {name: msgspec.json.decode(text) for name, text in params}
-            if not is_deterministic(members, call.has_output):
-                return None
         stage = exchange.described.stage or key.stage
         project = exchange.described.project or key.project
         labels = CacheLabels(key.organization, stage, project, key.id, call.model, target.model)
         shared = self._shared_by(exchange, key)
         request = exchange.request
-        path, _, query = request.target.partition(b"?")
+        headers = request.headers
+        deciding = tuple(headers.get(name, b"") for name in _DECIDING)
+        # The same bytes come again and again: then what they come to is known, for a third of the price.
+        asked = (shared, request.method, request.target, operation.name, target.model, params, deciding, exchange.body)
+        known = self._known.get(asked)
+        if known is None:
+            known = self._key_of(asked, exchange, body)
+            if known is None:
+                return None
+        return Look(known, labels, shared, params, self._flushes, exchange.snapshot)
+
+    def _key_of(self, asked: _Asked, exchange: "Exchange", body: Canonical | None) -> bytes | None:
+        """The key of a call, from all that makes it the same as others; ``None`` where it may be like no other."""
+        shared, method, target, operation, model, params, deciding, raw = asked
+        read = body if body is not None else canonical(raw)
+        if read is None or is_kept_elsewhere(read.members, exchange.dialect.made is not None):
+            return None
+        if self._settings.deterministic_only:
+            members = read.members | {name: msgspec.json.decode(text) for name, text in params}
+            if not is_deterministic(members, exchange.call.has_output):
+                return None
+        path, _, query = target.partition(b"?")
         fields = _deciding_query(query)
         # How many there are of what may be more or fewer comes first, so that nothing can be taken for something else.
-        parts: list[str | bytes] = [str(len(shared)), *shared, request.method, path, str(len(fields)), *fields]
-        parts += (operation.name, target.model, str(len(params)), *(text for pair in params for text in pair))
-        parts += (request.headers.get(name, b"") for name in _DECIDING)
-        parts.append(body.text)
-        return Look(same_call_key(self._secret, parts), body, labels, shared, params, self._flushes)
+        parts: list[str | bytes] = [str(len(shared)), *shared, method, path, str(len(fields)), *fields]
+        parts += (operation, model, str(len(params)), *(text for pair in params for text in pair))
+        parts += (*deciding, read.text)
+        key = same_call_key(self._secret, parts)
+        if len(raw) <= READ_ASIDE_BYTES:
+            self._known_bytes += len(raw) + _KNOWN_BYTES
+            if self._known_bytes > KNOWN_BYTES_MAX:
+                # Taking out the oldest one by one would walk over all that were taken out before.
+                self._known.clear()
+                self._known_bytes = len(raw) + _KNOWN_BYTES
+            self._known[asked] = key
+        return key
 
     def _shared_by(self, exchange: "Exchange", key: Key) -> tuple[str, ...]:
         """Whom an answer is shared with: organization, stage, and the part of these that ``share`` names.
@@ -322,7 +361,7 @@ class CacheDesk:
         exchange.look = None
         problem = self._renewed(exchange, waited=True)
         if problem is None and exchange.caching != OFF:
-            look = exchange.look = self._look_of(exchange, before.body)
+            look = exchange.look = self._look_of(exchange, None)
             if look is None:
                 exchange.caching = OFF
             else:
@@ -559,6 +598,8 @@ class CacheDesk:
             return False
         if target.model != look.labels.answered_by or _params(exchange, target) != look.params:
             return False
+        if exchange.snapshot is look.snapshot:
+            return True
         mode = self.mode(exchange.request, key, exchange.described, exchange.snapshot)
         return mode in (USE, REFRESH) and self._shared_by(exchange, key) == look.shared
 

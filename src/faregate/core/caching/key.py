@@ -1,10 +1,11 @@
 """What makes two calls the same: everything that decides the answer, and whom it may be shared with.
 
-A key is an HMAC-SHA256 (RFC 2104) over parts of stated lengths, so that no two lists of parts make the same bytes, and
-under a secret of the installation, so that nobody who reads a store can tell what was asked.
+A key is a keyed BLAKE2b (RFC 7693) over parts of stated lengths, so that no two lists of parts make the same bytes, and
+under a secret of the installation, so that nobody who reads a store can tell what was asked. HMAC-SHA256 costs a short
+call four times as much.
 """
 
-import hmac
+from hashlib import blake2b
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,4 +19,4 @@ def same_call_key(secret: bytes, parts: Iterable[str | bytes]) -> bytes:
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         told += (len(data).to_bytes(8, "big"), data)
-    return hmac.digest(secret, b"".join(told), "sha256")
+    return blake2b(b"".join(told), key=secret, digest_size=KEY_BYTES).digest()
