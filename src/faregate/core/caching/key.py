@@ -5,8 +5,8 @@ under a secret of the installation, so that nobody who reads a store can tell wh
 call four times as much.
 """
 
-from hashlib import blake2b
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Final
 
 #: Bytes of a key.
