@@ -1,7 +1,8 @@
 """Everything the gateway needs from the world, as Protocols, on one page.
 
 Adapters implement these; ``assembly`` is the only place that knows which. Each method says what it raises; a twin
-that is switched off fails loudly rather than answering something made up.
+that is switched off fails loudly rather than answering something made up. The page is long, and one on purpose: all
+that the product needs from outside is seen at once.
 """
 
 import enum

@@ -3,6 +3,8 @@
 A payer is known by its name: records and sums hold it, so it is never renamed. A team may hold projects and users. One
 that was put into a team stays there, and a key of another team cannot name it, so that the team's sums are those of
 what lies in it; one that merely came with a key shows that key's team until a key of another team names it.
+
+It is one file of six hundred lines because the six kinds differ in a table only, which all routes go by.
 """
 
 from copy import copy

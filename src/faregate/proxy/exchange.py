@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from faregate.proxy.contents import Capture
     from faregate.proxy.gate import Gate
     from faregate.proxy.replay import Replay
-    from faregate.proxy.response_cache import Look
+    from faregate.proxy.same_calls import Look
     from faregate.proxy.server import ClientConnection
 
 _MISTAKE = Problem("internal", "The gateway failed; nothing was charged. Report this request id.", close=True)

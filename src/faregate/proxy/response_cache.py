@@ -7,18 +7,15 @@ saved, and never reaches a provider. What is not found goes on, and its answer i
 Nothing here may hold a call up: a store answers at once or within its own deadline, and is asked again by nobody.
 """
 
-import hmac
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 
 from faregate.config.settings import CacheSettings
 from faregate.control import Flush, FlushCache, Key, Sample
 from faregate.core.amounts import held_amounts, posted_amounts
-from faregate.core.caching.key import same_call_key
 from faregate.core.caching.policy import (
     OFF,
     REFRESH,
@@ -26,8 +23,6 @@ from faregate.core.caching.policy import (
     CacheLabels,
     Outcome,
     hit_charge,
-    is_deterministic,
-    is_kept_elsewhere,
     may_keep,
     mode_of,
     wish_of,
@@ -36,11 +31,9 @@ from faregate.core.ledger.events import Recalled
 from faregate.core.limits.admit import LimitRefusal, Standing
 from faregate.core.money import dollars
 from faregate.core.pricing.charging import charge
-from faregate.core.tokens import TENANT_TAG
 from faregate.core.usage import NO_USAGE
 from faregate.dialects.canonical import Canonical, canonical
 from faregate.dialects.intact import is_intact
-from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import FaregateError, Problem
 from faregate.ports import CachedAnswer, Later, ResponseStore, StoredAnswer
 from faregate.proxy import receipt
@@ -49,37 +42,18 @@ from faregate.proxy.forward import answer_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import limit_problem, limit_required
 from faregate.proxy.replay import AT_ONCE_BYTES, Replay
-from faregate.proxy.snapshot import Hits, Match, Snapshot, Target
+from faregate.proxy.same_calls import READ_ASIDE_BYTES, Look, SameCalls, params_at
+from faregate.proxy.snapshot import Hits, Match, Snapshot
 from faregate.proxy.tokens import TokenKey
 
 if TYPE_CHECKING:
-    import asyncio
-
     from faregate.proxy.described import Described
     from faregate.proxy.exchange import Exchange
     from faregate.proxy.gate import Gate
     from faregate.proxy.http1 import Request
 
-#: Headers of a request that decide what is answered beside its body.
-_DECIDING: Final = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
-
-#: Parameters of a query that prove who asks; everything else of it is part of the key.
-_CREDENTIALS: Final = ("subscription-key", "key")
-_QUERY_FIELDS_MAX: Final = 32
-
 #: Limits that hold a hit that costs nothing.
 _RATES: Final = ("requests", "concurrency")
-
-#: Larger bodies are read off the loop, and still larger ones are never looked up: this much takes a millisecond or two.
-READ_ASIDE_BYTES: Final = 64 * 1024
-LOOKED_UP_BYTES_MAX: Final = 1024 * 1024
-
-#: Keys that are known by the bytes of a call take so much memory at most, and each so much beside its body.
-KNOWN_BYTES_MAX: Final = 8 * 1024 * 1024
-_KNOWN_BYTES: Final = 1_024
-
-#: All that makes a call the same as others, its body as it came.
-_Asked = tuple[tuple[str, ...], bytes, bytes, str, str, tuple[tuple[str, str], ...], tuple[bytes, ...], bytes]
 
 #: Calls that wait for the answer of another one, and how long at most.
 _FOLLOWERS_MAX: Final = 1_000
@@ -100,45 +74,6 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode_notes: Final = msgspec.json.Decoder(dict[str, object]).decode
 
 
-class Look:
-    """What the cache knows of one call that may use it."""
-
-    __slots__ = (
-        *("cost", "finished", "flushes", "followed", "key", "labels", "leads", "model", "params", "shared", "status"),
-        *("snapshot", "timer", "word"),
-    )
-
-    def __init__(
-        self,
-        key: bytes,
-        labels: CacheLabels,
-        shared: tuple[str, ...],
-        params: tuple[tuple[str, str], ...],
-        flushes: int,
-        snapshot: Snapshot,
-    ) -> None:
-        self.key = key
-        #: By which it was looked up.
-        self.snapshot = snapshot
-        self.labels = labels
-        self.shared = shared
-        #: What its way puts into the body at the place that it was looked up for.
-        self.params = params
-        #: How often answers had been forgotten when it was looked up.
-        self.flushes = flushes
-        #: As its record says it: ``miss`` or ``refresh``.
-        self.word = "miss"
-        #: How it was settled, once it is: status, what it cost, and the model that its answer names.
-        self.status = ""
-        self.cost = 0
-        self.model = ""
-        self.finished = False
-        #: Others wait for its answer; or it waits for another's until this timer, or has done so.
-        self.leads = False
-        self.followed = False
-        self.timer: asyncio.TimerHandle | None = None
-
-
 class CacheDesk:
     """Where calls are looked up, by the settings of one configuration and the store of the process."""
 
@@ -151,19 +86,13 @@ class CacheDesk:
         self._flights: dict[bytes, list[Exchange]] = {}
         self._flushes = 0
         self._flushed: deque[Flush] = deque(maxlen=_FLUSHES_REMEMBERED)
-        #: Keys of calls by their very bytes, and about how much memory they take.
-        self._known: dict[_Asked, bytes] = {}
-        self._known_bytes = 0
         self.adopt(settings)
 
     def adopt(self, settings: CacheSettings) -> None:
         """Work by other settings; the store is the one of the start."""
         self._settings = settings
         self.answer_bytes_max = settings.answer_bytes_max
-        self._known.clear()
-        self._known_bytes = 0
-        # Derived, so that what opens keys is in no other use.
-        self._secret = hmac.digest(self._gate.peppers[0], b"faregate response cache", "sha256")
+        self._same = SameCalls(settings, self._gate.peppers[0])
 
     # -- whether -------------------------------------------------------------------------------------------------------
 
@@ -189,19 +118,12 @@ class CacheDesk:
         """Look a call up; whether it is answered, or goes on later. Nothing is held for it yet."""
         if exchange.look is not None or exchange.caching == OFF:
             return False
-        body = exchange.body if self._may_keep_any(exchange) else b""
+        body = exchange.body if self._same.may_keep_any(exchange) else b""
         if len(body) <= READ_ASIDE_BYTES:
             return self._looks_up(exchange, None)
         then = guarded(partial(self._read, exchange), exchange.mistaken)
         self._gate.aside(lambda: canonical(body), then, exchange.mistaken)
         return True
-
-    def _may_keep_any(self, exchange: "Exchange") -> bool:
-        """Whether calls of this kind are ever kept: those whose answer is nobody's own, and that are not too large."""
-        operation, call = exchange.operation, exchange.call
-        if exchange.free or call.objects or call.job or operation is None or operation.name in ABOUT_OBJECTS:
-            return False
-        return exchange.dialect.media == "json" and len(exchange.body) <= LOOKED_UP_BYTES_MAX
 
     def _read(self, exchange: "Exchange", body: Canonical | None) -> None:
         """A large body was read off the loop."""
@@ -223,7 +145,7 @@ class CacheDesk:
             return True
         if exchange.caching == OFF:
             return False
-        look = self._look_of(exchange, body)
+        look = self._same.look_of(exchange, body, self._flushes)
         if look is None:
             exchange.caching = OFF
             return False
@@ -241,88 +163,6 @@ class CacheDesk:
             return self._missed(exchange, look)
         self._give(exchange, found)
         return True
-
-    def _look_of(self, exchange: "Exchange", body: Canonical | None) -> Look | None:
-        """What makes the call the same as others; ``None`` where nothing may be kept of it."""
-        operation, call, key = exchange.operation, exchange.call, exchange.key
-        assert operation is not None
-        assert key is not None
-        if not self._may_keep_any(exchange):
-            return None
-        target = exchange.candidates[0]
-        params = _params(exchange, target)
-        stage = exchange.described.stage or key.stage
-        project = exchange.described.project or key.project
-        labels = CacheLabels(key.organization, stage, project, key.id, call.model, target.model)
-        shared = self._shared_by(exchange, key)
-        request = exchange.request
-        headers = request.headers
-        deciding = tuple(headers.get(name, b"") for name in _DECIDING)
-        # The same bytes come again and again: then what they come to is known, for a third of the price.
-        asked = (shared, request.method, request.target, operation.name, target.model, params, deciding, exchange.body)
-        known = self._known.get(asked)
-        if known is None:
-            known = self._key_of(asked, exchange, body)
-            if known is None:
-                return None
-        return Look(known, labels, shared, params, self._flushes, exchange.snapshot)
-
-    def _key_of(self, asked: _Asked, exchange: "Exchange", body: Canonical | None) -> bytes | None:
-        """The key of a call, from all that makes it the same as others; ``None`` where it may be like no other."""
-        shared, method, target, operation, model, params, deciding, raw = asked
-        read = body if body is not None else canonical(raw)
-        if read is None or is_kept_elsewhere(read.members, exchange.dialect.made is not None):
-            return None
-        if self._settings.deterministic_only:
-            members = read.members | {name: msgspec.json.decode(text) for name, text in params}
-            if not is_deterministic(members, exchange.call.has_output):
-                return None
-        path, _, query = target.partition(b"?")
-        fields = _deciding_query(query)
-        # How many there are of what may be more or fewer comes first, so that nothing can be taken for something else.
-        parts: list[str | bytes] = [str(len(shared)), *shared, method, path, str(len(fields)), *fields]
-        parts += (operation, model, str(len(params)), *(text for pair in params for text in pair))
-        parts += (*deciding, read.text)
-        key = same_call_key(self._secret, parts)
-        if len(raw) <= READ_ASIDE_BYTES:
-            self._known_bytes += len(raw) + _KNOWN_BYTES
-            if self._known_bytes > KNOWN_BYTES_MAX:
-                # Taking out the oldest one by one would walk over all that were taken out before.
-                self._known.clear()
-                self._known_bytes = len(raw) + _KNOWN_BYTES
-            self._known[asked] = key
-        return key
-
-    def _shared_by(self, exchange: "Exchange", key: Key) -> tuple[str, ...]:
-        """Whom an answer is shared with: organization, stage, and the part of these that ``share`` names.
-
-        Where a caller has no project, its team is what stands for it, and without a team the key alone, so that nobody
-        shares with strangers by saying nothing. Customers of an application, its tenants, are strangers to each other.
-        """
-        share, described = self._settings.share, exchange.described
-        whole = (key.organization, described.stage or key.stage, share)
-        if share == "organization":
-            return whole
-        person = (key.tenant, key.end_user) if type(key) is TokenKey else ()
-        tenant = next((value for name, value in described.tags if name == TENANT_TAG), "")
-        alone = (*whole, "key", key.id, tenant, *person)
-        if share == "key":
-            return alone
-        project = described.project or key.project
-        if project:
-            group: tuple[str, ...] = (*whole, "project", project, tenant)
-        else:
-            group = (*whole, "team", key.team, tenant) if key.team else alone
-        if share == "project":
-            return group
-        if type(key) is TokenKey:
-            # Names of people are their issuer's, and those of its client.
-            return (*group, *alone)
-        end_user = described.end_user or (exchange.call.end_user if "user" in key.may_set else "")
-        user = described.user or key.user
-        if end_user:
-            return (*group, "end_user", end_user)
-        return (*group, "user", user) if user else (*group, *alone)
 
     # -- what was found ------------------------------------------------------------------------------------------------
 
@@ -361,7 +201,7 @@ class CacheDesk:
         exchange.look = None
         problem = self._renewed(exchange, waited=True)
         if problem is None and exchange.caching != OFF:
-            look = exchange.look = self._look_of(exchange, None)
+            look = exchange.look = self._same.look_of(exchange, None, self._flushes)
             if look is None:
                 exchange.caching = OFF
             else:
@@ -596,12 +436,12 @@ class CacheDesk:
             return False
         if exchange.cap not in (0, self._gate.settings.default_output_tokens):
             return False
-        if target.model != look.labels.answered_by or _params(exchange, target) != look.params:
+        if target.model != look.labels.answered_by or params_at(exchange, target) != look.params:
             return False
         if exchange.snapshot is look.snapshot:
             return True
         mode = self.mode(exchange.request, key, exchange.described, exchange.snapshot)
-        return mode in (USE, REFRESH) and self._shared_by(exchange, key) == look.shared
+        return mode in (USE, REFRESH) and self._same.shared_by(exchange, key) == look.shared
 
     def gave_up(self, exchange: "Exchange") -> None:
         """A call that was looked up ends without an answer of a provider."""
@@ -655,22 +495,3 @@ def _intact(exchange: "Exchange", content_type: bytes, body: bytes) -> bool:
     if stream is not exchange.call.stream:
         return False
     return not (stream or exchange.dialect.answers_json) or is_intact(body, stream=stream)
-
-
-def _params(exchange: "Exchange", target: Target) -> tuple[tuple[str, str], ...]:
-    """What the way of a call puts into its body at a place."""
-    lane = exchange.lane
-    step = lane.steps.get(target.name) if lane is not None and lane.steps else None
-    return tuple(step.params) if step is not None else ()
-
-
-def _deciding_query(query: bytes) -> list[str]:
-    """A query's fields in one order, without what only proves who asks."""
-    if not query:
-        return []
-    try:
-        fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
-    except ValueError:
-        # Somebody else's as it stands.
-        return [query.decode("latin-1")]
-    return [text for name, value in sorted(fields) if name not in _CREDENTIALS for text in (name, value)]

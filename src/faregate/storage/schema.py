@@ -2,7 +2,7 @@
 
 Money is integer nano-dollars, times are integer nanoseconds since 1970 UTC, durations microseconds. A column of type
 ``Json`` holds JSON text and is a plain Python value in the rows that the stores take and give. Changing a table means
-a new migration; nothing here is ever created but by them.
+a new migration; nothing here is ever created but by them. It is one file because tables are read against each other.
 """
 
 from typing import Any, Final

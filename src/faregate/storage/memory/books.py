@@ -1,7 +1,7 @@
 """``Books`` in dictionaries, over the oracle: slow, simple, and sharing no query with any database.
 
 It is what the contract suite compares the engines with, and what tests of other parts put their figures in. Nothing
-survives the process, so it has no backup.
+survives the process, so it has no backup. It is one file because it is one protocol, method by method.
 """
 
 import json

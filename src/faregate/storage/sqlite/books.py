@@ -1,7 +1,8 @@
 """``Books`` in one SQLite file.
 
 Every method is a transaction of its own. Writers take turns at one connection, looking never waits for them. What the
-rows mean is in ``storage/schema``, how records become rows in ``storage/fold``.
+rows mean is in ``storage/schema``, how records become rows in ``storage/fold``. It is one file because it is one
+protocol, method by method.
 """
 
 import sqlite3
