@@ -5,13 +5,15 @@ costs is real money, which limits on its deployment, its provider or everything 
 it copies; its answer is metered to the end and thrown away. Where there is no room for it, it is left out.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from faregate.core.attribution import Attribution
+from faregate.core.caching.policy import is_kept_elsewhere
 from faregate.core.call import Call
 from faregate.core.limits.admit import LimitRefusal, Standing
+from faregate.dialects.canonical import canonical
 from faregate.dialects.operations import ABOUT_OBJECTS
 from faregate.errors import Problem
 from faregate.proxy.bound import Wants
@@ -35,13 +37,6 @@ COPIED_BYTES_MAX: Final = 1024 * 1024
 _STOPPED: Final = Problem("draining", "The gateway is stopping.")
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _Stored(msgspec.Struct, gc=False):
-    store: Any = None
-
-
-_decode_stored: Final = msgspec.json.Decoder(_Stored).decode
 
 
 class Mirrors:
@@ -87,9 +82,11 @@ class Mirrors:
         allowed = snapshot.stages.get(exchange.described.stage or key.stage)
         if allowed is not None and target.provider.name not in allowed:
             return None
-        if exchange.dialect.made is not None and _stores(exchange.body):
-            # The provider would keep an object that nobody owns.
-            return None
+        if exchange.dialect.made is not None:
+            read = canonical(exchange.body)
+            if read is None or is_kept_elsewhere(read.members, True):
+                # The provider would keep an object that nobody owns.
+                return None
         call = exchange.dialect.read(exchange.body, operation.deployment, self._gate.settings.forbid_private_urls)
         return None if isinstance(call, Problem) else Copy(self._gate, exchange, target, call)
 
@@ -186,14 +183,6 @@ class Nobody(ClientConnection):
         """Nothing comes after it."""
         self._gate.mirrors.running.discard(self.exchange)
         self.exchange = None
-
-
-def _stores(body: bytes) -> bool:
-    """Whether an answer would be kept by its provider, as it is by default."""
-    try:
-        return _decode_stored(body).store is not False
-    except (msgspec.MsgspecError, RecursionError):
-        return True
 
 
 def _thrown_away(data: bytes) -> None:
