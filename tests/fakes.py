@@ -35,6 +35,7 @@ from faregate.control import (
 )
 from faregate.core.caching.policy import CacheLabels
 from faregate.core.ledger.events import Event
+from faregate.errors import Unavailable
 from faregate.ports import CachedAnswer, JournalWriter, Later, TellFound
 
 
@@ -65,6 +66,42 @@ class JournalAround:
     def close(self) -> None:
         """As the real one."""
         self.real.close()
+
+
+class AwayGate:
+    """The console's gate, which answers nothing; what a test's own one tells is for its heirs to say."""
+
+    connected = True
+
+    def nudge(self) -> None:
+        """Nobody to wake."""
+
+    async def applied(self, within_s: float) -> bool:
+        """Everything is, at once."""
+        return True
+
+    async def figures(self) -> Figures:
+        """None."""
+        raise Unavailable("the gate is away")
+
+    async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
+        """None."""
+        raise Unavailable("the gate is away")
+
+    async def resolve(self, order: Resolve) -> bool:
+        """Nobody is there to do it."""
+        raise Unavailable("the gate is away")
+
+    async def report(self, order: Report) -> Reported:
+        """Nobody is there to book it."""
+        raise Unavailable("the gate is away")
+
+    async def flush_cache(self, order: FlushCache) -> Flush:
+        """Nobody is there who keeps anything."""
+        raise Unavailable("the gate is away")
+
+    async def drain(self) -> None:
+        """It is."""
 
 
 class FakeGate:

@@ -32,6 +32,7 @@ from faregate.control import (
 )
 from faregate.core import keys
 from faregate.core.ledger.events import Event
+from faregate.core.ledger.oracle import Oracle
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
 from faregate.core.routing.health import DEFAULT_BREAKER, BreakerRule
@@ -252,6 +253,14 @@ async def truth(running: RunningGate) -> list[dict[str, Any]]:
         answer = await client.get("/simulator/truth")
         data: list[dict[str, Any]] = answer.json()["data"]
         return data
+
+
+def books_agree(running: RunningGate) -> Oracle:
+    """The ledger as a fold of the journal: nothing is open, and every posting has its other side."""
+    oracle = Oracle(running.events())
+    totals = oracle.totals()
+    assert (totals.sum, totals.open, totals.held) == (0, 0, 0)
+    return oracle
 
 
 async def allowances(running: RunningGate) -> dict[str, tuple[int, int]]:

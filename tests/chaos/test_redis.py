@@ -25,6 +25,9 @@ CALLS: Final = 120
 CALL: Final[dict[str, Any]] = {"prompt_tokens": 10, "output_tokens": 20}
 COST: Final = 50_000
 
+#: What a call may take on a busy machine whose cache server does not answer within its 50 ms.
+DEADLINE_SLACK_S: Final = 2.0
+
 CONFIG: Final = """\
 providers:
   - {{name: sim, kind: openai, base_url: "http://127.0.0.1:{simulator_port}/v1", api_key: sim-key}}
@@ -138,18 +141,15 @@ def test_no_limit_depends_on_it(shared: Shared, happens: Callable[[RedisServer],
 
 @pytest.mark.timeout(300)
 def test_nobody_waits_for_a_server_that_stalls(shared: Shared) -> None:
-    """Calls are answered as without a cache while it stalls, and after a few of them nobody asks it any more."""
+    """Calls are answered as without a cache while it stalls: each waits for it 50 ms at most, told here with slack."""
     running, redis = shared
     secret = new_key(running, "patient", team="research", project="patient")["secret"]
     redis.stall()
     try:
-        took = []
         for number in range(30):
             began = time.monotonic()
             assert ask(running, secret, body(f"Question {number}.", **CALL)).status == 200
-            took.append(time.monotonic() - began)
-        assert max(took) < 2.0
-        assert sorted(took)[len(took) // 2] < 0.25
+            assert time.monotonic() - began < DEADLINE_SLACK_S
     finally:
         redis.go_on()
 

@@ -10,28 +10,21 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from console_parts import NOON, SECOND, Api, Parts, opened, settled_call
+from fakes import AwayGate
 from faregate.console.app import create_app
 from faregate.console.doors import trusted
 from faregate.console.metrics import guarded
 from faregate.console.state import Check
 from faregate.console.texts import moment, text_fault, time_text
-from faregate.control import Allowances, Figures, Flush, FlushCache, Histogram, Report, Reported, Resolve, Sample
+from faregate.control import Allowances, Figures, Histogram, Report, Reported, Resolve, Sample
 from faregate.errors import Unavailable
 
 
-class FigureGate:
+class FigureGate(AwayGate):
     """A gate that knows figures, or is away."""
-
-    connected = True
 
     def __init__(self, figures: Figures | None) -> None:
         self.told = figures
-
-    def nudge(self) -> None:
-        """Nothing to do."""
-
-    async def applied(self, within_s: float) -> bool:
-        return True
 
     async def figures(self) -> Figures:
         if self.told is None:
@@ -46,13 +39,6 @@ class FigureGate:
 
     async def report(self, order: Report) -> Reported:
         return Reported()
-
-    async def flush_cache(self, order: FlushCache) -> Flush:
-        """Nothing is kept."""
-        raise Unavailable("there is no cache")
-
-    async def drain(self) -> None:
-        """Nothing to do."""
 
 
 LABELS = (("team", "research"), ("status", "ok"))

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from console_parts import DAY, NOON, SECOND, WHO, Api, Parts, opened, parts, settled_call
+from fakes import AwayGate
 from faregate.console.allowances import by_books, limit_views
 from faregate.console.keys import NewKey, create
-from faregate.control import Allowances, AllowanceView, Figures, Flush, FlushCache, Report, Reported, Resolve
+from faregate.control import Allowances, AllowanceView, Report, Reported, Resolve
 from faregate.core.amounts import held_amounts
 from faregate.core.ledger.events import Intended
 from faregate.errors import Unavailable
@@ -129,10 +130,8 @@ def test_an_each_limit_shows_its_subjects(made: Parts, api: Api) -> None:
     ]
 
 
-class TellingGate:
+class TellingGate(AwayGate):
     """A gate that answers from what a test gave it."""
-
-    connected = True
 
     def __init__(self) -> None:
         self.views: tuple[AllowanceView, ...] = ()
@@ -140,14 +139,8 @@ class TellingGate:
         self.gone = False
         self.takes_up = True
 
-    def nudge(self) -> None:
-        """Nothing to do."""
-
     async def applied(self, within_s: float) -> bool:
         return self.takes_up
-
-    async def figures(self) -> Figures:
-        raise Unavailable("the gate went away")
 
     async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
         if self.gone:
@@ -159,13 +152,6 @@ class TellingGate:
 
     async def report(self, order: Report) -> Reported:
         return Reported()
-
-    async def flush_cache(self, order: FlushCache) -> Flush:
-        """Nothing is kept."""
-        raise Unavailable("there is no cache")
-
-    async def drain(self) -> None:
-        """Nothing to do."""
 
 
 def test_where_the_gate_answers_its_live_counters_are_shown(tmp_path: Path) -> None:

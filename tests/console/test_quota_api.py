@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from console_parts import DAY, NOON, SECOND, Api, Parts, parts, settled_call
+from fakes import AwayGate
 from faregate.console.keys import NewKey, create
-from faregate.control import Allowances, Figures, Flush, FlushCache, Report, Reported, Resolve
+from faregate.control import Report, Reported
 from faregate.core.amounts import posted_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Intended, Settled, Started
-from faregate.errors import Unavailable
 
 #: 2.50 and 10 dollars a million tokens: 100 and 50 tokens cost 0.00075 dollars.
 ANSWER = json.dumps(
@@ -27,32 +27,15 @@ ANSWER = json.dumps(
 )
 
 
-class BookingGate:
+class BookingGate(AwayGate):
     """A gate that books reports in the journal of the test and has nothing else to tell."""
+
+    connected = False
 
     def __init__(self) -> None:
         self.made: Parts
         self.refused = ""
         self.reports: list[Report] = []
-
-    @property
-    def connected(self) -> bool:
-        return False
-
-    def nudge(self) -> None:
-        """Nobody to wake."""
-
-    async def applied(self, within_s: float) -> bool:
-        return True
-
-    async def figures(self) -> Figures:
-        raise Unavailable("not here")
-
-    async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
-        raise Unavailable("not here")
-
-    async def resolve(self, order: Resolve) -> bool:
-        return False
 
     async def report(self, order: Report) -> Reported:
         if self.refused:
@@ -72,13 +55,6 @@ class BookingGate:
         )  # fmt: skip
         made.project()
         return Reported()
-
-    async def flush_cache(self, order: FlushCache) -> Flush:
-        """Nothing is kept."""
-        raise Unavailable("there is no cache")
-
-    async def drain(self) -> None:
-        """Nothing to do."""
 
 
 @pytest.fixture

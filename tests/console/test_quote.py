@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from console_parts import HOUR, NOON, Api, Parts, parts
+from fakes import AwayGate
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
 from faregate.control import (
@@ -16,8 +17,6 @@ from faregate.control import (
     Catalogue,
     Deployment,
     Figures,
-    Flush,
-    FlushCache,
     Provider,
     Report,
     Reported,
@@ -28,7 +27,6 @@ from faregate.core.money import PICOS_PER_DOLLAR
 from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.pricing.charging import ChargeRule
 from faregate.dialects import DIALECTS
-from faregate.errors import Unavailable
 from faregate.ports import NO_PLACES, MadePlaces, Row
 
 MILLION = 1_000_000
@@ -102,19 +100,11 @@ def catalogue_of(prices: Sequence[Row], projects: Sequence[str], made: MadePlace
     )  # fmt: skip
 
 
-class StillGate:
+class StillGate(AwayGate):
     """A gate that is there, tells these allowances, and is never asked for anything that would hold."""
-
-    connected = True
 
     def __init__(self, *views: AllowanceView) -> None:
         self.views = list(views)
-
-    def nudge(self) -> None:
-        """Nothing changes here."""
-
-    async def applied(self, within_s: float) -> bool:
-        return True
 
     async def figures(self) -> Figures:
         raise AssertionError("a quote needs no figures")
@@ -127,10 +117,6 @@ class StillGate:
 
     async def report(self, order: Report) -> Reported:
         raise AssertionError("a quote books nothing")
-
-    async def flush_cache(self, order: FlushCache) -> Flush:
-        """Nothing is kept."""
-        raise Unavailable("there is no cache")
 
     async def drain(self) -> None:
         raise AssertionError("a quote stops nothing")

@@ -77,15 +77,6 @@ def test_the_order_of_records_does_not_matter(found: list[Any], chance: Any) -> 
     assert told(of(shuffled)) == told(of(found))
 
 
-@given(st.lists(looked_at, max_size=20), st.lists(looked_at, max_size=20))
-def test_parts_add_up_to_the_whole(some: list[Any], others: list[Any]) -> None:
-    """Counted apart and merged, or counted together."""
-    merged = of(some)
-    merged.merge(of(others))
-    assert told(merged) == told(of(some + others))
-    assert told(of(others)) == told(of(others))
-
-
 @given(st.lists(calls, max_size=30))
 def test_rows_hold_every_call_once(found: list[EndedCall]) -> None:
     """Requests, cost and tokens add up to those of all; nothing is both ok and failed."""

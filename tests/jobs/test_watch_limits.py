@@ -8,18 +8,18 @@ import pytest
 
 from alert_parts import DAY, DOLLAR, Watched
 from console_parts import HOUR, NOON, WHO, Api, Parts, parts
+from fakes import AwayGate
 from faregate.config.schema import Alerts
 from faregate.console.alerts import AlertChange, change
 from faregate.console.kept_terms import terms_of
 from faregate.console.keys import NewKey, create
 from faregate.console.limits import LimitChange
 from faregate.console.limits import change as change_limit
-from faregate.control import Allowances, AllowanceView, Figures, Flush, FlushCache, Report, Reported, Resolve
-from faregate.errors import Unavailable
+from faregate.control import Allowances, AllowanceView, Figures
 from faregate.jobs import watch_limits
 
 
-class StillGate:
+class StillGate(AwayGate):
     """A gate that answers what a test says, and remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -27,32 +27,12 @@ class StillGate:
         self.views: tuple[AllowanceView, ...] = ()
         self.asked: list[tuple[str, ...]] = []
 
-    def nudge(self) -> None:
-        """Nothing to look at."""
-
-    async def applied(self, within_s: float) -> bool:
-        del within_s
-        return True
-
     async def figures(self) -> Figures:
         return Figures(True, False, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
     async def allowances(self, limits: tuple[str, ...] = ()) -> Allowances:
         self.asked.append(limits)
         return Allowances(self.views)
-
-    async def resolve(self, order: Resolve) -> bool:
-        raise NotImplementedError
-
-    async def report(self, order: Report) -> Reported:
-        raise NotImplementedError
-
-    async def flush_cache(self, order: FlushCache) -> Flush:
-        """Nothing is kept."""
-        raise Unavailable("there is no cache")
-
-    async def drain(self) -> None:
-        raise NotImplementedError
 
 
 BUDGET = [

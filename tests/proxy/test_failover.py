@@ -18,7 +18,19 @@ from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.routing.health import SECOND, BreakerRule
 from faregate.core.routing.retry import FAILOVER, RetryRule
 from faregate.core.usage import Usage
-from gates import RunningGate, allowances, deployment, money, provider, running_gate, scenario, script, steered, truth
+from gates import (
+    RunningGate,
+    allowances,
+    books_agree,
+    deployment,
+    money,
+    provider,
+    running_gate,
+    scenario,
+    script,
+    steered,
+    truth,
+)
 
 MILLI = 1_000_000
 
@@ -65,14 +77,6 @@ async def released(running: RunningGate) -> None:
     """Let the simulator answer what it was told to hold."""
     async with httpx2.AsyncClient(base_url=running.simulator.url) as client:
         await client.post("/simulator/release")
-
-
-def books_agree(running: RunningGate) -> Oracle:
-    """The ledger as a fold of the journal: nothing is open, and every posting has its other side."""
-    oracle = Oracle(running.events())
-    totals = oracle.totals()
-    assert (totals.sum, totals.open, totals.held) == (0, 0, 0)
-    return oracle
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 401, 408])

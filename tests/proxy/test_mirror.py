@@ -18,6 +18,7 @@ from faregate.core.routing.health import BreakerRule
 from gates import (
     RunningGate,
     allowances,
+    books_agree,
     deployment,
     key,
     money,
@@ -53,14 +54,6 @@ async def settled(running: RunningGate, count: int) -> dict[str, Settled]:
     await running.until(lambda: len(running.of(Settled)) >= count)
     await running.until(lambda: not running.gate.mirrors.running)
     return {each.id: each for each in running.of(Settled)}
-
-
-def books_agree(running: RunningGate) -> Oracle:
-    """The ledger as a fold of the journal: nothing is open, and every posting has its other side."""
-    oracle = Oracle(running.events())
-    totals = oracle.totals()
-    assert (totals.sum, totals.open, totals.held) == (0, 0, 0)
-    return oracle
 
 
 @pytest.mark.parametrize("stream", [False, True])

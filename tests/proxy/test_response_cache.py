@@ -15,7 +15,6 @@ from fakes import HeldAnswers
 from faregate.config.settings import CacheSettings
 from faregate.control import AskFigures, AskFlush, Figures, Flush, FlushCache, Key, Load, Route, RoutedPool
 from faregate.core.ledger.events import Intended, Lost, Recalled, Refused, Settled
-from faregate.core.ledger.oracle import Oracle
 from faregate.core.pricing.charging import ChargeRule
 from faregate.core.routing.choose import Member, PoolRule
 from faregate.core.routing.health import BreakerRule
@@ -23,6 +22,7 @@ from faregate.simulator.faults import FAULTS
 from gates import (
     RunningGate,
     allowances,
+    books_agree,
     deployment,
     key,
     money,
@@ -73,14 +73,6 @@ async def outcomes(running: RunningGate) -> dict[str, int]:
     assert isinstance(figures, Figures)
     name = "faregate_cache_lookups_total"
     return {dict(each.labels)["outcome"]: each.value for each in figures.samples if each.name == name}
-
-
-def books_agree(running: RunningGate) -> Oracle:
-    """The ledger as a fold of the journal: nothing is open, and every posting has its other side."""
-    oracle = Oracle(running.events())
-    totals = oracle.totals()
-    assert (totals.sum, totals.open, totals.held) == (0, 0, 0)
-    return oracle
 
 
 # -- hits --------------------------------------------------------------------------------------------------------------

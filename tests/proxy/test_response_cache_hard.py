@@ -15,9 +15,9 @@ from faregate.config.settings import CacheSettings, ContentSettings
 from faregate.control import FlushCache, Load, Route
 from faregate.core.ledger.events import Intended, Recalled
 from faregate.core.pricing.charging import ChargeRule
-from gates import allowances, deployment, key, money, provider, scenario, secret, steered
+from gates import allowances, books_agree, deployment, key, money, provider, scenario, secret, steered
 from proxy.test_contents import MAIL, kept, rule, ruled
-from proxy.test_response_cache import CALL, COST, FLIGHT, NO_BREAKER, USED, ask, books_agree, caching_gate, served, told
+from proxy.test_response_cache import CALL, COST, FLIGHT, NO_BREAKER, USED, ask, caching_gate, served, told
 from proxy.test_scripted_provider import scripted
 
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "model": "sim-1"}

@@ -7,6 +7,7 @@ import typer
 from faregate.cli.client import AdminClient, Where, connect, segment
 from faregate.cli.output import Json, emit, emit_json, table
 from faregate.cli.words import without_nothing
+from faregate.core.ledger.events import MIRROR_OF
 from faregate.errors import FaregateError, UsageError
 
 _TOLD = ("id", "status", "code", "deployment", "attempts", "notes", "cost", "charge", "derivation")
@@ -53,8 +54,8 @@ def _of_request(row: dict[str, Any], client: AdminClient, *, as_json: bool) -> N
         emit(f"{number}. {each['deployment']}: {_came_of(each)} after {each['duration_ms']} ms")
     if not row["attempts"]:
         emit("it was answered from the cache" if row["cache"] == "hit" else "it was sent nowhere")
-    if (row["notes"] or {}).get("mirror_of"):
-        emit(f"it is a copy of {row['notes']['mirror_of']}, made to compare deployments: nobody waited for it")
+    if (row["notes"] or {}).get(MIRROR_OF):
+        emit(f"it is a copy of {row['notes'][MIRROR_OF]}, made to compare deployments: nobody waited for it")
     if names:
         emit(f"{row['deployment']} is where {', '.join(names)} may lead: `faregate explain --model {names[0]}`")
     emit(f"cost {row['cost']}, charged {row['charge']}; how it came to that: `faregate requests {row['id']}`")

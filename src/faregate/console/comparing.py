@@ -10,15 +10,14 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from faregate.console.describing import answers, asks, choice, text, time
-from faregate.console.paging import read_moment, single_values
-from faregate.console.problems import ApiProblem
+from faregate.console.paging import single_values
 from faregate.console.reading import in_thread
 from faregate.console.reports import ratio_text
 from faregate.console.requests import FILTERS
 from faregate.console.rights import needs
 from faregate.console.shapes import calls as shapes
 from faregate.console.texts import or_none, second_text, time_text
-from faregate.console.usage import month_start
+from faregate.console.usage import asked_period
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.comparison import MILLI, Comparison, Figures, PairOfPlaces, Pairs, Place, nearest_rank
@@ -112,11 +111,7 @@ async def compare_deployments(request: Request) -> dict[str, Any]:
     console = console_of(request)
     values = single_values(request)
     now = console.clock.wall_nanos()
-    since = read_moment("since", values.pop("since")) if "since" in values else month_start(now)
-    # 0 leaves the end open.
-    until = read_moment("until", values.pop("until")) or 1 if "until" in values else 0
-    if (until or now) < since:
-        raise ApiProblem("filter_invalid", "since lies after until", field="since")
+    since, until = asked_period(values, now)
     stream = _STREAM[values.pop("stream")] if "stream" in values else None
     filters: dict[str, Any] = {FILTERS[name]: value for name, value in values.items()}
     found = await in_thread(lambda: console.books.comparison(since, until, RECORDS_MAX, stream=stream, **filters))

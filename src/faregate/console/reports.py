@@ -13,15 +13,14 @@ from fastapi import APIRouter, Request
 
 from faregate.console.compile import card_of
 from faregate.console.describing import answers, asks, time
-from faregate.console.paging import read_moment, single_values
-from faregate.console.problems import ApiProblem
+from faregate.console.paging import single_values
 from faregate.console.reading import in_thread
 from faregate.console.requests import FILTERS
 from faregate.console.rights import needs
 from faregate.console.shapes import calls as shapes
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, or_none, second_text, time_text
-from faregate.console.usage import BY_ASKED, SUBSCRIPTION, SUM_FILTERS, key_names, month_start, read_by, sum_filters
+from faregate.console.usage import BY_ASKED, SUBSCRIPTION, SUM_FILTERS, asked_period, key_names, read_by, sum_filters
 from faregate.console.writing import console_of
 from faregate.core import money
 from faregate.core.pricing.cost import own_input
@@ -227,11 +226,7 @@ async def read_cache_report(request: Request) -> dict[str, Any]:
     values = single_values(request)
     by = read_by(values.pop("by", ""))
     now = console.clock.wall_nanos()
-    since = read_moment("since", values.pop("since")) if "since" in values else month_start(now)
-    # 0 leaves the end open.
-    until = read_moment("until", values.pop("until")) or 1 if "until" in values else 0
-    if (until or now) < since:
-        raise ApiProblem("filter_invalid", "since lies after until", field="since")
+    since, until = asked_period(values, now)
     filters = sum_filters(values)
     report = await in_thread(lambda: cache_report(console, by, since, until, filters))
     return {"since": time_text(since), "until": second_text(until or now), **report}

@@ -169,6 +169,19 @@ def sum_filters(values: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def asked_period(values: dict[str, str], now: int, first: str = "since", last: str = "until") -> tuple[int, int]:
+    """The period that was asked for, taken out of ``values``: from the start of the month, and 0 for an open end.
+
+    Raises:
+        ApiProblem: ``filter_invalid``.
+    """
+    since = read_moment(first, values.pop(first)) if first in values else month_start(now)
+    until = read_moment(last, values.pop(last)) or 1 if last in values else 0
+    if (until or now) < since:
+        raise ApiProblem("filter_invalid", f"{first} lies after {last}", field=first)
+    return since, until
+
+
 @router.get("")
 @needs("usage.read")
 @asks(
@@ -189,11 +202,7 @@ async def read_usage(request: Request) -> dict[str, Any]:
     if interval not in ("", *INTERVALS):
         raise ApiProblem("filter_invalid", f"expected one of {', '.join(INTERVALS)}", field="interval")
     now = console.clock.wall_nanos()
-    since = read_moment("from", values.pop("from")) if "from" in values else month_start(now)
-    # 0 leaves the end open.
-    until = read_moment("to", values.pop("to")) or 1 if "to" in values else 0
-    if (until or now) < since:
-        raise ApiProblem("filter_invalid", "from lies after to", field="from")
+    since, until = asked_period(values, now, "from", "to")
     if interval and ((until or now) - since) // _BUCKET_NANOS.get(interval, _BUCKET_NANOS["day"]) > POINTS_MAX:
         raise ApiProblem("filter_invalid", f"more than {POINTS_MAX} points; ask for a shorter time", field="interval")
     filters = sum_filters(values)

@@ -5,7 +5,7 @@ of the values, and no arithmetic between two of them is needed.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from faregate.core.money import half_even
 
@@ -102,11 +102,6 @@ class Figures:
         if speed is not None:
             self.speeds.append(speed)
 
-    def merge(self, other: Self) -> None:
-        """Count the calls of others too."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
     @property
     def cost_per_request(self) -> int | None:
         """Nano-dollars of a call that went ok or cost something, on average; ``None`` where there is none."""
@@ -131,13 +126,6 @@ class Pairs:
             self.copies.add(copy)
         self.failed += original.failed and copy.ok
         self.mirror_failed += copy.failed and original.ok
-
-    def merge(self, other: Self) -> None:
-        """Count others too."""
-        self.originals.merge(other.originals)
-        self.copies.merge(other.copies)
-        self.failed += other.failed
-        self.mirror_failed += other.mirror_failed
 
 
 class Place(NamedTuple):
@@ -176,12 +164,3 @@ class Comparison:
         """Count a copy beside its original, which each is a call of its own as well."""
         of = PairOfPlaces(original.model, original.deployment, copy.deployment)
         self.pairs.setdefault(of, Pairs()).add(original, copy)
-
-    def merge(self, other: Self) -> None:
-        """Count other records too."""
-        for place, figures in other.rows.items():
-            self.rows.setdefault(place, Figures()).merge(figures)
-        for places, pairs in other.pairs.items():
-            self.pairs.setdefault(places, Pairs()).merge(pairs)
-        self.records += other.records
-        self.truncated = self.truncated or other.truncated

@@ -96,7 +96,6 @@ class Answer:
         "_head",
         "_holding",
         "_kept",
-        "_kept_max",
         "_last_at",
         "_listed",
         "_meter",
@@ -162,9 +161,6 @@ class Answer:
         self._paused = 0
         self._error: Problem | None = None
         self._kept: list[bytes] | None = [] if exchange.idempotency or exchange.look is not None else None
-        self._kept_max = KEPT_BYTES_MAX
-        if exchange.look is not None and not exchange.idempotency and self._gate.cache is not None:
-            self._kept_max = self._gate.cache.answer_bytes_max
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -1089,7 +1085,9 @@ class Answer:
             return
         self._bytes += len(data)
         self._gate.held_bytes += len(data)
-        if self._bytes > self._kept_max:
+        cache = self._gate.cache
+        most = KEPT_BYTES_MAX if self.exchange.idempotency or cache is None else cache.answer_bytes_max
+        if self._bytes > most:
             self._kept = None
             self._gate.held_bytes -= self._bytes
             self._bytes = 0

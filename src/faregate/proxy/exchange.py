@@ -958,10 +958,11 @@ class Exchange:
             # Something was sent before; its answer ends the call.
             return
         self.release()
-        self._forget_name()
+        self._unanswered()
         self.ended = True
 
-    def _forget_name(self) -> None:
+    def _unanswered(self) -> None:
+        """Where it ends without an answer of a provider, nobody waits for one: no follower, and no repeat."""
         if self.look is not None and self.answer is None and self.gate.cache is not None:
             self.gate.cache.gave_up(self)
         if self.idempotency and self.answer is None and self.key is not None:
@@ -970,7 +971,7 @@ class Exchange:
 
     def write_whole(self, answer: bytes) -> None:
         """Write an answer of ours and end."""
-        self._forget_name()
+        self._unanswered()
         self.ended = True
         client = self.client
         if client is not None:

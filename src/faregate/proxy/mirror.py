@@ -12,6 +12,7 @@ import msgspec
 from faregate.core.attribution import Attribution
 from faregate.core.caching.policy import is_kept_elsewhere
 from faregate.core.call import Call
+from faregate.core.ledger.events import MIRROR_OF
 from faregate.core.limits.admit import LimitRefusal, Standing
 from faregate.dialects.canonical import canonical
 from faregate.dialects.operations import ABOUT_OBJECTS
@@ -110,7 +111,7 @@ class Copy(Exchange):
         super().__init__(gate, nobody, Request(of.request.method, of.request.target, {}), of.body)
         nobody.exchange = self
         self._place = target.name
-        self._origin = _encode({"mirror_of": of.id}).decode()
+        self._origin = _encode({MIRROR_OF: of.id}).decode()
         self.operation = of.operation
         self.dialect = of.dialect
         self.forwarded = of.forwarded

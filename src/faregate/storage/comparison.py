@@ -10,14 +10,12 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, FromClause, Select, Text, and_, case, func, or_, select, true
 
 from faregate.core.comparison import Comparison, EndedCall
+from faregate.core.ledger.events import MIRROR_OF
 from faregate.storage.queries import REQUESTS, UNCOUNTED, chosen_by, span
 from faregate.storage.schema import dimension_sets, requests
 
 #: By these a copy is also found by what its original has: whoever asks for one side of a pair wants to see both.
 _EITHER: Final = ("model", "deployment")
-
-#: The member of a copy's notes that names its original.
-MIRROR_OF: Final = "mirror_of"
 
 _NAMES: Final = ("model", "deployment", "provider")
 _FACTS: Final = (

@@ -29,6 +29,9 @@ CACHE_WORDS = ("hit", "miss", "refresh")
 #: ``Settled.resolution``: how an unknown exchange was ended; empty for an ordinary end.
 RESOLUTIONS = ("", "provider_said", "not_served", "charge_estimate", "operator_pays", "charge_max", "late_evidence")
 
+#: The member of the notes of a copy that names the call which it copies.
+MIRROR_OF = "mirror_of"
+
 
 class Attempt(NamedTuple):
     """One try at one deployment."""
@@ -288,6 +291,7 @@ Event = Started | Intended | Progressed | Lost | Settled | Refused | Redirected 
 
 __all__ = [
     "CACHE_WORDS",
+    "MIRROR_OF",
     "NOT_AWAITED",
     "NO_USAGE",
     "RESOLUTIONS",

@@ -14,6 +14,7 @@ from faregate.core.attribution import TAG_PREFIX
 from faregate.core.comparison import Comparison, EndedCall
 from faregate.core.ledger.accounts import OPERATOR
 from faregate.core.ledger.events import (
+    MIRROR_OF,
     Attempt,
     Event,
     Intended,
@@ -31,7 +32,7 @@ from faregate.core.ledger.reservations import State
 from faregate.core.usage import NO_USAGE, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS
 from faregate.errors import Conflict, Failed, JournalCorrupt, UsageError
 from faregate.ports import BalanceQuery, Balances, ChainHead, Clock, JournalRecord, Proof, Row, TrailMark
-from faregate.storage.comparison import MIRROR_OF, apart
+from faregate.storage.comparison import apart
 from faregate.storage.fold import Reservation, reservation_row
 from faregate.storage.queries import (
     BUCKETS,
