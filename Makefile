@@ -53,9 +53,9 @@ $(COMPILED)/.installed: $(BIN)/.dev requirements/compile.txt README.md $(shell f
 		{ echo 'a C compiler or Python.h is missing: apt-get install gcc libc6-dev python3-dev' >&2; exit 2; }
 	@test -x $(COMPILED)/python || $(PYTHON) -m venv .venv-compiled
 	@for group in run dev compile; do \
-		$(BIN)/uv pip install --quiet --python $(COMPILED)/python --require-hashes -r requirements/$$group.txt || exit 1; done
+		$(BIN)/uv pip install --quiet --compile-bytecode --python $(COMPILED)/python --require-hashes -r requirements/$$group.txt || exit 1; done
 	@HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --clear --no-build-isolation --python $(COMPILED)/python --out-dir dist
-	@$(BIN)/uv pip install --quiet --python $(COMPILED)/python --no-deps --reinstall dist/*.whl
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(COMPILED)/python --no-deps --reinstall dist/*.whl
 	@touch $@
 
 lint: install-dev

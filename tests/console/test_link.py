@@ -34,7 +34,9 @@ class Linked:
     def __init__(self, made: Parts) -> None:
         self.parts = made
         self.gate = FakeGate(made.folder / "gate.sock", lambda: len(made.journal.records) * 10)
-        self.link = GateLink(str(self.gate.path), made.books, made.journal, made.projector, catalogue_of, made.clock)
+        self.link = GateLink(
+            str(self.gate.path), made.books, made.journal, made.projector, catalogue_of, made.clock, keys_part=2
+        )
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for something that is promised within a second."""
@@ -86,6 +88,27 @@ def test_a_connection_begins_with_everything_and_opens_balances_at_the_gates_pos
         assert rest.catalogue is not None
         limit = limits.limits[0].id
         assert opening == Opening(50, (limit,), (Balance(limit, (), 0, 1_020),), first=True)
+
+    with_link(tmp_path, work, before)
+
+
+def test_many_keys_go_in_parts_and_all_of_them_before_the_catalogue(tmp_path: Path) -> None:
+    """A gate takes some keys in while the next ones are read; it is opened when it has all of them."""
+
+    def before(made: Parts) -> None:
+        for number in range(5):
+            create(made.console, NewKey(name=f"ci-{number}"))
+
+    async def work(both: Linked) -> None:
+        limits, *parts, rest = both.gate.loads()
+        assert limits.full
+        assert not any(load.full for load in (*parts, rest))
+        assert [len(load.keys) for load in parts] == [2, 2, 1]
+        assert sorted(key.name for load in parts for key in load.keys) == [f"ci-{number}" for number in range(5)]
+        assert rest.catalogue is not None
+        assert rest.halted is not None
+        assert not rest.keys
+        assert len(both.gate.openings()) == 1
 
     with_link(tmp_path, work, before)
 
@@ -360,7 +383,7 @@ def test_a_gate_that_works_already_is_opened_only_what_it_lacks(tmp_path: Path) 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert both.gate.connections == running + 1
-        assert [load.full for load in both.gate.loads()] == [True, False, False, True]
+        assert [load.full for load in both.gate.loads()] == [True, False, True]
         assert both.gate.openings()[1] == Opening(0, (), (), first=True)
 
     with_link(tmp_path, work, before)

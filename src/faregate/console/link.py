@@ -9,7 +9,8 @@ more than six hundred lines, because that order is one thing.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -81,6 +82,10 @@ _CHANGES_MAX: Final = 10_000
 
 #: Keys that are sent again because of a payer, at once: a revocation waits for no more of them.
 _PART: Final = 2_000
+
+#: Keys that a new gate is sent at once: it takes them in while the next ones are read.
+_KEYS_PART: Final = 20_000
+
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
@@ -105,6 +110,7 @@ class GateLink:
         compile_catalogue: "CompileCatalogue",
         clock: Clock,
         part: int = _PART,
+        keys_part: int = _KEYS_PART,
         flush_seconds: float = FLUSH_SECONDS_MAX,
     ) -> None:
         self._socket_path = socket_path
@@ -118,7 +124,7 @@ class GateLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = asyncio.Event()
         self._first_contact = asyncio.Event()
-        #: What a new gate needs of the books was read, but for the catalogue.
+        #: What a new gate needs of the books was read.
         self._was_read = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._sequence = 0
@@ -126,6 +132,7 @@ class GateLink:
         #: Payers that restrict otherwise than their keys were sent → the last of these keys that was sent again.
         self._behind: dict[tuple[str, str, str], str] = {}
         self._part = part
+        self._keys_part = keys_part
         self._flush_seconds = flush_seconds
         self._flushing = 0
         #: The providers of the catalogue that was compiled last, by name.
@@ -171,7 +178,7 @@ class GateLink:
         self._nudged.set()
 
     async def read(self, within_s: float) -> None:
-        """Wait until the most of what the gate needs was read, at most ``within_s`` seconds."""
+        """Wait until what the gate needs was read, at most ``within_s`` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._was_read.wait()
@@ -385,18 +392,20 @@ class GateLink:
                 load = await in_thread(lambda: self._full_load(sequence, limits))
                 self._was_read.set()
                 await self._send_and_open(wire, load, first=True)
+                keys = len(load.keys)
             else:
-                load = await self._begin_anew(wire, figures.position, sequence, limits)
+                keys = await self._begin_anew(wire, figures.position, sequence, limits)
         self._sequence = sequence
         self._told_position = 0
         self._wire = wire
         self._first_contact.set()
-        log.info("gate_link_open", extra={"sequence": sequence, "keys": len(load.keys), "limits": len(load.limits)})
+        log.info("gate_link_open", extra={"sequence": sequence, "keys": keys, "limits": len(limits)})
 
-    async def _begin_anew(self, wire: GateWire, position: int, sequence: int, limits: tuple[Limit, ...]) -> Load:
+    async def _begin_anew(self, wire: GateWire, position: int, sequence: int, limits: tuple[Limit, ...]) -> int:
         """Load a gate that has nothing yet, which takes no calls, so that its journal stands still at ``position``.
 
         All limits will lack their balances. They are summed while the rest is read, and while the gate takes it in.
+        Returns how many keys it has now.
         """
         # Each of the two is waited for, whatever becomes of the other: both read the books.
         sent, summed = await asyncio.gather(
@@ -406,33 +415,49 @@ class GateLink:
         )
         if isinstance(sent, BaseException):
             raise sent
-        load, loaded = sent
+        loaded, keys = sent
         if isinstance(summed, BaseException):
             raise summed
         if loaded.position != position or set(loaded.pending) != set(summed.limits):
             # It was no new gate, or another console spoke to it: what was summed is of no use.
-            summed = await in_thread(lambda: self._opening_of(loaded, load, first=True))
+            summed = await in_thread(lambda: self._opening_of(loaded, limits, first=True))
+        # Before credentials are waited for, which the rest of the program fetches.
+        self._was_read.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CREDENTIALS_SECONDS_MAX):
                 await self._credentials_tried.wait()
         await self._tell_credentials(wire)
         _expected(await wire.ask(summed, LOAD_SECONDS_MAX), Done)
-        return load
+        return keys
 
-    async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Load, Loaded]:
-        """Send limits, then keys, then the catalogue: while the gate takes one of them in, the next one is read."""
-        reading = asyncio.ensure_future(in_thread(lambda: self._load_of(sequence, ())))
-        try:
-            loaded = _expected(await wire.ask(Load(sequence, full=True, limits=limits), LOAD_SECONDS_MAX), Loaded)
-        except BaseException:  # Also when cancelled: the books are read to the end before they may be closed.
-            await asyncio.gather(reading, return_exceptions=True)
-            raise
-        keys = msgspec.structs.replace(await reading, full=False)
-        _expected(await wire.ask(keys, LOAD_SECONDS_MAX), Loaded)
-        self._was_read.set()
-        rest = Load(sequence, catalogue=await in_thread(self._catalogue))
-        _expected(await wire.ask(rest, LOAD_SECONDS_MAX), Loaded)
-        return msgspec.structs.replace(keys, limits=limits), loaded
+    async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Loaded, int]:
+        """Send limits, then keys, then the catalogue, in parts: while the gate takes one in, the next one is read.
+
+        Returns what it answered to the limits, and how many keys there were.
+        """
+        parts, keys = self._parts(sequence), 0
+        part: Load | None = Load(sequence, full=True, limits=limits)
+        first: Loaded | None = None
+        while part is not None:
+            reading = asyncio.ensure_future(in_thread(lambda: next(parts, None)))
+            try:
+                loaded = _expected(await wire.ask(part, LOAD_SECONDS_MAX), Loaded)
+            except BaseException:  # Also when cancelled: the books are read to the end before they may be closed.
+                await asyncio.gather(reading, return_exceptions=True)
+                raise
+            first, keys = first or loaded, keys + len(part.keys)
+            part = await reading
+        assert first is not None
+        return first, keys
+
+    def _parts(self, sequence: int) -> Iterator[Load]:
+        """All keys, some at a time, then the catalogue and what stops or restricts callers that have no key."""
+        halted = self._payers.read()
+        self._behind.clear()
+        keys = self._payers.applied(all_keys(self._books))
+        while some := tuple(islice(keys, self._keys_part)):
+            yield Load(sequence, keys=some)
+        yield Load(sequence, catalogue=self._catalogue(), halted=halted, restricting=self._payers.rules)
 
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
@@ -494,16 +519,16 @@ class GateLink:
         """
         loaded = _expected(await wire.ask(load, LOAD_SECONDS_MAX), Loaded)
         if loaded.pending or first:
-            opening = await in_thread(lambda: self._opening_of(loaded, load, first))
+            opening = await in_thread(lambda: self._opening_of(loaded, load.limits, first))
             _expected(await wire.ask(opening, LOAD_SECONDS_MAX), Done)
 
-    def _opening_of(self, loaded: Loaded, load: Load, first: bool) -> Opening:
+    def _opening_of(self, loaded: Loaded, limits: Iterable[Limit], first: bool) -> Opening:
         """What the gate lacks after a load; one that is gone from the books is opened without a balance."""
-        known = {limit.id: limit for limit in load.limits}
+        known = {limit.id: limit for limit in limits}
         missing = [id for id in loaded.pending if id not in known]
         known.update((id, limit_of(row)) for id, row in self._books.get_all("limit", missing).items())
-        limits = [known[id] for id in loaded.pending if id in known]
-        return self._opening(loaded.position, loaded.pending, limits, first)
+        found = [known[id] for id in loaded.pending if id in known]
+        return self._opening(loaded.position, loaded.pending, found, first)
 
     def _opening(self, position: int, ids: Sequence[str], limits: Iterable[Limit], first: bool) -> Opening:
         """Opens ``ids`` with the balances of ``limits`` at a position, to which the journal is projected.
@@ -539,14 +564,13 @@ class GateLink:
     # -- what is sent -------------------------------------------------------------------------------------------------
     def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
         """Everything, ``limits`` being all of these."""
-        return msgspec.structs.replace(self._load_of(sequence, limits), catalogue=self._catalogue())
-
-    def _load_of(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
-        """Everything but the catalogue."""
         halted = self._payers.read()
         self._behind.clear()
         keys = tuple(self._payers.applied(all_keys(self._books)))
-        return Load(sequence, full=True, keys=keys, limits=limits, halted=halted, restricting=self._payers.rules)
+        return Load(
+            sequence, full=True, keys=keys, limits=limits, catalogue=self._catalogue(), halted=halted,
+            restricting=self._payers.rules,
+        )  # fmt: skip
 
     def _next_load(self) -> Load | None:
         """What changed since the last load, then keys that another change concerns; ``None`` where there is neither."""
