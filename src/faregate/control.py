@@ -77,6 +77,8 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     content: str = ""
     #: Whether its calls use the response cache: ``on`` or ``off``; empty where it says nothing.
     cache: str = ""
+    #: Ranges of ``Priority`` that it may use, such as ``101-1000``; ``None`` allows all.
+    priorities: tuple[str, ...] | None = None
 
 
 class PayerRule(msgspec.Struct, frozen=True, array_like=True):
@@ -105,7 +107,7 @@ def restricted(key: Key, rules: Mapping[tuple[str, str, str], PayerRule]) -> Key
     for payer in (("product", key.organization, key.product), ("user", key.organization, key.user)):
         rule = rules.get(payer)
         if rule is not None:
-            own = Restrictions(key.models, key.operations, key.paths, key.networks, key.expires_at)
+            own = Restrictions(key.models, key.operations, key.paths, key.networks, key.expires_at, key.priorities)
             met = own.met_by(rule.restrictions)._asdict()
             # Its own word about contents goes before that of its payers.
             key = msgspec.structs.replace(key, content=key.content or rule.content, **met)

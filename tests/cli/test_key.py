@@ -143,11 +143,12 @@ def test_a_key_is_renamed_restricted_disabled_and_enabled(running: Parts) -> Non
     data = running.folder / "data"
     key_id = created(command("key", "create", "--name", "ci", "--networks", "10.0.0.0/8", "--json", "--data", data))
     assert command("key", "rename", "ci", "nightly", "--json", "--data", data).json["name"] == "nightly"
-    words = ("--paths", "/v1/chat", "--models", "a,b", "--expires", "2030-01-01")
+    words = ("--paths", "/v1/chat", "--models", "a,b", "--expires", "2030-01-01", "--priorities", "101-1000")
     told = command("key", "set", "nightly", *words, "--json", "--data", data).json
     assert (told["id"], told["models"], told["networks"]) == (key_id, ["a", "b"], ["10.0.0.0/8"])
     told = command("key", "set", "nightly", "--models", "", "--expires", "", "--json", "--data", data).json
     assert (told["models"], told["expires_at"], told["paths"]) == (None, None, ["/v1/chat"])
+    assert told["priorities"] == ["101-1000"]
     assert command("key", "disable", "nightly", "--data", data).out == f"disabled {key_id} (nightly)\n"
     assert command("key", "enable", "nightly", "--json", "--data", data).json["state"] == "active"
     assert command("key", "set", "nightly", "--data", data).code == 2

@@ -226,6 +226,8 @@ def test_a_key_keeps_its_networks_and_paths_in_one_form(api: Api) -> None:
     assert key["paths"] == ["/v1/chat"]
     changed = api.send("PATCH", f"/api/v1/keys/{key['id']}", {"networks": None})
     assert (changed["networks"], changed["paths"]) == (None, ["/v1/chat"])
+    changed = api.send("PATCH", f"/api/v1/keys/{key['id']}", {"priorities": ["0200-1000", "0-007"]})
+    assert changed["priorities"] == ["200-1000", "0-7"]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +240,11 @@ def test_a_key_keeps_its_networks_and_paths_in_one_form(api: Api) -> None:
         ({"networks": "10.0.0.0/8"}, "field_type", "networks"),
         ({"paths": ["/v1/*"]}, "field_range", "paths.0"),
         ({"paths": []}, "field_range", "paths"),
+        ({"priorities": ["100-1"]}, "field_range", "priorities.0"),
+        ({"priorities": ["0-1001"]}, "field_range", "priorities.0"),
+        ({"priorities": ["-1-5"]}, "field_range", "priorities.0"),
+        ({"priorities": ["١-٢"]}, "field_range", "priorities.0"),
+        ({"priorities": [7]}, "field_type", "priorities.0"),
         ({"made_by": "key_1"}, "field_forbidden", "made_by"),
     ],
 )

@@ -10,7 +10,7 @@ from console_parts import Parts, catalogue_of, parts
 from faregate.console.compile import all_keys
 from faregate.console.keys import KeyChange, NewKey, change, create, revoke
 from faregate.console.link import GateLink
-from faregate.console.payer_rules import PayerRules, stopped_among
+from faregate.console.payer_rules import PayerRules, in_force, stopped_among
 from faregate.console.payers import (
     NewPayer,
     NewProduct,
@@ -48,16 +48,26 @@ def test_a_key_is_restricted_by_its_product_and_its_user_too(tmp_path: Path) -> 
     """What is allowed is what all of them allow; keys of others stay as they are."""
     with parts(tmp_path) as made:
         gold = NewProduct(
-            name="gold", models=["a", "b"], paths=["/v1"], networks=["10.0.0.0/8"], expires_at="2026-12-01"
+            name="gold",
+            models=["a", "b"],
+            paths=["/v1"],
+            networks=["10.0.0.0/8"],
+            expires_at="2026-12-01",
+            priorities=["101-1000"],
         )
         created(made.console, "product", gold)
-        create(made.console, NewKey(name="own", product="gold", user="ada", models=["b", "c"], paths=["/v1/chat"]))
+        create(
+            made.console,
+            NewKey(name="own", product="gold", user="ada", models=["b", "c"], paths=["/v1/chat"], priorities=["0-200"]),
+        )
         create(made.console, NewKey(name="other", product="silver", user="ada", models=["b", "c"]))
         changed(made.console, "user", payer(made, "user", "ada")["id"], UserChange(operations=["embeddings"]))
         sent = keys_as_sent(made)
         own, other = sent["own"], sent["other"]
         assert (own.models, own.operations, own.paths) == (("b",), ("embeddings",), ("/v1/chat",))
         assert (own.networks, own.expires_at) == (("10.0.0.0/8",), payer(made, "product", "gold")["expires_at"])
+        assert own.priorities == ("101-200",)
+        assert in_force(made.books, made.books.listing("key", name="own")[0]) == own
         assert (other.models, other.operations, other.paths, other.expires_at) == (("b", "c"), ("embeddings",), None, 0)
 
 

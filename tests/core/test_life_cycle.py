@@ -117,6 +117,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.made = 0
         #: Which try at a provider a call is at.
         self.tries: Counter[str] = Counter()
+        #: Calls whose answer has begun: nobody asks another place for these any more.
+        self.flowing: set[str] = set()
         self.versions = 0
         self.limits: dict[int, CompiledLimit] = {}
         self.allowances = Allowances()
@@ -291,6 +293,7 @@ class LifeCycle(RuleBasedStateMachine):
     def progress(self, pick: int, outgoing: int) -> None:
         """A mark of how far an answer has come."""
         id, _ = self.take(self.dispatched, pick)
+        self.flowing.add(id)
         self.write(Progressed(id, self.now, outgoing))
 
     @precondition(lambda self: self.dispatched)
@@ -304,6 +307,7 @@ class LifeCycle(RuleBasedStateMachine):
             assert self.figures() == before
             return
         self.calls[id].takes.append((self.now, more))
+        self.flowing.add(id)
         self.write(Progressed(id, self.now, 0, reservation.amounts))
         for limit in self.limits.values():
             since, until = self.window(limit, self.now)
@@ -382,11 +386,12 @@ class LifeCycle(RuleBasedStateMachine):
         del self.unknown[id]
         self.end(id, reservation, 0 if resolution == "not_served" else usd, outgoing, resolution)
 
-    @precondition(lambda self: self.dispatched)
+    @precondition(lambda self: self.dispatched.keys() - self.flowing)
     @rule(pick=picks, usd=costs, incoming=tokens, outgoing=tokens, billed=st.booleans())
     def try_elsewhere(self, pick: int, usd: int, incoming: int, outgoing: int, billed: bool) -> None:
-        """A try failed and another place is asked, which may be dearer; where it has no room the call ends."""
-        id, before = self.take(self.dispatched, pick)
+        """A try failed before its first byte; another place is asked, which may be dearer. No room there is the end."""
+        silent = {id: reservation for id, reservation in self.dispatched.items() if id not in self.flowing}
+        id, before = self.take(silent, pick)
         del self.dispatched[id]
         assert self.allowances.release(before)
         self.ended_reservations.append(before)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faregate.core.networks import holds, networks
+from faregate.core.priorities import admitted
 from faregate.core.restrictions import NOT_RESTRICTED, Restrictions, path_begins, path_fault
 
 NAMES = st.none() | st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True).map(tuple)
@@ -16,9 +17,13 @@ NETWORKS = st.none() | st.lists(
     st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "192.0.2.0/24", "::/0", "2001:db8::/32"]),
     min_size=1, max_size=3, unique=True,
 ).map(tuple)  # fmt: skip
-ANY = st.builds(Restrictions, NAMES, NAMES, PATHS, NETWORKS, st.sampled_from([0, 5, 9]))
+PRIORITIES = st.none() | st.lists(
+    st.sampled_from(["0-1000", "0-100", "50-500", "101-500", "101-101", "900-1000"]), max_size=3, unique=True
+).map(tuple)  # fmt: skip
+ANY = st.builds(Restrictions, NAMES, NAMES, PATHS, NETWORKS, st.sampled_from([0, 5, 9]), PRIORITIES)
 
 ASKED = ("/v1", "/v1/chat/completions", "/v1/chats", "/v1/embeddings", "/services/x/y", "/services/xy")
+PRIORITIES_ASKED = (0, 49, 50, 100, 101, 102, 500, 501, 899, 900, 1_000)
 CAME_FROM = ("10.1.2.3", "10.1.9.9", "10.9.9.9", "192.0.2.1", "2001:db8::1", "2001:db9::1", "11.0.0.1")
 
 
@@ -28,6 +33,7 @@ def allowed(by: Restrictions) -> set[tuple[str, str]]:
     found |= {("operation", name) for name in "abcd" if by.operations is None or name in by.operations}
     found |= {("path", path) for path in ASKED if by.paths is None or any(path_begins(path, each) for each in by.paths)}
     found |= {("network", each) for each in CAME_FROM if by.networks is None or holds(by.networks, each)}
+    found |= {("priority", str(n)) for n in PRIORITIES_ASKED if admitted(by.priorities, n) == n}
     return found | {("at", str(at)) for at in range(12) if not by.expires_at or at < by.expires_at}
 
 

@@ -145,6 +145,27 @@ async def test_a_priority_of_others_is_refused_where_that_is_wanted(tmp_path: Pa
         assert len(await truth(running)) == 2
 
 
+@pytest.mark.parametrize(("refuses", "place"), [(False, "two"), (True, "")])
+@scenario
+async def test_a_key_uses_its_own_priorities_alone(tmp_path: Path, refuses: bool, place: str) -> None:
+    """What it may not ask for counts as the next one that it may, or is refused; nothing is sent or charged then."""
+    ranges = (Range(0, 100, ("three",)), Range(101, 500, ("two",)))
+    rule = PoolRule("", members("one"), "ordered", ranges, refuses=refuses)
+    keys = (key(priorities=("200-1000",)), key("vip"), key("none", priorities=()))
+    async with pooled(tmp_path, rule, keys=keys) as running:
+        answer = await running.chat(headers={"priority": "7"})
+        if refuses:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "priority_forbidden")
+            assert "may not use 7" in answer.json()["error"]["message"]
+        else:
+            assert answer.headers["x-faregate-deployment"] == place
+            assert await places_of(running, 1, name="none", headers={"priority": "7"}) == ["one"]
+        assert await places_of(running, 1, name="vip", headers={"priority": "7"}) == ["three"]
+        assert await places_of(running, 1, headers={"priority": "300"}) == ["two"]
+        assert await places_of(running, 1, headers={"priority": "900"}) == ["one"]
+        assert await places_of(running, 1) == ["one"]
+
+
 STEPS = (
     Member("one", params=(("temperature", "0.20"), ("max_tokens", "7"), ("metadata", '{"a":[1]}'))),
     Member("two", params=(("seed", "4"),)),

@@ -207,6 +207,25 @@ def test_books_of_before_the_response_cache_stay_proved(tmp_path: Path) -> None:
         books.close()
 
 
+def test_keys_and_payers_of_before_priorities_may_use_all_of_them(tmp_path: Path) -> None:
+    """0011: they say nothing of priorities, and can be told afterwards."""
+    path = tmp_path / "books.sqlite3"
+    books = open_books(path, HeldClock())
+    for kind in ("key", "user", "product"):
+        books.put(kind, {"id": f"{kind}_1", "name": kind})
+    books.close()
+    as_of(path, "0011")
+
+    books = open_books(path, HeldClock())
+    for kind in ("key", "user", "product"):
+        row = books.get(kind, f"{kind}_1")
+        assert row is not None
+        assert row["priorities"] is None
+        books.put(kind, {**row, "priorities": ["0-7"]})
+        assert books.listing(kind)[0]["priorities"] == ["0-7"]
+    books.close()
+
+
 def test_rate_cards_of_older_books_are_standard_ones(tmp_path: Path) -> None:
     """A card that was kept before there were service tiers belongs to none."""
     path = tmp_path / "books.sqlite3"

@@ -36,19 +36,22 @@ FOUND_CHARACTERS_MAX = 512
 FOUND_MAX = 100
 
 #: Fields of a file of keys that hold several values.
-_LISTS = ("models", "operations", "paths", "networks", "may_set")
+_LISTS = ("models", "operations", "paths", "networks", "priorities", "may_set")
 
 #: Fields of a created key that are always printed, in this order; the others only where they were set.
 _CREATED = ("id", "name", "secret", "organization", "team", "project")
 _CREATED_IF_SET = (
-    *("user", "product", "subscription", "stage", "models", "operations", "paths", "networks", "content", "cache"),
-    "expires_at",
+    *("user", "product", "subscription", "stage", "models", "operations", "paths", "networks", "priorities"),
+    *("content", "cache", "expires_at"),
 )
 
 Models = Annotated[str | None, typer.Option(help="Allowed models, joined by commas; all without it.")]
 Operations = Annotated[str | None, typer.Option(help="Allowed operations and services, joined by commas.")]
 Paths = Annotated[str | None, typer.Option(help="Beginnings of allowed paths, such as /v1/chat; all without it.")]
 Networks = Annotated[str | None, typer.Option(help="Networks that it may be used from, such as 10.0.0.0/8.")]
+Priorities = Annotated[
+    str | None, typer.Option(help="Ranges of the Priority header that it may use, such as 101-1000; all without it.")
+]
 MaySet = Annotated[str | None, typer.Option(help="What requests may say: user,tags,run,project,stage.")]
 Content = Annotated[str | None, typer.Option(help="What is kept of its calls' contents: off, metadata or full.")]
 Cache = Annotated[str | None, typer.Option(help="Whether its calls use the response cache: on or off.")]
@@ -72,6 +75,7 @@ def create(
     operations: Operations = None,
     paths: Paths = None,
     networks: Networks = None,
+    priorities: Priorities = None,
     may_set: MaySet = None,
     content: Content = None,
     cache: Cache = None,
@@ -100,6 +104,7 @@ def create(
             "operations": listed(operations),
             "paths": listed(paths),
             "networks": listed(networks),
+            "priorities": listed(priorities),
             "may_set": listed(may_set),
             "content": content,
             "cache": cache,
@@ -280,6 +285,7 @@ def set_key(
     operations: Annotated[str | None, typer.Option(help="Allowed operations; an empty text lifts it.")] = None,
     paths: Annotated[str | None, typer.Option(help="Beginnings of allowed paths; an empty text lifts it.")] = None,
     networks: Annotated[str | None, typer.Option(help="Networks; an empty text lifts it.")] = None,
+    priorities: Annotated[str | None, typer.Option(help="Ranges of Priority; an empty text lifts it.")] = None,
     may_set: MaySet = None,
     content: Annotated[str | None, typer.Option(help="off, metadata or full; an empty text lifts it.")] = None,
     cache: Annotated[str | None, typer.Option(help="on or off; an empty text lifts it.")] = None,
@@ -289,7 +295,7 @@ def set_key(
     json: Json = False,
 ) -> None:
     """Change what a key is restricted to, or its role; what is not given stays."""
-    lists = {"models": models, "operations": operations, "paths": paths, "networks": networks}
+    lists = {"models": models, "operations": operations, "paths": paths, "networks": networks, "priorities": priorities}
     body: dict[str, object] = {name: listed(text) or None for name, text in lists.items() if text is not None}
     if may_set is not None:
         body["may_set"] = listed(may_set)

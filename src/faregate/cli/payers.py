@@ -37,11 +37,12 @@ _OPTIONS: Final[Mapping[str, _Option]] = {
     "operations": _Option(f"Operations and services that its keys may call; {_LIFTS}.", several=True),
     "paths": _Option(f"Beginnings of paths that its keys may call, such as /v1/chat; {_LIFTS}.", several=True),
     "networks": _Option(f"Networks that its keys may be used from, such as 10.0.0.0/8; {_LIFTS}.", several=True),
+    "priorities": _Option(f"Ranges of Priority that its keys may use, such as 101-1000; {_LIFTS}.", several=True),
     "expires_at": _Option(f"When its keys end, such as 2027-01-01T00:00:00Z; {_LIFTS}."),
     "content": _Option(f"What is kept of its keys' calls: off, metadata or full; {_LIFTS}."),
     "cache": _Option(f"Whether its calls use the response cache: on or off; {_LIFTS}."),
 }
-_RULES: Final = ("models", "operations", "paths", "networks")
+_RULES: Final = ("models", "operations", "paths", "networks", "priorities")
 
 
 class Kind(NamedTuple):

@@ -23,16 +23,16 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "project": ("organization", "name", "team", "title", "contact", "cache", "state"),
     "user": (
         *("organization", "name", "team", "title", "contact", "state"),
-        *("models", "operations", "paths", "networks"),
+        *("models", "operations", "paths", "networks", "priorities"),
     ),
     "product": (
         *("organization", "name", "title", "contact", "state"),
-        *("models", "operations", "paths", "networks", "expires_at", "content"),
+        *("models", "operations", "paths", "networks", "priorities", "expires_at", "content"),
     ),
     "subscription": ("organization", "product", "name", "team", "user", "title", "contact", "state"),
     "key": (
         *("organization", "name", "team", "project", "user", "product", "subscription", "stage", "role", "state"),
-        *("models", "operations", "paths", "networks", "may_set", "content", "cache", "expires_at"),
+        *("models", "operations", "paths", "networks", "priorities", "may_set", "content", "cache", "expires_at"),
     ),
     "limit": (
         *("each", "unit", "amount", "window", "timezone", "mode", "clamp", "contact", "algorithm", "burst"),
@@ -209,7 +209,9 @@ def _sparse(kind: str, entry: Entry, now: str) -> dict[str, Any]:
 
 
 #: Fields that say something when they are empty or nothing.
-_SAY_NOTHING: Final = frozenset({"amount", "may_set", "models", "operations", "paths", "networks", "clamp", "estimate"})
+_SAY_NOTHING: Final = frozenset(
+    {"amount", "may_set", "models", "operations", "paths", "networks", "priorities", "clamp", "estimate"}
+)
 
 
 class Made(NamedTuple):

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 
 from faregate.config.section import Section
 from faregate.config.values import Duration, Flag, Label, Name, Text, Whole, wrong
-from faregate.core.routing.choose import PRIORITY_MAX, STRATEGIES, WEIGHT_MAX, Member, PoolRule, Range
+from faregate.core.priorities import PRIORITY_MAX
+from faregate.core.routing.choose import STRATEGIES, WEIGHT_MAX, Member, PoolRule, Range
 from faregate.core.routing.health import REASONS, BreakerRule
 from faregate.core.routing.retry import FAILOVER, RETRIED_REASONS, RETRIES_MAX, RetryRule
 

@@ -124,6 +124,9 @@ class _Restricting(Section):
     operations: Names | None = Field(default=None, description="operations and services; default: all")
     paths: Names | None = Field(default=None, description="beginnings of paths; default: all")
     networks: Names | None = Field(default=None, description="networks its calls may come from; default: all")
+    priorities: Names | None = Field(
+        default=None, description="ranges of `Priority`, such as 101-1000; an empty list for none; default: all"
+    )
 
 
 class UserState(_OfTeam, _Restricting):
@@ -180,6 +183,9 @@ class KeyState(Section):
     operations: Names | None = Field(default=None, description="operations and services; default: all")
     paths: Names | None = Field(default=None, description="beginnings of paths; default: all")
     networks: Names | None = Field(default=None, description="networks its calls may come from; default: all")
+    priorities: Names | None = Field(
+        default=None, description="ranges of `Priority`, such as 101-1000; an empty list for none; default: all"
+    )
     may_set: tuple[Literal["user", "tags", "run", "project", "stage"], ...] | None = Field(
         default=None, description="what its calls may say about themselves; default: user, tags, run", max_length=5
     )

@@ -142,9 +142,9 @@ def thing_of(kind: str, entry: Entry, now: str) -> Thing:
 
 
 #: Lists of which an empty one says something: nothing is allowed.
-_EMPTY_SAYS: Final = frozenset({"may_set", "models", "operations", "paths", "networks"})
+_EMPTY_SAYS: Final = frozenset({"may_set", "models", "operations", "paths", "networks", "priorities"})
 #: Lists whose order says nothing.
-_SETS: Final = frozenset({"may_set", "models", "operations", "paths", "networks", "alerts"})
+_SETS: Final = frozenset({"may_set", "models", "operations", "paths", "networks", "priorities", "alerts"})
 
 
 def _sorted(name: str, value: Any) -> Any:

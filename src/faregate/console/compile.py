@@ -29,6 +29,7 @@ _OF_KEY: Final[Mapping[str, Callable[[Any], Any]]] = {
     "operations": _tuple_or_none,
     "networks": _tuple_or_none,
     "paths": _tuple_or_none,
+    "priorities": _tuple_or_none,
     "may_set": _tuple,
 }
 _OF_LIMIT: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -26,7 +26,8 @@ from faregate.ports import Row
 
 #: What of a key is a right, or narrows one.
 GRANTED: Final = (
-    *(*SCOPED_BY, "role", "models", "operations", "paths", "networks", "may_set", "expires_at", "subscription"),
+    *(*SCOPED_BY, "role", "models", "operations", "paths", "networks", "priorities", "may_set"),
+    *("expires_at", "subscription"),
 )
 
 #: What a key's details say of who disabled it: the dimensions of their scope. Empty, it was disabled from above.

@@ -31,11 +31,11 @@ from faregate.console.peppers import PEPPER_BEFORE
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.restriction_fields import (
-    RESTRICTIONS,
     Models,
     Networks,
     Operations,
     Paths,
+    Priorities,
     as_kept,
     check_operations,
     expiry_of,
@@ -50,6 +50,7 @@ from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.core import keys
 from faregate.core.access import CALLER, ROLES
+from faregate.core.restrictions import RESTRICTIONS
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -85,6 +86,7 @@ class KeyChange(Body):
     operations: Operations = None
     paths: Paths = None
     networks: Networks = None
+    priorities: Priorities = None
     may_set: list[Right] | None = or_left_out()
     content: Mode | None = None
     cache: Word | None = None
@@ -110,6 +112,7 @@ class NewKey(Body):
     operations: Operations = None
     paths: Paths = None
     networks: Networks = None
+    priorities: Priorities = None
     may_set: list[Right] | None = None
     content: Mode | None = None
     cache: Word | None = None
@@ -155,6 +158,7 @@ def _shape(row: Row, stopped: Stopped) -> dict[str, Any]:
         "operations": row["operations"],
         "paths": row["paths"],
         "networks": row["networks"],
+        "priorities": row["priorities"],
         "may_set": row["may_set"],
         "content": or_none(row["content"]),
         "cache": or_none(row["cache"]),

@@ -8,9 +8,10 @@ changes, the keys that it concerns are sent again. Both are few among many payer
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from faregate.console.compile import key_of
 from faregate.console.reading import each_part, each_row
 from faregate.control import Key, PayerRule, restricted
-from faregate.core.restrictions import NOT_RESTRICTED, Restrictions
+from faregate.core.restrictions import NOT_RESTRICTED, RESTRICTIONS, Restrictions
 from faregate.ports import Books, Row
 
 #: Kinds whose state stops keys, with the states that do.
@@ -120,15 +121,24 @@ def caching_of(projects: Iterable[Row], stages: Iterable[Row]) -> tuple[tuple[st
 
 def restrictions_of(row: Row) -> Restrictions:
     """What a row of a payer or a key restricts."""
-    models, operations, paths, networks = (
-        None if row[name] is None else tuple(row[name]) for name in ("models", "operations", "paths", "networks")
-    )
-    return Restrictions(models, operations, paths, networks, row.get("expires_at", 0))
+    told = {name: None if row[name] is None else tuple(row[name]) for name in RESTRICTIONS}
+    return Restrictions(**told, expires_at=row.get("expires_at", 0))
 
 
 def restricts(row: Row) -> int:
     """What stands in a payer's column ``restricted``: whether it has a word to say about its keys."""
     return int(restrictions_of(row) != NOT_RESTRICTED or bool(row.get("content")))
+
+
+def in_force(books: Books, row: Row) -> Key:
+    """The key of a row as it may be used: restricted by its product and its user, too."""
+    named = {kind: row[kind] for kind in RESTRICTING if row[kind]}
+    found = [
+        _rule(kind, payer)
+        for kind, name in named.items()
+        for payer in books.listing(kind, limit=1, organization=row["organization"], name=name)
+    ]
+    return restricted(key_of(row), {rule.place: rule for rule in found})
 
 
 class PayerRules:

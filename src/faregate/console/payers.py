@@ -21,7 +21,6 @@ from faregate.console.payer_rules import PLACED, RESTRICTING, is_placed, restric
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import each_row, in_thread
 from faregate.console.restriction_fields import (
-    RESTRICTIONS,
     Restricting,
     as_kept,
     check_operations,
@@ -37,6 +36,7 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
+from faregate.core.restrictions import RESTRICTIONS
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 

@@ -1,7 +1,7 @@
-"""What keys, products and users may be restricted to, as people write it: models, operations, paths, networks.
+"""What keys, products and users may be restricted to, as people write it.
 
-``null`` allows all. An empty list of models or operations allows nothing; of paths and networks it is refused, because
-nobody who writes one means a credential that works from nowhere.
+``null`` allows all. An empty list of models, operations or priorities allows none; of paths and networks it is refused,
+because nobody who writes one means a credential that works from nowhere.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,15 +18,13 @@ from faregate.console.problems import ApiProblem
 from faregate.console.state import Console
 from faregate.console.texts import EXPIRY_YEARS_MAX, NANOS_PER_SECOND, Body, Name, moment, time_text
 from faregate.core.networks import NETWORKS_MAX, network
-from faregate.core.restrictions import PATHS_MAX, path_fault
+from faregate.core.priorities import RANGES_MAX, span
+from faregate.core.restrictions import PATHS_MAX, RESTRICTIONS, path_fault
 from faregate.dialects.operations import BY_NAME
 from faregate.ports import Row
 
 #: Longer lists of allowed models are a sign that a rule by another dimension is wanted.
 ALLOWED_MAX: Final = 200
-
-#: The columns of a row that restrict.
-RESTRICTIONS: Final = ("models", "operations", "paths", "networks")
 
 #: The list of models, which is looked at and not metered.
 _LISTING: Final = "models"
@@ -49,6 +47,14 @@ def _network(text: str) -> str:
     return str(ip_network(text))
 
 
+def _range(text: str) -> str:
+    try:
+        low, high = span(text)
+    except ValueError as error:
+        raise PydanticCustomError("field_range", "{fault}", {"fault": str(error)}) from error
+    return f"{low}-{high}"
+
+
 def _some(entries: list[str]) -> list[str]:
     if not entries:
         raise PydanticCustomError("field_range", "must not be empty; use null for any", {})
@@ -69,6 +75,14 @@ Networks = Annotated[
     Field(description="networks that calls may come from, such as 10.0.0.0/8; null for any"),
 ]
 
+Priorities = Annotated[
+    list[Annotated[str, AfterValidator(_range)]] | None,
+    Field(
+        max_length=RANGES_MAX,
+        description="ranges of `Priority` that may be asked for, such as 101-1000; empty for none, null for all",
+    ),
+]
+
 
 class Restricting(Body):
     """What whoever is named by a key may restrict it to."""
@@ -77,6 +91,7 @@ class Restricting(Body):
     operations: Operations = None
     paths: Paths = None
     networks: Networks = None
+    priorities: Priorities = None
 
 
 def check_operations(console: Console, wanted: Iterable[str] | None) -> None:

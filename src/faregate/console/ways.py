@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from faregate.console.describing import answers, asks, needed, text
 from faregate.console.paging import single_values
+from faregate.console.payer_rules import in_force
 from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
@@ -88,9 +89,12 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     route = next((each for each in catalogue.routes if each.model == asked["model"]), None)
     if route is None:
         raise NotFound("there is no such model")
-    caller = _caller(console, asked)
+    row = _key_row(console, asked)
+    caller = caller_of(row, asked.get("stage", ""), asked.get("project", ""))
     at, rules = _led(catalogue, route, caller)
-    ranges = _ranges(rules, asked.get("priority", ""), caller)
+    ranges = _ranges(
+        rules, asked.get("priority", ""), caller, in_force(console.all_books, row).priorities if row else None
+    )
     usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
     closed = {each.name: each for each in resting}
     now = console.clock.wall_nanos()
@@ -111,23 +115,25 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     }
 
 
-def _caller(console: Console, asked: dict[str, str]) -> Caller:
-    row: Row = {}
-    if asked.get("key"):
-        found = console.books.get("key", asked["key"])
-        if found is None:
-            raise NotFound("there is no such key")
-        row = found
-    return caller_of(row, asked.get("stage", ""), asked.get("project", ""))
+def _key_row(console: Console, asked: dict[str, str]) -> Row:
+    """The row of the key that would make the call; empty for nobody's."""
+    if not asked.get("key"):
+        return {}
+    found = console.books.get("key", asked["key"])
+    if found is None:
+        raise NotFound("there is no such key")
+    return found
 
 
-def _ranges(rules: tuple[PoolRule, ...], asked: str, caller: Caller) -> tuple[int, ...]:
+def _ranges(
+    rules: tuple[PoolRule, ...], asked: str, caller: Caller, allowed: tuple[str, ...] | None
+) -> tuple[int, ...]:
     number = priority_of(asked.encode("latin-1", "replace"))
     if number is None:
         return ()
-    found = ranges_for(rules, number, lambda who: fits(who, caller))
+    found = ranges_for(rules, number, lambda who: fits(who, caller), allowed)
     if isinstance(found, Forbidden):
-        rule = f"this key may not use {found.low} to {found.high}"
+        rule = f"this key may not use {found}"
         raise ApiProblem("priority_forbidden", rule, field="priority")
     return found
 

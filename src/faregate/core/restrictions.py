@@ -1,4 +1,4 @@
-"""What a credential is restricted to: names, paths and networks; how two restrictions meet, and which is the narrower.
+"""What a credential is restricted to: how two restrictions meet, and which is the narrower.
 
 ``None`` allows all, an empty tuple nothing. A key is restricted by what it says itself, by its product and by its user:
 what is allowed is what all of them allow.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from faregate.core import networks
+from faregate.core import networks, priorities
 
 Allowed = tuple[str, ...] | None
 
@@ -18,7 +18,7 @@ PATH_CHARACTERS_MAX: Final = 256
 
 
 class Restrictions(NamedTuple):
-    """What may be asked for: models, operations and services, paths by their beginnings; and from where, until when."""
+    """What may be asked for: models, operations and services, paths, priorities; and from where, until when."""
 
     models: Allowed = None
     operations: Allowed = None
@@ -26,6 +26,8 @@ class Restrictions(NamedTuple):
     networks: Allowed = None
     #: Nanoseconds since 1970; 0 for ever.
     expires_at: int = 0
+    #: Ranges of ``Priority``, such as ``101-1000``.
+    priorities: Allowed = None
 
     def met_by(self, other: "Restrictions") -> "Restrictions":
         """What both allow."""
@@ -36,6 +38,7 @@ class Restrictions(NamedTuple):
             _met(self.paths, other.paths, _paths_inside),
             _met(self.networks, other.networks, networks.inside),
             min(ends, default=0),
+            _met(self.priorities, other.priorities, priorities.inside),
         )
 
     def allows(self, other: "Restrictions") -> str:
@@ -45,6 +48,7 @@ class Restrictions(NamedTuple):
             ("operations", _names_inside),
             ("paths", _paths_inside),
             ("networks", networks.inside),
+            ("priorities", priorities.inside),
         ):
             if not _holds(getattr(self, name), getattr(other, name), inside):
                 return name
@@ -55,8 +59,11 @@ class Restrictions(NamedTuple):
 
 NOT_RESTRICTED: Final = Restrictions()
 
-#: Some entries and others → those of the first that lie wholly in one of the others. Products have many keys, and
-#: callers with tokens meet theirs with each call: what takes its time is found once.
+#: Those of them that are lists of what is allowed.
+RESTRICTIONS: Final = tuple(name for name in Restrictions._fields if name != "expires_at")
+
+#: Some entries and others → what of the first lies in one of the others: a range in part, all else wholly. Products
+#: have many keys, and callers with tokens meet theirs with each call: what takes its time is found once.
 _Inside = Callable[[tuple[str, ...], tuple[str, ...]], tuple[str, ...]]
 
 
@@ -70,7 +77,7 @@ def _holds(wide: Allowed, narrow: Allowed, inside: _Inside) -> bool:
     """Whether every entry of ``narrow`` lies wholly in one of ``wide``."""
     if wide is None:
         return True
-    return narrow is not None and len(inside(narrow, wide)) == len(narrow)
+    return narrow is not None and inside(narrow, wide) == narrow
 
 
 def _names_inside(names: tuple[str, ...], wide: tuple[str, ...]) -> tuple[str, ...]:

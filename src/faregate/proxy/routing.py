@@ -233,9 +233,9 @@ def lane_for(
             return known
     rules = snapshot.rules_of(model, at)
     if priority is not None:
-        found = ranges_for(rules, priority, lambda who: fits(who, _caller(key, described)))
+        found = ranges_for(rules, priority, lambda who: fits(who, _caller(key, described)), key.priorities)
         if isinstance(found, Forbidden):
-            text = f"Priority: this key may not use {found.low} to {found.high}."
+            text = f"Priority: this key may not use {found}."
             return Problem("priority_forbidden", text, "Priority")
         ranges = found
     place = (model, operation, stage, at, ranges)

@@ -28,9 +28,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from faregate.core.attribution import DIMENSIONS
+from faregate.core.restrictions import RESTRICTIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0011"
+SCHEMA_VERSION: Final = "0012"
 
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
@@ -153,7 +154,7 @@ def _rules() -> tuple[Column[Any], ...]:
 
     ``restricted`` is 1 where any of it restricts: such payers are few among many.
     """
-    return _json("models"), _json("operations"), _json("paths"), _json("networks"), _number("restricted")
+    return *(_json(name) for name in RESTRICTIONS), _number("restricted")
 
 
 organizations = _payer("organizations", unique=("name",))
@@ -201,6 +202,8 @@ keys = _resource(
     _number("deleted_at"),
     #: Whether its calls use the response cache, ``on`` or ``off``; empty as its project and stage say.
     _text("cache"),
+    #: Ranges of ``Priority`` that its calls may use; null allows all.
+    _json("priorities"),
 )
 Index("keys_by_name", keys.c.name)
 Index("keys_by_product", keys.c.product)

@@ -328,6 +328,21 @@ def test_a_range_for_others_counts_as_the_next_one_below() -> None:
     assert ranges_for([without], 5, lambda who: False) == (-1,)
 
 
+def test_a_priority_that_a_key_may_not_use_counts_as_the_next_one_that_it_may() -> None:
+    """Never as a more urgent one; a pool that refuses says the number, and one without that range does not care."""
+    rules = [RANGED, PoolRule("two", (Member("e"),), ranges=(Range(0, 1_000, ("f",)),))]
+    allowed = ("101-300", "950-1000")
+    numbers = (0, 100, 101, 300, 301, 899, 1_000)
+    found = [ranges_for(rules, number, lambda who: True, allowed) for number in numbers]
+    assert found == [(1, 0), (1, 0), (1, 0), (1, 0), (2, 0), (2, 0), (2, 0)]
+    assert ranges_for(rules, 1_000, lambda who: True, ("0-999",)) == (-1, -1)
+    assert ranges_for(rules, 7, lambda who: True, ()) == (-1, -1)
+    strict = [rule._replace(refuses=True) for rule in rules]
+    assert str(ranges_for(strict, 7, lambda who: True, allowed)) == "7"
+    assert ranges_for(strict, 200, lambda who: True, allowed) == (1, 0)
+    assert ranges_for([RANGED._replace(refuses=True)], 700, lambda who: True, ("0-100",)) == (-1,)
+
+
 # -- callers that stay -------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ class Key(TypedDict):
     operations: list[str] | None
     paths: list[str] | None
     networks: list[str] | None
+    priorities: list[str] | None
     may_set: list[str]
     content: Mode | None
     cache: Word | None
@@ -132,6 +133,7 @@ class User(TeamPayer):
     operations: list[str] | None
     paths: list[str] | None
     networks: list[str] | None
+    priorities: list[str] | None
 
 
 class Product(Payer):
@@ -141,6 +143,7 @@ class Product(Payer):
     operations: list[str] | None
     paths: list[str] | None
     networks: list[str] | None
+    priorities: list[str] | None
     expires_at: Time | None
     content: Mode | None
 

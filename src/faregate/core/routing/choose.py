@@ -11,12 +11,12 @@ from hashlib import blake2b
 from math import gcd
 from typing import Final, NamedTuple
 
+from faregate.core.priorities import PRIORITY_MAX, admitted
+
 STRATEGIES: Final = ("ordered", "weighted", "round_robin", "least_busy", "latency", "cost")
 
 #: Those whose order is known before the call is: it depends on the turn alone.
 BY_TURN: Final = frozenset(("ordered", "weighted", "round_robin"))
-
-PRIORITY_MAX: Final = 1_000
 
 #: By position, what the entries of a pool's ``priority`` are for where they do not say so.
 USUAL_RANGES: Final = ((0, 100), (101, 500), (501, 1_000))
@@ -185,17 +185,30 @@ class Forbidden(NamedTuple):
     low: int
     high: int
 
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" if self.low != self.high else str(self.low)
+
 
 def ranges_for(
-    rules: Sequence[PoolRule], priority: int, fits: Callable[[tuple[tuple[str, str], ...]], bool]
+    rules: Sequence[PoolRule],
+    priority: int,
+    fits: Callable[[tuple[tuple[str, str], ...]], bool],
+    allowed: tuple[str, ...] | None = None,
 ) -> tuple[int, ...] | Forbidden:
     """Which range of each rule counts for a caller of a priority, -1 for none; each pool decides for itself.
 
-    ``fits`` says whether all of some ``(field, value)`` hold of the caller.
+    ``fits`` says whether all of some ``(field, value)`` hold of the caller, ``allowed`` which priorities its credential
+    may use; ``None`` allows all. Who asks for another one is refused by a pool that refuses, and otherwise counts as
+    the next less urgent one that it may use.
     """
     found: list[int] = []
+    own = admitted(allowed, priority)
     for rule in rules:
-        asked = next((at for at, each in enumerate(rule.ranges) if each.low <= priority <= each.high), -1)
+        asked = _range_of(rule, priority)
+        if own != priority:
+            if rule.refuses and asked >= 0:
+                return Forbidden(priority, priority)
+            asked = _range_of(rule, own) if own is not None else -1
         if asked >= 0 and not _is_for(rule.ranges[asked], fits):
             if rule.refuses:
                 return Forbidden(rule.ranges[asked].low, rule.ranges[asked].high)
@@ -204,6 +217,10 @@ def ranges_for(
             asked = next((at for _, at in below if _is_for(rule.ranges[at], fits)), -1)
         found.append(asked)
     return tuple(found)
+
+
+def _range_of(rule: PoolRule, priority: int) -> int:
+    return next((at for at, each in enumerate(rule.ranges) if each.low <= priority <= each.high), -1)
 
 
 def _is_for(each: Range, fits: Callable[[tuple[tuple[str, str], ...]], bool]) -> bool:
