@@ -204,9 +204,15 @@ SLOW_ALSO = FAILOVER._replace(reasons=(*FAILOVER.reasons, "upstream_timeout", "u
 async def test_what_may_have_been_billed_is_the_operators(tmp_path: Path) -> None:
     """A try that timed out is left behind as an unknown of nobody's; the caller pays the second alone.
 
-    The provider is asked for it by the id of the first try; its cost goes from the margin to the provider.
+    The provider is asked for it by the id of the first try. Limits of its place, or of everything, hold what it may
+    have cost, and then what it did cost; those of the caller do not.
     """
-    async with two_places(tmp_path, limits=(money(10**10),), retry=SLOW_ALSO) as running:
+    limits = (
+        money(10**10, selector={}),
+        money(10**10, id="lim_east", selector={"deployment": "east"}),
+        money(10**10, id="lim_team", selector={"team": "research"}),
+    )
+    async with two_places(tmp_path, limits=limits, retry=SLOW_ALSO) as running:
         await joined(running, lookup="/simulator/truth/{id}", **QUICK)
         await script(running, {"model": "sim-a", "steer": {"fault": "never_answer"}})
         answer = await running.chat(steered(prompt_tokens=10, output_tokens=20), max_tokens=20)
@@ -217,13 +223,16 @@ async def test_what_may_have_been_billed_is_the_operators(tmp_path: Path) -> Non
         assert answer.status_code == 200
         assert answer.headers["x-faregate-deployment"] == "west"
         assert isinstance(figures, Figures)
-        assert (figures.unknown_count, figures.unknown_nanos, figures.held_nanos) == (1, 0, 0)
+        assert (figures.unknown_count, figures.held_nanos) == (1, 0)
+        whole = figures.unknown_nanos
+        assert whole >= 20_000
         assert (known.who.organization, known.who.deployment, left) == ("", "east", f"{known.asked_as}-1")
-        assert await allowances(running) == {"lim_money": (500_000, 0)}
+        of_caller = {"lim_team": (500_000, 0)}
+        assert await allowances(running) == {"lim_money": (500_000, whole), "lim_east": (0, whole), **of_caller}
 
-        await running.ask(Resolve(left, "ok", "provider_said", Usage(10, output_text=5), "provider", 20_000, 0))
+        await running.ask(Resolve(left, "ok", "provider_said", Usage(10, output_text=5), "provider", 20_000, 20_000))
         oracle = books_agree(running)
-        assert await allowances(running) == {"lim_money": (500_000, 0)}
+        assert await allowances(running) == {"lim_money": (520_000, 0), "lim_east": (20_000, 0), **of_caller}
         assert oracle.balances["provider:east"] == -20_000
         assert oracle.totals().request_cost == 520_000
 

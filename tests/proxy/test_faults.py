@@ -109,6 +109,23 @@ async def test_a_fault_in_a_stream(tmp_path: Path, fault: str) -> None:
         assert (await allowances(running))["lim_money"] == (settled.cost, 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@scenario
+async def test_no_deadline_is_met_early(tmp_path: Path, stream: bool) -> None:
+    """Answers that come within a deadline are never ended by it, whenever the gate last looked at its clock."""
+    quick = {"first_byte_timeout_ms": 600, "idle_timeout_ms": 600}
+    async with running_gate(tmp_path, provider_fields=quick) as running:
+        slow = steered(first_delay_ms=450, delay_ms=450 if stream else 0, output_tokens=2, chunk_tokens=1)
+        headers = {} if stream else {"x-faregate-timeout": "700ms"}
+        calls = []
+        for _ in range(12):
+            calls.append(asyncio.create_task(running.chat(slow, stream=stream, headers=headers)))
+            await asyncio.sleep(0.03)
+        answers = await asyncio.gather(*calls)
+        assert {answer.status_code for answer in answers} == {200}
+        assert {settled.status for settled in running.of(Settled)} == {"ok"}
+
+
 @scenario
 async def test_more_than_the_cap_is_an_overrun(tmp_path: Path) -> None:
     """A provider that ignores the cap is believed, the excess is named, and the limit is over."""

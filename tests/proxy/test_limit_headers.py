@@ -282,11 +282,20 @@ async def test_what_others_use_is_not_told(
         assert ("0.001" in refused.json()["error"]["message"]) is shown
 
 
+@pytest.mark.parametrize(
+    ("selector", "each"),
+    [({}, ()), ({"model": "sim-1"}, ()), ({"stage": "prod"}, ()), ({"service": "chat.completions"}, ()),
+     ({}, ("end_user",)), ({}, ("run",))],
+)  # fmt: skip
 @scenario
-async def test_one_organization_sees_all_of_its_limits(tmp_path: Path) -> None:
-    """Where there is nobody else, nothing is hidden."""
-    keys = [key("a", team="x"), key("b", team="y")]
-    async with running_gate(tmp_path, limits=(money(DOLLAR, selector={}),), keys=keys) as running:
+async def test_one_organization_sees_all_of_its_limits(
+    tmp_path: Path, selector: dict[str, str], each: tuple[str, ...]
+) -> None:
+    """Where nobody else makes calls, nothing is hidden, also not for the keys of administrators, who are of none."""
+    keys = [key("a", team="x", stage="prod"), key("b", team="y", stage="prod")]
+    keys += [key(role, organization="", team="", role=role) for role in ("admin", "viewer")]
+    limit = money(DOLLAR, selector=selector, each=each)
+    async with running_gate(tmp_path, limits=(limit,), keys=keys) as running:
         await _spend_as(running, "b")
         answer = await _spend_as(running, "a")
 

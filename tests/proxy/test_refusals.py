@@ -1,5 +1,6 @@
 """What a refused caller learns: every limit that stood in the way, what would fit instead, and whom to ask (M1, M3)."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ def requests(amount: int, window: str = "minute", **fields: Any) -> Limit:
 
 @scenario
 async def test_every_limit_that_binds_is_named(tmp_path: Path) -> None:
-    """The first with its numbers beside the error, all of them with theirs in a list, the one that frees last first."""
+    """The first with its numbers beside the error, all of them with theirs in a list.
+
+    The one that frees last comes first; of those that never do it is the one with the least room.
+    """
     limits = (
         money(10 * MILLIDOLLAR, "month", contact="finance@example.org"),
         requests(1, selector={"key": "key_caller"}),
@@ -49,11 +53,11 @@ async def test_every_limit_that_binds_is_named(tmp_path: Path) -> None:
         answer = await running.chat(max_tokens=9_000, headers=run)
         error = answer.json()["error"]
         told = error["faregate"]
-        bound = told["bound"]
+        bound = told["binding"][1]["bound"]
 
-        assert (answer.status_code, told["limit"], told["also"]) == (429, "lim_money", ["lim_run", "lim_requests"])
-        assert [each["limit"] for each in told["binding"]] == ["lim_money", "lim_run", "lim_requests"]
-        assert told["binding"][0] == {
+        assert (answer.status_code, told["limit"], told["also"]) == (429, "lim_run", ["lim_money", "lim_requests"])
+        assert [each["limit"] for each in told["binding"]] == ["lim_run", "lim_money", "lim_requests"]
+        assert told["binding"][1] == {
             "limit": "lim_money",
             "subject": None,
             "unit": "usd",
@@ -67,7 +71,7 @@ async def test_every_limit_that_binds_is_named(tmp_path: Path) -> None:
             "contact": "finance@example.org",
             "reason": None,
         }
-        assert told["binding"][1] == {
+        assert told["binding"][0] == {
             "limit": "lim_run",
             "subject": {"run": "run-7"},
             "unit": "requests",
@@ -83,7 +87,7 @@ async def test_every_limit_that_binds_is_named(tmp_path: Path) -> None:
         }
         assert told["binding"][2]["resets_at"] == "2026-11-01T00:01:00Z"
         assert {name: told[name] for name in told["binding"][0]} == told["binding"][0]
-        assert "finance@example.org" in error["message"]
+        assert "one call a run" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,124 @@ async def test_the_cheapest_model_that_fits_is_suggested(
         assert fits.get("model") == suggested
         if suggested is not None:
             assert (await running.chat(**(asked | {"model": suggested}))).status_code == 200
+
+
+#: Much of it is spent by one call; from the next one on, half a minute goes by between two.
+SLOWED = money(MILLIDOLLAR, terms=Terms(actions=(Action("throttle", 5, requests_per_minute=2),)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "cap"),
+    [
+        # More than the smallest answer that is injected, and less.
+        ((money(2 * MILLIDOLLAR),), {"max_tokens": 4_000}, True),
+        ((money(MILLIDOLLAR // 5),), {"max_tokens": 4_000}, True),
+        ((money(MILLIDOLLAR // 5),), {"max_tokens": None}, True),
+        ((money(MILLIDOLLAR // 5), requests(6, "day")), {"max_tokens": 4_000}, True),
+        # What the model can, though there is room for more.
+        ((money(50 * MILLIDOLLAR),), {"max_tokens": 100_000}, True),
+        # Less than the prompt alone takes, and what no cap helps against.
+        ((money(5_000),), {"max_tokens": 4_000}, False),
+        ((money(MILLIDOLLAR // 5), requests(1, "day")), {"max_tokens": 4_000}, False),
+        ((requests(1),), {"max_tokens": 25}, False),
+        ((SLOWED,), {"max_tokens": 25}, False),
+        ((requests(9, "day", selector={}, each=("end_user",)),), {"max_tokens": 25, "user": "another"}, False),
+    ],
+)
+@scenario
+async def test_a_cap_that_would_fit_passes_and_a_larger_one_does_not(
+    tmp_path: Path, limits: tuple[Limit, ...], asked: dict[str, Any], cap: bool
+) -> None:
+    """Never more than was asked for or the model can; where no cap helps none is named."""
+    async with running_gate(tmp_path, limits=limits, clock=HeldClock(), limits_each_max=1) as running:
+        for _ in range(2):
+            first = await running.chat(steered(prompt_tokens=10, output_tokens=20), max_tokens=20, user="one")
+            assert first.status_code == 200 or not cap
+        answer = await running.chat(**asked)
+        fits = answer.json()["error"]["faregate"]["would_fit"]
+
+        assert answer.status_code == 429
+        assert (fits is not None) is cap
+        if cap:
+            most = fits["max_tokens"]
+            assert most <= 16_384
+            if most < 16_384:
+                assert (await running.chat(max_tokens=most + 50)).status_code == 429
+            assert (await running.chat(max_tokens=most)).status_code == 200
+
+
+@scenario
+async def test_the_tightest_of_limits_that_never_free_is_named_first(tmp_path: Path) -> None:
+    """Whatever their windows, and whichever was made first: it is the one that the caller has to fit."""
+    limits = (
+        money(5 * MILLIDOLLAR, "month", id="lim_a"),
+        money(3 * MILLIDOLLAR, "lifetime", id="lim_b"),
+        money(MILLIDOLLAR, "day", id="lim_c"),
+    )
+    async with running_gate(tmp_path, limits=limits) as running:
+        error = (await running.chat(max_tokens=4_000)).json()["error"]
+
+        assert [each["limit"] for each in error["faregate"]["binding"]] == ["lim_c", "lim_b", "lim_a"]
+        assert error["message"].startswith("The day limit of 0.001 usd")
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "told"),
+    [
+        # More than the whole of it, or nothing at all.
+        (Limit("lim_tokens", {}, (), "tokens", 60, "minute"), {"max_tokens": 70}, (None, "false")),
+        (requests(0), {}, (None, "false")),
+        (requests(0, "", unit="concurrency"), {}, (None, "false")),
+        (money(MILLIDOLLAR, "month"), {"max_tokens": 4_000}, (None, "false")),
+        # The end of a minute, and of a month, for which no client library should wait.
+        (money(200_000, "minute"), {}, ("60", "true")),
+        (money(200_000, "month"), {}, ("2592000", "false")),
+        (requests(1), {}, ("60", "true")),
+        (requests(1, "hour"), {}, ("3600", "true")),
+        (requests(1, "day"), {}, ("86400", "false")),
+    ],
+)
+@scenario
+async def test_when_to_retry_and_whether_agree(
+    tmp_path: Path, limit: Limit, asked: dict[str, Any], told: tuple[str | None, str]
+) -> None:
+    """Nobody is told to try again where no wait helps, nor to give up where a short one does."""
+    async with running_gate(tmp_path, limits=(limit,), clock=HeldClock()) as running:
+        await running.chat(steered(prompt_tokens=20, output_tokens=50), max_tokens=50)
+        answer = await running.chat(**asked)
+
+        assert answer.status_code == 429
+        assert (answer.headers.get("retry-after"), answer.headers["x-should-retry"]) == told
+
+
+@scenario
+async def test_calls_under_way_are_worth_a_second_try(tmp_path: Path) -> None:
+    """A budget that only they stand in the way of is said to be free in a moment, and a client may come back."""
+    async with running_gate(tmp_path, limits=(money(200_000, "day"),), clock=HeldClock()) as running:
+        running.simulator.hold_all()
+        under_way = asyncio.create_task(running.chat(steered(prompt_tokens=20, output_tokens=20)))
+        await running.until(lambda: running.of(Intended))
+        answer = await running.chat()
+        running.simulator.release()
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "budget_exhausted")
+        assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+        assert (await under_way).status_code == 200
+        assert (await running.chat()).status_code == 200
+
+
+@scenario
+async def test_a_burst_is_told_apart_from_its_limit(tmp_path: Path) -> None:
+    """What passes at once, and what passes in a minute."""
+    smooth = Limit("lim_1", {}, (), "tokens", 6_000, "minute", terms=Terms("smooth", burst=1_000))
+    async with running_gate(tmp_path, limits=(smooth,)) as running:
+        error = (await running.chat(max_tokens=2_000)).json()["error"]
+
+        assert (error["faregate"]["amount"], error["faregate"]["remaining"]) == ("6000", "1000")
+        assert (
+            "more than the 1000 tokens that the limit of 6000 tokens/minute for everyone lets through at once"
+            in (error["message"])
+        )
 
 
 @scenario
@@ -173,7 +295,8 @@ async def test_a_throttle_and_a_stop_are_told_as_such(tmp_path: Path) -> None:
         assert (slowed.status_code, slowed.json()["error"]["code"]) == (429, "rate_limited")
         assert (slowed.headers["retry-after"], slowed.headers["x-should-retry"]) == ("30", "true")
         assert "slowed down to 2 a minute" in slowed.json()["error"]["message"]
-        assert slowed.json()["error"]["faregate"]["action"] == "throttle"
+        told = slowed.json()["error"]["faregate"]
+        assert (told["action"], told["posted"], told["remaining"]) == ("throttle", "1", "0")
         assert stopped.json()["error"]["faregate"]["action"] == "stop"
         assert "are stopped" in stopped.json()["error"]["message"]
 

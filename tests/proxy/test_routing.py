@@ -12,7 +12,9 @@ import httpx2
 import msgspec
 import pytest
 
-from faregate.control import AskFigures, Figures, Load, Route, RoutedPool, Selection
+from fakes import HeldAnswers
+from faregate.config.settings import CacheSettings
+from faregate.control import AskFigures, Figures, Limit, Load, Route, RoutedPool, Selection
 from faregate.core.ledger.events import Intended, Redirected, Settled
 from faregate.core.routing.choose import Member, PoolRule, Range
 from faregate.core.routing.health import SECOND, BreakerRule
@@ -86,6 +88,59 @@ async def test_who_stays_stays(tmp_path: Path, sticky: str) -> None:
         assert len(set.union(*seen.values())) == 3
         if sticky != "key":
             assert set(await places_of(running, 3)) == set(NAMES)
+
+
+@scenario
+async def test_a_turn_in_which_nothing_is_sent_is_the_next_callers(tmp_path: Path) -> None:
+    """Refused calls between those that pass take none of their turns."""
+    poor = Limit("lim_poor", {"key": "key_poor"}, (), "usd", 0, "lifetime")
+    async with pooled(
+        tmp_path, PoolRule("", members(), "round_robin"), keys=(key(), key("poor")), limits=(poor,)
+    ) as running:
+        seen = []
+        for _ in range(6):
+            assert (await running.chat(name="poor")).status_code == 429
+            seen += await places_of(running, 1)
+        assert seen == [*NAMES, *NAMES]
+
+
+@scenario
+async def test_hits_of_the_cache_take_no_turns(tmp_path: Path) -> None:
+    """Each prompt is asked twice: those that are sent are spread as the pool says."""
+    async with pooled(
+        tmp_path, PoolRule("", members(), "round_robin"), cache=CacheSettings(default="on"), responses=HeldAnswers()
+    ) as running:
+        seen = []
+        for number in range(6):
+            first = await running.chat(f"prompt {number}")
+            again = await running.chat(f"prompt {number}")
+            assert again.headers["x-faregate-cache"] == "hit"
+            seen.append(first.headers["x-faregate-deployment"])
+        assert seen == [*NAMES, *NAMES]
+
+
+@scenario
+async def test_a_burst_is_spread_over_the_least_busy_places(tmp_path: Path) -> None:
+    """A place is busy with a call as soon as a connection is opened for it."""
+    async with pooled(tmp_path, PoolRule("", members(), "least_busy")) as running:
+        answers = await asyncio.gather(*(running.chat() for _ in range(30)))
+        found = Counter(answer.headers["x-faregate-deployment"] for answer in answers)
+        assert all(8 <= found[name] <= 12 for name in NAMES)
+        assert {name: running.gate.snapshot.targets[name].health.busy for name in NAMES} == dict.fromkeys(NAMES, 0)
+
+
+@scenario
+async def test_the_wait_for_a_place_that_rests_is_told_where_the_others_budget_is_used_up(tmp_path: Path) -> None:
+    """The month of the one ends in weeks, the rest of the other in seconds: that is when a call passes."""
+    spent = Limit("lim_two", {"deployment": "two"}, (), "requests", 0, "month")
+    rule = PoolRule("", members("one", "two"), "ordered")
+    breaker = BreakerRule(failures=1, trip=5 * SECOND)
+    async with pooled(tmp_path, rule, limits=(spent,), breaker=breaker) as running:
+        await script(running, {"model": "sim-one", "steer": {"status": 500}})
+        await running.chat()
+        refused = await running.chat()
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 5
 
 
 @scenario

@@ -296,6 +296,40 @@ def test_a_limit_counts_images_and_seconds(gate: Installation) -> None:
             counted.audio.transcriptions.create(model="whisper-1", file=("a.wav", recording(2.5)))
 
 
+def test_a_limit_counts_the_pieces_of_what_is_paid_by_tokens(gate: Installation) -> None:
+    """Images, seconds and characters are posted whether they are the price or not, and cost nothing beside it."""
+    key = new_key(gate, "pieces")
+    limits = {unit: new_limit(gate, {"key": key["id"]}, unit, 50) for unit in ("seconds", "characters")}
+    limits["images"] = new_limit(gate, {"key": key["id"]}, "images", 2)
+    with openai.OpenAI(base_url=f"{gate.gateway_url}/v1", api_key=str(key["secret"]), max_retries=0) as counted:
+        transcripts, speech = counted.audio.transcriptions.with_raw_response, counted.audio.speech.with_raw_response
+        drawn = counted.images.with_raw_response.generate(model="gpt-image-2", prompt="a cat", n=2)
+        with pytest.raises(openai.RateLimitError):
+            counted.images.generate(model="gpt-image-2", prompt="a cat", n=1)
+        for answer_format in ("json", "text"):
+            heard = transcripts.create(
+                model="gpt-4o-transcribe", file=("a.wav", recording(20)), response_format=answer_format
+            )
+        with pytest.raises(openai.RateLimitError):
+            counted.audio.transcriptions.create(model="gpt-4o-transcribe", file=("a.wav", recording(20)))
+        for _ in range(2):
+            said = speech.create(model="gpt-4o-mini-tts", voice="alloy", input="eighteen letters..")
+        with pytest.raises(openai.RateLimitError):
+            counted.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="eighteen letters..")
+
+    shown = {unit: gate.admin("GET", f"/api/v1/limits/{limit['id']}") for unit, limit in limits.items()}
+    assert {unit: (row["posted"], row["held"]) for unit, row in shown.items()} == {
+        "images": (2, 0), "seconds": (40, 0), "characters": (36, 0),
+    }  # fmt: skip
+    request_id = drawn.headers["x-faregate-request-id"]
+    row = booked(gate, request_id, "gpt-image-2", told_tokens(truth_of(gate, request_id)["usage"]))
+    assert {"unit": "images", "variant": "1024x1024", "quantity": 2} in row["units"]
+    for raw in (heard, said):
+        assert record(gate, raw.headers["x-faregate-request-id"])["usage_source"] == "counted"
+    metrics = httpx2.get(f"{gate.console_url}/metrics", trust_env=False).text
+    assert 'faregate_unpriced_usage_total{unit="images"}' not in metrics
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "code"),
     [

@@ -11,7 +11,20 @@ import pytest
 
 from installation import CONFIG, Installation, nanos
 from loopback import NO_TLS
-from system.calls import ACTS_SECONDS, Answer, ask, body, cost_nanos, new_key, new_limit, record, records, until
+from system.calls import (
+    ACTS_SECONDS,
+    Answer,
+    ask,
+    body,
+    cost_nanos,
+    new_key,
+    new_limit,
+    record,
+    records,
+    truth_cost,
+    truth_of,
+    until,
+)
 
 SECRET = "azure-webhook-secret-of-our-own"
 HOOK = f"alerts:\n  azure_budget: {{{{secret: {SECRET}, rules: [{{{{at_percent: 100, do: stop}}}}]}}}}\n"
@@ -89,10 +102,7 @@ def test_a_quota_is_used_up_paid_into_and_changed_to_tokens(running: Installatio
     assert _refused(ask(running, key["secret"]))
 
     assert _quota(running, admin, "POST", "/", wanted) is True
-    second = ask(running, key["secret"])
-    assert second.status == 200
-    # What is booked before the change belongs to the quota before it.
-    record(running, second.id)
+    assert ask(running, key["secret"]).status == 200
     tokens = {**wanted, "amount": "15", "rateLimitOnCost": False}
     assert _quota(running, admin, "POST", "/", tokens) is True
     refused = until(lambda: ask(running, key["secret"]), _refused, ACTS_SECONDS)
@@ -100,6 +110,26 @@ def test_a_quota_is_used_up_paid_into_and_changed_to_tokens(running: Installatio
     assert _quota(running, admin, "GET", f"/{key['id']}")["Amount"] == "15"
     told = [row["operation"] for row in _quota(running, admin, "GET", f"/{key['id']}/history")]
     assert sorted(told) == ["Close", "Create", "Create", "Deposit", "Update", "Update"]
+
+
+def test_a_quota_begins_whole_however_soon_after_calls_it_is_made(running: Installation, admin: str) -> None:
+    """What calls used that ended a moment ago belongs to the quota before it, if there was one, and to its history."""
+    key = new_key(running, "hasty", product="hasty")
+    wanted = {"subscriptionKey": key["secret"], "productName": "hasty", "amount": "1"}
+    answers = []
+    for change in ({}, {"amount": "500", "rateLimitOnCost": False}, {"rateLimitOnCost": True}):
+        answers += [ask(running, key["secret"]) for _ in range(3)]
+        assert _quota(running, admin, "POST", "/", wanted | change) is True
+        assert _quota(running, admin, "GET", f"/{key['id']}")["Amount"] == (wanted | change)["amount"]
+
+    assert [answer.status for answer in answers] == [200] * 9
+    dollars = [truth_cost(truth_of(running, answer.id)) for answer in answers[3:6]]
+    told = _quota(running, admin, "GET", f"/{key['id']}/history")
+    assert [row["operation"] for row in told] == [
+        "Create", "Close", *["Update"] * 3, "Create", "Close", *["Update"] * 3, "Create", *["Update"] * 3,
+    ]  # fmt: skip
+    spent = [10**9 - nanos(row["balance"]) for row in told[6:11]]
+    assert spent == [sum(dollars), sum(dollars), sum(dollars[:2]), dollars[0], 0]
 
 
 def test_a_reported_call_is_in_records_balances_and_the_proof(running: Installation, admin: str) -> None:

@@ -287,11 +287,16 @@ def _running(folder: DataFolder, holder: int, loaded: Loaded | None) -> list[Loo
 
 
 def _resting(told: dict[str, Any]) -> Look:
-    doing = "one call tries whether it is well" if told["state"] == "probing" else "no call goes there"
+    if told["state"] == "probing":
+        doing = "rests; one call tries whether it is well"
+    elif told["wait_ms"]:
+        doing = "rests; no call goes there"
+    else:
+        doing = "has rested; the next call that comes to it tries whether it is well"
     return Look(
         "deployment",
         "warning",
-        f"{told['deployment']} failed too often and rests; {doing}",
+        f"{told['deployment']} failed too often and {doing}",
         "its calls go to the next deployment of their model, or are refused where there is none",
         f"it is tried again in {told['wait_ms'] / 1000:.0f} s; `faregate requests` lists what went wrong there",
     )

@@ -77,7 +77,7 @@ def _leading_to(client: AdminClient, deployment: str | None) -> list[str]:
         if error.code != "role_forbidden":
             raise
         return []
-    found = [each["name"] for each in models if deployment in each["to"] and each["name"]]
+    found = [each["name"] for each in models if deployment in each["to"] and each["name"] not in ("", deployment)]
     # What leads to several is what somebody declared; a deployment's own names lead to it alone.
     return sorted(found, key=lambda name: next(-len(each["to"]) for each in models if each["name"] == name))[:3]
 

@@ -112,7 +112,7 @@ class _Scrape(Collector):
         open_now = int(figures.failing_open)
         yield GaugeMetricFamily("faregate_failing_open", "Whether calls are taken without the books.", open_now)
         resting = GaugeMetricFamily(
-            "faregate_deployment_resting", "Deployments whose breaker is not closed.", labels=("deployment", "state")
+            "faregate_deployment_state", "Deployments whose breaker is not closed.", labels=("deployment", "state")
         )
         for each in figures.resting:
             resting.add_metric((each.name, each.state), 1)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from faregate.console import azure_budget, outside_usage, quotas
 from faregate.console.allowances import limit_views
+from faregate.console.catching_up import caught_up
 from faregate.console.describing import PAGE_MAX, Parameter, answers, asks, text, time
 from faregate.console.paging import read_moment, single_values
 from faregate.console.prices import compiled
@@ -134,12 +135,27 @@ async def create_quota(request: Request, wanted: NewQuota) -> bool:
         wanted.renewal,
         wanted.request_id or "",
     )
+    await _all_booked(console)
     await locked(console, lambda: quotas.fund(console, asked))
     await acted(console, {})
     return True
 
 
 router.add_api_route("", create_quota, methods=["POST"], include_in_schema=False)
+
+
+async def _all_booked(console: Console) -> None:
+    """Wait until every call that has ended is in the books: they tell what a key used before its quota.
+
+    Raises:
+        Unavailable: they do not follow the gate, and the quota would be charged for what came before it.
+    """
+    gate = console.gate
+    if gate is None or not gate.connected:
+        return
+    position = (await gate.figures()).position
+    if await caught_up(console, position) < position:
+        raise Unavailable("the books are behind the gateway, so what this key used is not known yet; send it again")
 
 
 @router.post("/Update")

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
 from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.console import corrections
 from faregate.console.audit import all_marks
+from faregate.console.catching_up import CATCH_UP_SECONDS_MAX, caught_up
 from faregate.console.describing import answers, asks, text
 from faregate.console.paging import single_values
 from faregate.console.problems import ApiProblem
@@ -26,9 +26,6 @@ from faregate.errors import Conflict, Unavailable, Unsafe
 from faregate.ports import Proof
 
 router = APIRouter(tags=["care"])
-
-#: How long the projector is waited for before the books are looked at.
-CATCH_UP_SECONDS_MAX: Final = 10
 
 #: Of SHA-256.
 HASH_CHARACTERS: Final = 64
@@ -52,11 +49,7 @@ async def _caught_up(console: Console) -> Check:
         position = (await console.gate.figures()).position
     except Unavailable as problem:
         return Check("projection", False, problem.message)
-    with anyio.move_on_after(CATCH_UP_SECONDS_MAX):
-        # The projector writes the books from a thread of its own and tells nobody.
-        while await in_thread(console.books.projected) < position:  # noqa: ASYNC110
-            await anyio.sleep(0.02)
-    reached = await in_thread(console.books.projected)
+    reached = await caught_up(console, position)
     return Check("projection", reached >= position, f"the books hold the journal up to {reached}; asked for {position}")
 
 

@@ -58,8 +58,7 @@ def fitting_model(exchange: "Exchange", refusal: LimitRefusal, now: int) -> str:
         if cap is None:
             cap = min(least, target.output_tokens_max or least)
         wanted = upper_bound(call, tariff, input_tokens, cap, None, charging)
-        room = gate.allowances.room(Standing(who, snapshot.limits.matching(who)), now)
-        if all(amount <= left for amount, left in zip(wanted, room, strict=True)):
+        if gate.allowances.fits(Standing(who, snapshot.limits.matching(who)), wanted, now):
             return name
     return ""
 

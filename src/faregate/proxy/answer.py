@@ -18,7 +18,7 @@ from faregate.core.money import dollars
 from faregate.core.pricing.charging import charge
 from faregate.core.pricing.cost import Tariff
 from faregate.core.routing.health import REASONS, Health
-from faregate.core.usage import NO_USAGE, Usage, measures
+from faregate.core.usage import NO_USAGE, Measure, Usage, measures
 from faregate.dialects.answers import usage_in_tail
 from faregate.dialects.endings import Cut
 from faregate.dialects.errors_shape import render_event
@@ -26,7 +26,7 @@ from faregate.dialects.kept import RESPONSE, Made
 from faregate.errors import CODES, Problem, status_of
 from faregate.ports import StoredAnswer
 from faregate.proxy import kept_objects, receipt
-from faregate.proxy.deadlines import overdue
+from faregate.proxy.deadlines import LOOK_S, overdue
 from faregate.proxy.failover import give_up, go_elsewhere
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
@@ -263,7 +263,7 @@ class Answer:
             # The gate was stopped while the intent went to the disk.
             return
         self._request = (head, body)
-        self._sent_at = self._last_at = self._progress_at = gate.now
+        self._sent_at = self._last_at = self._progress_at = gate.loop.time()
         self._sent_nanos = gate.monotonic_nanos()
         if self.exchange.client is None:
             # It left while the intent went to the disk.
@@ -298,7 +298,7 @@ class Answer:
             target.pool.give_back(connection)
             return
         self._connection = connection
-        self._sent_at = self._last_at = self._gate.now
+        self._sent_at = self._last_at = self._gate.loop.time()
         connection.send(self, *self._request)
 
     def _not_connected_again(self, code: str, why: str) -> None:
@@ -698,15 +698,18 @@ class Answer:
         """What a call that declares what it buys has used, and who says so.
 
         Some of these are sold by the piece and others by the token, and only the price tells which. What the answer
-        does not say was known before: what was asked for, or our own count of its tokens, which is never less.
+        does not say was known before: what was asked for, or our own count of its tokens, which is never less. Where
+        tokens are the price, the pieces are told beside them and cost nothing: limits count them.
         """
         exchange = self.exchange
-        declared, told = exchange.call.declared, report.usage
-        if exchange.tariff.by_tokens:
+        declared, told, tariff = exchange.call.declared, report.usage, exchange.tariff
+        if tariff.by_tokens:
+            # Pieces with a price of their own would be billed twice.
+            free = [each for each in declared if tariff.unpriced((each,))]
             if told is not None:
-                return told, "provider"
+                return _beside(told, free), "provider"
             counted = exchange.dialect.counted
-            usage = counted(body, exchange.call) if counted is not None else Usage(other=declared)
+            usage = _beside(counted(body, exchange.call), free) if counted is not None else Usage(other=declared)
         elif told is None or not (told.other and {each.unit for each in declared} & {each.unit for each in told.other}):
             # An answer that tells tokens only tells nothing of what is paid.
             usage = (told or NO_USAGE)._replace(other=measures((*declared, *(told.other if told is not None else ()))))
@@ -892,8 +895,8 @@ class Answer:
 
     def _tries_header(self) -> bytes:
         """How often the call was tried, where that is more than once."""
-        tried = self.exchange.attempts
-        return b"x-faregate-attempts: %d\r\n" % (len(tried) + (not self._listed)) if tried else b""
+        tried = len(self.exchange.attempts) + (not self._listed)
+        return b"x-faregate-attempts: %d\r\n" % tried if tried > 1 else b""
 
     def _fail(self, code: str, why: str, *, unbilled: bool = False, blamed: bool = True) -> None:
         """The answer will never be whole: decide what it costs, and tell the client what it may still be told.
@@ -1187,7 +1190,7 @@ class Answer:
             target.provider,
             longest_ms,
             since_sent=since_sent,
-            since_last=None if self._paused or not self._status else now - self._last_at,
+            since_last=None if self._paused or not self._status else now - self._last_at - LOOK_S,
             answered=bool(self._status),
         )
         blamed = bool(why)
@@ -1269,6 +1272,13 @@ class Answer:
 
     def _elapsed_us(self) -> int:
         return (self._gate.monotonic_nanos() - self.exchange.started) // 1000
+
+
+def _beside(usage: Usage, pieces: list[Measure]) -> Usage:
+    """``usage`` with those pieces of which it tells nothing itself."""
+    told = {each.unit for each in usage.other}
+    more = [each for each in pieces if each.unit not in told]
+    return usage._replace(other=measures((*usage.other, *more))) if more else usage
 
 
 def _tokens_of(characters: int) -> int:

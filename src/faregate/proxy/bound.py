@@ -5,7 +5,7 @@ fits; where it does not, the largest cap that fits is injected, and refused only
 answer fits (RULINGS 8).
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from faregate.core.amounts import Amounts, counted_tokens, held_amounts
 from faregate.core.call import Call
@@ -46,6 +46,10 @@ def upper_bound(
     if charging is not None:
         money = charge_bound(charging, money)
     return held_amounts(money, input_tokens, output, most)
+
+
+#: By so much at most a cap makes a body longer that had none: its name, its digits and what is around them.
+_CAP_BYTES_MAX: Final = 48
 
 
 class Held(NamedTuple):
@@ -133,3 +137,21 @@ def largest_cap(wants: Wants, allowances: Allowances, now: int) -> int:
     if room.requests < 1 or room.concurrency < 1 or room.input_tokens < incoming:
         return -1
     return (output - wants.call.extra_output_tokens) // max(1, wants.call.choices)
+
+
+def fitting_cap(wants: Wants, allowances: Allowances, now: int) -> int:
+    """The largest output cap that a refused caller could send instead, and would pass now; 0 where none would.
+
+    It is at most what was asked for, and what the model can answer with.
+    """
+    call = wants.call
+    if not call.has_output or call.sealed:
+        return 0
+    if call.output_cap is None:
+        # The cap will be in the body, whose length may be what bounds the input.
+        wants = wants._replace(input_tokens=wants.input_tokens + _CAP_BYTES_MAX)
+    cap = largest_cap(wants, allowances, now)
+    for most in (call.output_cap, wants.target.output_tokens_max or None):
+        if most is not None:
+            cap = min(cap, most)
+    return cap if cap > 0 and allowances.fits(wants.standing, wants.amounts(cap), now) else 0

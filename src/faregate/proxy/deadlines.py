@@ -1,6 +1,12 @@
 """Which of a provider's deadlines has passed. Pure: durations in, a reason out."""
 
+from typing import Final
+
 from faregate.control import Provider
+
+#: Open calls are looked at this often, in seconds, and the moment of their last bytes is known as exactly as that: a
+#: deadline is met late by up to twice as long, and never early.
+LOOK_S: Final = 0.25
 
 
 def overdue(

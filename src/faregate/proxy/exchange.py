@@ -35,7 +35,7 @@ from faregate.ports import KeptObject
 from faregate.proxy import failover, kept_objects, uploads
 from faregate.proxy.alternatives import fitting_model
 from faregate.proxy.answer import Answer
-from faregate.proxy.bound import Held, Wants, hold, largest_cap, upper_bound
+from faregate.proxy.bound import Held, Wants, fitting_cap, hold, upper_bound
 from faregate.proxy.described import NOT_DESCRIBED, Described, attribution
 from faregate.proxy.downgrade import downgraded, notes_of
 from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
@@ -90,6 +90,7 @@ class Exchange:
         "counted",
         "described",
         "dialect",
+        "dialling",
         "downgraded_by",
         "downgraded_from",
         "ended",
@@ -122,6 +123,7 @@ class Exchange:
         "tariff",
         "tier_tariff",
         "tried_all",
+        "turn",
     )
 
     dialect: Dialect
@@ -170,6 +172,10 @@ class Exchange:
         self.overridden = b""
         self.forwarded = b""
         self.attempts: tuple[Attempt, ...] = ()
+        #: Its turn on its lane until it is sent, -1 where it has taken none.
+        self.turn = -1
+        #: The health of the place that a connection is being opened to for it, which is busy with it from then on.
+        self.dialling: Health | None = None
         #: How often it was sent to a provider, and how often all places were tried once more.
         self.sent = 0
         self.rounds = 0
@@ -679,17 +685,22 @@ class Exchange:
             self.start_over()
             self._soon()
             return
-        may_cap = self.call.has_output and not self.call.sealed
-        cap = largest_cap(wants, self.gate.allowances, now) if may_cap else -1
         would_fit: dict[str, int | str] = {}
-        if cap >= self.gate.settings.min_answer_tokens:
+        cap = fitting_cap(wants, self.gate.allowances, now)
+        if cap:
             would_fit["max_tokens"] = cap
         model = fitting_model(self, refusal, now)
         if model:
             would_fit["model"] = model
         match = self.match
         hidden = match.hidden if match is not None else ()
-        self.refuse(limit_problem(refusal, would_fit, hidden), refusal.limit.id)
+        problem = limit_problem(refusal, would_fit, hidden)
+        lane = self.lane
+        rest = lane.rest(self.gate.monotonic_nanos()) if lane is not None else 0
+        if rest and all(is_of_place(binding) for binding in refusal.bindings):
+            # Another place of the name only rests: it may take the call long before this one has room again.
+            problem = problem._replace(retry_after_s=min(rest, problem.retry_after_s or rest))
+        self.refuse(problem, refusal.limit.id)
 
     def limit_headers(self) -> bytes:
         """What the caller's limits have left now, this call's hold or charge counted; nothing where none is told."""
@@ -735,12 +746,23 @@ class Exchange:
         if connection is not None:
             self._connected(connection)
         else:
+            health = target.health
+            if health.counts:
+                # Else a burst of calls would all find the same place idle.
+                self.dialling = health
+                health.begun()
             pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
+
+    def _dialled(self) -> None:
+        dialling, self.dialling = self.dialling, None
+        if dialling is not None:
+            dialling.over()
 
     def _connected(self, connection: UpstreamConnection) -> None:
         """The connection is open: journal the intent, then send. From here on the provider may bill."""
         gate, target, reservation, match = self.gate, self.target, self.reservation, self.match
         assert target is not None
+        self._dialled()
         over = self.ended or self.tried_all
         if over or reservation is None or match is None or self.client is None:
             target.pool.give_back(connection)
@@ -799,6 +821,7 @@ class Exchange:
             self.parked = None
             gate.leave(parked.answer, parked.reservation, failover.left_behind(parked))
         self.sent += 1
+        self.turn = -1
         self.answer = Answer(self, connection) if target.place is None else ServiceAnswer(self, connection)
         health = target.health
         probe, self.probe = self.probe, None
@@ -861,6 +884,7 @@ class Exchange:
         """Nothing was sent: the next candidate is tried under a hold of its own, all in memory."""
         gate, target = self.gate, self.target
         assert target is not None
+        self._dialled()
         waited = (gate.monotonic_nanos() - self.started) // 1000
         if self.ended or self.tried_all:
             return
@@ -961,8 +985,15 @@ class Exchange:
         self._unanswered()
         self.ended = True
 
+    def give_turn_back(self) -> None:
+        """Nothing was sent in its turn: it is the next caller's."""
+        turn, self.turn = self.turn, -1
+        if turn >= 0 and self.lane is not None:
+            self.lane.give_back(turn)
+
     def _unanswered(self) -> None:
         """Where it ends without an answer of a provider, nobody waits for one: no follower, and no repeat."""
+        self.give_turn_back()
         if self.look is not None and self.answer is None and self.gate.cache is not None:
             self.gate.cache.gave_up(self)
         if self.idempotency and self.answer is None and self.key is not None:

@@ -15,8 +15,8 @@ from faregate.core.amounts import Amounts, held_amounts
 from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Intended, Lost, Redirected, attempt_id, left_id
 from faregate.core.limits.admit import Reservation
-from faregate.core.pricing.charging import ChargeRule, text_of
 from faregate.core.routing.retry import FAILOVER, may_retry, wait
+from faregate.proxy.bound import upper_bound
 from faregate.proxy.guard import guarded
 from faregate.proxy.routing import Lane, arrange
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from faregate.proxy.snapshot import Match, Snapshot, Target
 
 _encode = msgspec.json.Encoder().encode
-
-#: What is paid for a try that was left behind: the provider its cost, the caller nothing.
-_FREE = text_of(ChargeRule(free=True))
 
 
 class Parked:
@@ -134,7 +131,11 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     amounts = reservation.amounts
     id, at = left_id(exchange.id, exchange.sent), gate.wall_nanos()
     place = Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
-    held = held_amounts(0, amounts.input_tokens, amounts.output_tokens)
+    # What it costs is charged to nobody's account, so that the limits of its place count it as all that is spent there.
+    call = exchange.call
+    cap = -(-max(0, amounts.output_tokens - call.extra_output_tokens) // call.choices)
+    whole = upper_bound(call, parked.tariff, parked.input_tokens, cap, parked.tier_tariff, None)
+    held = held_amounts(whole.usd, amounts.input_tokens, amounts.output_tokens)
     parked.left = Intended(
         id,
         at,
@@ -144,7 +145,6 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
         parked.tariff.version,
         exchange.call.stream,
         parked.input_tokens,
-        charge_rule=_FREE,
         notes=_encode({"try_of": exchange.id}).decode(),
         attempt=exchange.sent,
         asked_as=attempt_id(exchange.id, exchange.sent),

@@ -48,6 +48,7 @@ from faregate.proxy.answer import Answer
 from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
 from faregate.proxy.control_socket import ControlSocket
+from faregate.proxy.deadlines import LOOK_S
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
 from faregate.proxy.metrics import Metrics
@@ -70,8 +71,8 @@ Made = TypeVar("Made")
 #: What was cut at the end is settled within this time: its tokens may have to be counted, one call after the other.
 CUT_S: Final = 5.0
 
-#: Deadlines are seconds; looking four times a second is exact enough and costs nothing.
-SWEEP_S: Final = 0.25
+#: Looking four times a second costs nothing.
+SWEEP_S: Final = LOOK_S
 
 #: So many connections are looked at in one go, about 0.1 ms, while there are not too many of them for the parts of a
 #: round: all at once would make the calls that come meanwhile wait for milliseconds.

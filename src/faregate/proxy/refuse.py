@@ -20,8 +20,11 @@ BINDINGS_TOLD_MAX: Final = 16
 _FROM_GATEWAY: Final = b"x-faregate-error-source: gateway\r\n"
 FROM_PROVIDER: Final = b"x-faregate-error-source: provider\r\n"
 
-#: What ends when its window does, though a client library must not sleep until then.
-_ENDS_SOME_DAY: Final = frozenset(("budget_exhausted",))
+#: Refusals by limits: how long to wait, if that helps, their figures tell.
+_OF_LIMITS: Final = frozenset(("budget_exhausted", "rate_limited", "concurrency_limited", "too_many_values"))
+
+#: Client libraries wait so long for a budget; what ends some day is told, and not to be slept through.
+_BUDGET_WAIT_S: Final = 60
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus} | {499: b"Client Closed Request"}
 
@@ -68,8 +71,8 @@ def problem_answer(
     How long to wait is told as it is, whatever the words are.
     """
     headers = extra + _FROM_GATEWAY
-    should_retry = CODES[problem.code].should_retry
-    if problem.retry_after_s is not None and (should_retry is not False or problem.code in _ENDS_SOME_DAY):
+    should_retry = _should_retry(problem)
+    if problem.retry_after_s is not None and (should_retry is not False or problem.code in _OF_LIMITS):
         headers += b"retry-after: %d\r\n" % problem.retry_after_s
     if should_retry is not None:
         headers += b"x-should-retry: true\r\n" if should_retry else b"x-should-retry: false\r\n"
@@ -83,6 +86,14 @@ def problem_answer(
     else:
         body = render(problem, request_id, shape)
     return plain_answer(status_of(problem), body, request_id, keep_alive=keep_alive, extra=headers)
+
+
+def _should_retry(problem: Problem) -> bool | None:
+    """Whether a client library should send the call again by itself; ``None`` leaves that to its own rules."""
+    rule, wait_s = CODES[problem.code].should_retry, problem.retry_after_s
+    if problem.code not in _OF_LIMITS:
+        return rule
+    return wait_s is not None and (rule is True or wait_s <= _BUDGET_WAIT_S)
 
 
 def limit_required(who: Attribution, stages: Collection[str]) -> Problem:
@@ -176,9 +187,11 @@ def _message(refusal: LimitRefusal, would_fit: Mapping[str, Any], hidden: bool) 
         return f"{has}; this request may use up to {wanted}. {_instead(would_fit, more)}{eased}"
     per = f" in any {refusal.window[8:]}" if refusal.window.startswith("rolling ") else f"/{refusal.window}"
     if refusal.impossible:
+        allowed = f"the limit of {most}{unit}{per} for {where}"
+        if binding.later and not hidden:
+            allowed = f"the {show(amount - binding.later)} {unit} that {allowed} lets through at once"
         return (
-            f"This request may use up to {wanted} {unit}, more than the limit of {most}{unit}{per} for {where}. "
-            "Lower max_tokens or shorten the prompt."
+            f"This request may use up to {wanted} {unit}, more than {allowed}. Lower max_tokens or shorten the prompt."
         )
     return f"Limit {most}{unit}{per} of {where} reached; retry in {retry_after_s} s."
 

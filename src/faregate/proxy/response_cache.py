@@ -337,6 +337,7 @@ class CacheDesk:
             exchange.refuse(gate.disk_failed())
             return
         gate.allowances.settle(reserved, posted_amounts(due, NO_USAGE))
+        exchange.give_turn_back()
         gate.metrics.settled((match.answered, NO_USAGE, 0, latency, latency, 0))
         self.outcomes["hit"] += 1
         if due and gate.brakes is not None:

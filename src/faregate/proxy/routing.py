@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 #: Places in all orders that are made beforehand; pools with more turns and members are put in order call by call.
 _ORDERED_MAX: Final = 8_192
 
+#: Digits of a wait that are read: more of them are ages, too.
+_DIGITS_MAX: Final = 12
+
 #: Strategies that go by more than failures.
 _COUNTING: Final = frozenset(("least_busy", "latency"))
 
@@ -117,6 +120,7 @@ class Lane:
     __slots__ = (
         "_by_name",
         "_facts",
+        "_given_back",
         "_orders",
         "_ranges",
         "_rules",
@@ -146,6 +150,8 @@ class Lane:
             each.deployment: each for rule in rules for each in rule.members if each.params or each.timeout_ms
         }
         self.turn = 0
+        #: Turns of calls that were never sent, for those who come next.
+        self._given_back: list[int] = []
         self._by_name = {target.name: target for target in members}
         self._rules = tuple(rules)
         self._ranges = ranges
@@ -169,14 +175,24 @@ class Lane:
         orders = (choose(self._rules, self._facts, turn, self._ranges).order for turn in range(rounds))
         return tuple(tuple(self._by_name[name] for name in order) for order in orders)
 
-    def take(self, all_well: bool, now: int, wall_now: int, known_by: bytes) -> tuple["Target", ...]:
-        """The deployments in the order of this turn, without those that rest; none where all of them do."""
-        turn = self.turn
-        self.turn = turn + 1
+    def take(self, all_well: bool, now: int, wall_now: int, known_by: bytes) -> tuple[int, tuple["Target", ...]]:
+        """The number of this turn, and the deployments in its order without those that rest; none where all of them do.
+
+        Who sends nothing in the end gives the turn back, or the shares were those of calls that no deployment saw.
+        """
+        if self._given_back:
+            turn = self._given_back.pop()
+        else:
+            turn = self.turn
+            self.turn = turn + 1
         orders = self._orders
         if orders and (all_well or all(target.health.closed for target in self.members)):
-            return orders[turn % len(orders)]
-        return tuple(self._by_name[name] for name in self.choice(turn, now, wall_now, known_by).order)
+            return turn, orders[turn % len(orders)]
+        return turn, tuple(self._by_name[name] for name in self.choice(turn, now, wall_now, known_by).order)
+
+    def give_back(self, turn: int) -> None:
+        """A turn in which nothing was sent is the next caller's."""
+        self._given_back.append(turn)
 
     def longest_ms(self, deployment: str) -> int:
         """Milliseconds that an answer of a deployment may take along this way, 0 where only its provider says."""
@@ -192,6 +208,11 @@ class Lane:
         """The order and its reasons, by the facts of this moment."""
         facts = {target.name: _fact(target, now, wall_now) for target in self.members}
         return choose(self._rules, facts, turn, self._ranges, known_by)
+
+    def rest(self, now: int) -> int:
+        """Whole seconds until the first of those that rest may be tried again, 0 where none rests."""
+        waits = [target.health.wait(now) for target in self.members if not target.health.closed]
+        return max(1, -(-min(waits) // SECOND)) if waits else 0
 
     def wait(self, now: int) -> int:
         """Whole seconds until one of them may be tried again."""
@@ -283,10 +304,11 @@ def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
     gate = exchange.gate
     known_by = _known_by(exchange, lane.sticky) if lane.sticky else b""
     now = gate.monotonic_nanos()
+    exchange.give_turn_back()
     exchange.lane = lane
     # Another place may be first now, which other limits hold.
     exchange.match = None
-    exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known_by)
+    exchange.turn, exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known_by)
     if exchange.candidates:
         return None
     return resting(exchange.call.model, lane.wait(now))
@@ -323,14 +345,19 @@ def retry_after(head: bytes, wall_now: int) -> int:
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         name, text = name.strip().lower(), value.strip()
-        if name == b"retry-after-ms" and text.isdigit() and len(text) < 12:
-            return int(text) * 1_000_000
+        if name == b"retry-after-ms" and text.isdigit():
+            return _number(text) * 1_000_000
         if name == b"retry-after":
-            if text.isdigit() and len(text) < 9:
-                told = int(text) * SECOND
-            elif not text.isdigit():
+            if text.isdigit():
+                told = _number(text) * SECOND
+            else:
                 told = max(0, _moment(text) - wall_now)
     return told
+
+
+def _number(text: bytes) -> int:
+    """A number of any length, where more than some digits only say that it is long."""
+    return int(text) if len(text) <= _DIGITS_MAX else 10**_DIGITS_MAX
 
 
 def _moment(text: bytes) -> int:

@@ -58,11 +58,6 @@ class ServiceAnswer(Answer):
     def _terms(self) -> ServiceTerms:
         return self._place.terms
 
-    def send(self, head: bytes, body: bytes) -> None:
-        """Send the request; from now on its time runs, and exactly: the maximum is a promise to whoever pays."""
-        super().send(head, body)
-        self._sent_at = self._gate.loop.time()
-
     def _send_again(self) -> bool:
         """Only what may be done twice is sent twice."""
         return self.exchange.request.method in IDEMPOTENT and super()._send_again()

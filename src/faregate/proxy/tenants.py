@@ -34,9 +34,10 @@ class Tenants:
         self._open: dict[str, str] = {}
 
     def add(self, keys: Iterable[Key]) -> None:
-        """Take the payers of keys into account."""
+        """Take the payers of keys into account; keys of other roles than a caller's make no calls, and pay for none."""
+        callers = (key for key in keys if key.role == "caller")
         # Many keys have the same ones.
-        payers = {(key.organization, key.team, key.project, key.user, key.product) for key in keys}
+        payers = {(key.organization, key.team, key.project, key.user, key.product) for key in callers}
         for organization, *values in payers:
             self._organizations.add(organization)
             for name, value in zip(_NAMED, values, strict=True):

@@ -61,6 +61,19 @@ def test_all_limits_are_told_the_one_that_frees_last_first() -> None:
     assert (found.impossible, found.retry_after_s) == (True, None)
 
 
+def test_of_limits_that_no_wait_frees_the_tightest_is_first() -> None:
+    """The one that has room for the least part of the call, in whatever unit, before all that free some day."""
+    found = refusal(
+        binding("lim_a", amount=5_000, posted=0, wanted=8_000, unit="usd", resets_at=START + HOUR),
+        binding("lim_b", amount=3_000, posted=0, wanted=8_000, unit="usd", window="lifetime"),
+        binding("lim_c", amount=1_000, posted=0, wanted=8_000, unit="usd", resets_at=START + MINUTE),
+        binding("lim_d", amount=100, posted=95, wanted=50, window="lifetime"),
+        binding("lim_e", posted=100, resets_at=START + HOUR),
+    )
+
+    assert [each.limit.id for each in found.bindings] == ["lim_d", "lim_c", "lim_b", "lim_a", "lim_e"]
+
+
 def test_the_wait_is_to_the_end_of_the_window_rounded_up() -> None:
     """A client that waits so long finds a new window."""
     assert refusal(binding(resets_at=START + MINUTE)).retry_after_s == 50

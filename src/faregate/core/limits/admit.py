@@ -276,6 +276,20 @@ class Allowances:
             room[counter.unit] = min(room[counter.unit], closer.room(counter, now_nanos))
         return Amounts(*room)
 
+    def fits(self, standing: Standing, amounts: Amounts, now_nanos: int) -> bool:
+        """Whether ``reserve`` would hold ``amounts`` right now; nothing is held.
+
+        More than ``room`` it knows of limits that let no call through for a moment, whatever it asks.
+        """
+        now_nanos = self._at(now_nanos)
+        fresh: list[Counter] = []
+        allowances = self._find(standing, fresh, now_nanos)
+        if fresh and self._counters + len(fresh) > self._each_max:
+            return False
+        if any(each.used + amounts[each.unit] > each.meter.ceiling for each in allowances):
+            return False
+        return not closer.look(standing.special, amounts, now_nanos).bindings
+
     def figures(self, standing: Standing, now_nanos: int, hidden: Collection[str] = ()) -> Figures:
         """What is left of the limits of ``standing``, but of those whose ids are ``hidden``, for headers.
 

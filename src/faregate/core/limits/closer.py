@@ -188,8 +188,21 @@ def _binding(counter: Counter, wanted: int, now: int) -> Binding | None:
     if throttle is not None and counter.pace is not None and counter.pace.next_at > now:
         rate = throttle.requests_per_minute
         next_at = counter.pace.next_at
+        # They come one by one: the last that passed is in the way, and the minute's others are for later.
         return Binding(
-            limit, "rate_limited", counter.subject, rate, 0, 1, now, next_at, rate, "requests", "minute", "throttle"
+            limit,
+            "rate_limited",
+            counter.subject,
+            1,
+            0,
+            1,
+            now,
+            next_at,
+            rate,
+            "requests",
+            "minute",
+            "throttle",
+            later=max(0, rate - 1),
         )
     return None
 
@@ -200,8 +213,8 @@ def _told(counter: Counter, code: str, wanted: int, now: int, amount: int | None
     if not isinstance(counter, Allowance):
         start = now - limit.period
         resets_at = counter.fits_at(wanted, amount, now) if amount is not None else 0
-        if isinstance(counter, Smooth) and amount is not None and wanted <= amount and not deed:
-            # How the limit is named; what it takes at once alone is so for a call that will never fit.
+        if isinstance(counter, Smooth) and amount is not None and not deed:
+            # How the limit is named; it takes less of that at once.
             later = max(0, (counter.meter.amount or 0) - amount)
             amount += later
     return Binding(

@@ -4,6 +4,7 @@ Owns the choice of the limit to name when several bind. Takes plain figures and 
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from faregate.core.limits.in_force import amount_at
@@ -58,7 +59,7 @@ def is_of_place(binding: Binding) -> bool:
 
 
 class LimitRefusal(NamedTuple):
-    """A call that does not fit; the figures are those of the limit that frees last."""
+    """A call that does not fit; the figures are those of the limit that ``refuse`` names."""
 
     limit: CompiledLimit
     code: str
@@ -73,7 +74,7 @@ class LimitRefusal(NamedTuple):
     resets_at: int
     #: Whole seconds after which the window is a new one, at least 1; ``None`` where no waiting helps.
     retry_after_s: int | None
-    #: Ids of the other limits that the call does not fit either, in the order in which they free, last first.
+    #: Ids of the other limits that the call does not fit either, in the order of ``refuse``.
     others: tuple[str, ...]
     #: The call wants more than the whole amount: it will not fit after any wait.
     impossible: bool
@@ -90,15 +91,20 @@ class LimitRefusal(NamedTuple):
 def refuse(bindings: Sequence[Binding], now_nanos: int) -> LimitRefusal:
     """The refusal for ``bindings``, of which there is at least one.
 
-    Named is the limit that frees last: one that can never fit the call, then one whose window never ends, then the
-    longest wait; among equals the first id. Limits that only wait for their balance are named when nothing else binds.
+    Named is the limit that frees last. Those for which no wait helps come first, the tightest before the others: the
+    one that has room for the least part of the call, among equals one that can never fit it. Then come the others by
+    their wait, the longest first; among equals the first id. Limits that only wait for their balance are named when
+    nothing else binds.
     ``resets_at`` of one that time alone will ease, because it ends or is raised then, is that moment.
     """
 
-    def rank(binding: Binding) -> tuple[bool, bool, int, str]:
+    def rank(binding: Binding) -> tuple[bool, int, Fraction, bool, str]:
         wait = _wait_s(binding, now_nanos)
         pending = binding.code == "limit_pending"
-        return pending, not _impossible(binding), -(wait if wait is not None else _FOREVER_S), binding.limit.id
+        if wait is not None:
+            return pending, -wait, Fraction(0), False, binding.limit.id
+        part = Fraction(binding.remaining, max(1, binding.wanted))
+        return pending, -_FOREVER_S, part, not _impossible(binding), binding.limit.id
 
     ranked = tuple(sorted((_as_terms_say(binding, now_nanos) for binding in bindings), key=rank))
     first, rest = ranked[0], ranked[1:]
@@ -172,7 +178,9 @@ def _fits_at(binding: Binding, at_nanos: int) -> bool:
 def _impossible(binding: Binding) -> bool:
     """Whether the call wants more than the limit's whole amount, which no window will change."""
     amount = binding.amount
-    return amount is not None and binding.wanted > amount and binding.code != "limit_pending" and not binding.eased
+    if amount is None or binding.code == "limit_pending" or binding.eased:
+        return False
+    return binding.wanted > amount - binding.later
 
 
 def _wait_s(binding: Binding, now_nanos: int) -> int | None:

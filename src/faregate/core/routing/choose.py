@@ -173,9 +173,12 @@ def choose(
             _take(mine.use, f"priority {mine.low} to {mine.high}", facts, order, resting)
         for members in groups_of(rule):
             usable = [member for member in members if member.deployment in facts]
-            if usable:
-                names, reason = _arranged(rule, usable, facts, turn, known_by)
+            # The share of one that rests is everybody's, and not its neighbour's.
+            well = [member for member in usable if facts[member.deployment].may]
+            if well:
+                names, reason = _arranged(rule, usable, well, facts, turn, known_by)
                 _take(names, reason, facts, order, resting)
+            _take([member.deployment for member in usable], "", facts, order, resting)
     return Choice(tuple(order), tuple(resting), tuple(order.values()))
 
 
@@ -241,11 +244,21 @@ def _take(
 
 
 def _arranged(
-    rule: PoolRule, members: Sequence[Member], facts: Mapping[str, Fact], turn: int, known_by: bytes
+    rule: PoolRule,
+    group: Sequence[Member],
+    members: Sequence[Member],
+    facts: Mapping[str, Fact],
+    turn: int,
+    known_by: bytes,
 ) -> tuple[list[str], str]:
-    """One group in order, and why it is in that order. ``turn`` ends the ties of strategies that measure."""
+    """Those ``members`` of a group that may be called in order, and why. ``turn`` ends ties of strategies that measure.
+
+    Who stays is at home at one of the whole group. While that rests, another one is its home.
+    """
     if known_by and rule.sticky:
-        return _from(at_home(known_by, members), members), f"stays by {rule.sticky}"
+        home = group[at_home(known_by, group)]
+        first = members.index(home) if home in members else at_home(known_by, members)
+        return _from(first, members), f"stays by {rule.sticky}"
     strategy = rule.strategy
     if strategy in BY_TURN:
         firsts = first_choices(rule, members)
