@@ -13,8 +13,10 @@ from pydantic import SecretStr
 
 from console_parts import NOON, WHO, Api, Parts, opened, parts, settled_call
 from faregate.assembly.made import declared_rows
+from faregate.config.folder import DataFolder
 from faregate.config.load import load_text
 from faregate.config.schema import AzureBudget
+from faregate.config.secrets import keep_secrets
 from faregate.console.compile import card_rows
 from faregate.console.prices import compiled
 from faregate.console.state import CacheFacts, Reread
@@ -91,6 +93,7 @@ def admin_world(folder: Path) -> Iterator[tuple[Parts, Api]]:
         object.__setattr__(console.facts, "keeps_contents", True)
         object.__setattr__(console.facts, "cache", CacheFacts(enabled=True, ttl_seconds=86_400))
         _call(made)
+        keep_secrets(DataFolder(Path(console.facts.data_dir)).secrets, made.random)
         yield made, Api(made.app, made.admin_key())
 
 
@@ -234,9 +237,15 @@ def _places(api: Api) -> None:
     api.send("PATCH", one, {"connections_max": 10})
     api.post(f"{one}/test", None, 200)
     deployment = api.post("/api/v1/deployments", {"name": "weu", "provider": "mine", "model": "gpt-4o"})
-    model = api.post("/api/v1/models", {"name": "best/of", "to": ["weu"]})
+    first = [{"from": 0, "to": 9, "use": ["weu"], "only": [{"team": "red"}]}]
+    rule = {"use": ["weu", {"deployment": "openai/gpt-4o", "timeout": "5s"}], "priority": first,
+            "breaker": {"trip": "5s"}, "retry": {"count": 1}}  # fmt: skip
+    pool = api.post("/api/v1/pools", {"name": "main", **rule})
+    led = [{"select": {"product": "bots"}, "to": ["weu", "main"]}]
+    model = api.post("/api/v1/models", {"name": "best/of", "to": ["main"], "instead": led})
     for path, row, change in (
         ("models", model, {"max_output_tokens": 100}),
+        ("pools", pool, {"sticky": "key"}),
         ("deployments", deployment, {"region": "regional"}),
     ):
         api.get(f"/api/v1/{path}")
@@ -266,6 +275,8 @@ def _care(api: Api, folder: Path) -> None:
     key = api.get("/api/v1/keys")["data"][0]
     api.send("PUT", "/api/v1/owned", {"kind": "key", "ids": [key["id"]]})
     api.get("/api/v1/owned/key")
+    api.post("/api/v1/peppers", None)
+    api.send("DELETE", "/api/v1/peppers/p1")
     api.post("/api/v1/reload", None, 200)
     api.post("/api/v1/cache/flush", {"project": "search"}, 200)
     api.post("/api/v1/backup", {"file": str(folder / "copy.sqlite3")}, 200)
@@ -294,6 +305,7 @@ def one_of_each(api: Api) -> dict[str, str]:
     provider = {"name": "mine", "kind": "openai", "base_url": "https://8.8.4.4/v1", "api_key": "sk-of-a-provider"}
     made["providers"] = api.post("/api/v1/providers", provider)["id"]
     made["deployments"] = api.post("/api/v1/deployments", {"name": "weu", "provider": "mine", "model": "gpt-4o"})["id"]
+    made["pools"] = api.post("/api/v1/pools", {"name": "main", "use": ["weu"]})["id"]
     made["models"] = api.post("/api/v1/models", {"name": "best/of", "to": ["weu"]})["id"]
     made["webhooks"] = api.post("/api/v1/webhooks", {"name": "ops", "url": "https://8.8.4.4/alerts"})["id"]
     made["alerts"] = api.post("/api/v1/alerts", {"channel": "ops"})["id"]

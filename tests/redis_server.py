@@ -23,8 +23,10 @@ START_S = 20.0
 class RedisServer:
     """One server on one port; what it holds is in memory, and gone when it ends."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
+        """``options`` as its command line takes them."""
         self.port = port
+        self._options = options
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.client: Any = redis.Redis(host="127.0.0.1", port=port, socket_timeout=10)
@@ -37,6 +39,7 @@ class RedisServer:
     def start(self) -> bool:
         """Run it, and wait until it answers; false where another process has the port."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        options += self._options
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([PROGRAM, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         until = time.monotonic() + START_S
@@ -76,10 +79,10 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
     """A server that runs; a test may kill it and start it again."""
     for _ in range(5):
-        server = RedisServer(folder, free_port())
+        server = RedisServer(folder, free_port(), *options)
         if server.start():
             break
         server.client.close()

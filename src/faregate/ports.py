@@ -135,11 +135,12 @@ DECLARED: Final = "file:"
 
 
 class MadePlaces(NamedTuple):
-    """What was made through the API of places to send calls to: rows of the kinds provider, deployment and model."""
+    """What was made through the API of places to send calls to: rows of the kinds provider, deployment, model, pool."""
 
     providers: Sequence[Row] = ()
     deployments: Sequence[Row] = ()
     models: Sequence[Row] = ()
+    pools: Sequence[Row] = ()
 
 
 NO_PLACES: Final = MadePlaces()

@@ -33,6 +33,7 @@ from faregate.assembly.handover import (
     decode_word,
     encode,
 )
+from faregate.assembly.port_holder import port_holder
 from faregate.errors import ConfigError, Failed, FaregateError, Unavailable, Unsafe, UsageError
 
 logger = logging.getLogger("faregate.supervise")
@@ -67,6 +68,9 @@ RELOAD_SECONDS_MAX: Final = 100.0
 
 #: A log line names so many problems of a configuration; `faregate check` tells all.
 PROBLEMS_LOGGED_MAX: Final = 20
+
+#: So many are told to whoever asked for it.
+PROBLEMS_TOLD_MAX: Final = 50
 
 #: The ports of the parts that listen, by name.
 Ports = Mapping[str, int]
@@ -254,7 +258,7 @@ class Supervisor:
         more = len(lines) - PROBLEMS_LOGGED_MAX
         shown = [*lines[:PROBLEMS_LOGGED_MAX], *([f"… and {more} more, see `faregate check`"] if more > 0 else [])]
         logger.error("config_reload_failed", extra={"problems": len(lines), "why": shown, "kept": "the old one"})
-        problems = tuple((finding.key, finding.code, finding.line()) for finding in findings[:50])
+        problems = tuple(findings[:PROBLEMS_TOLD_MAX])
         message = lines[0] if len(lines) == 1 else f"{len(lines)} problems; the first: {lines[0]}"
         code = "config_invalid" if isinstance(error, ConfigError) else error.code
         # A console that is away counts nothing; it starts by the old configuration, too.
@@ -486,15 +490,17 @@ def check_address(address: Address, patience_s: float = 0.0) -> None:
             if error.errno == errno.EADDRINUSE and time.monotonic() < give_up_at:
                 time.sleep(0.1)
                 continue
-            raise _cannot_listen(role, host, port, error) from None
+            raise _cannot_listen(role, host, found[0][4], error) from None
 
 
-def _cannot_listen(role: str, host: str, port: int, error: OSError) -> FaregateError:
-    where = f"port {port} ({role})"
+def _cannot_listen(role: str, host: str, at: Sequence[Any], error: OSError) -> FaregateError:
+    """Why nothing can listen at ``at``, which ``host`` is the name of."""
+    where = f"port {at[1]} ({role})"
     if error.errno == errno.EADDRINUSE:
-        return Unavailable(
-            f"{where} is in use", code="address_in_use", hint=f"stop who uses it, or set --{role} HOST:PORT"
-        )
+        holder = port_holder(at[0], at[1])
+        by = f" by process {holder}" if holder is not None else ""
+        hint = f"stop who uses it, or set --{role} HOST:PORT"
+        return Unavailable(f"{where} is in use{by}", code="address_in_use", hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM):
         hint = "use a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
         return Unsafe(f"{where} is privileged and this process may not use it", hint=hint)

@@ -334,6 +334,46 @@ def test_a_server_that_has_no_room_is_no_trouble(server: RedisServer) -> None:
     asyncio.run(main())
 
 
+def test_a_server_that_drops_answers_for_want_of_room_is_no_trouble(server: RedisServer) -> None:
+    """It keeps answers alone: one that it dropped is asked for again, and those that are left are right."""
+
+    async def main() -> None:
+        async with opened(server, timeout_ms=5_000) as store:
+            used = server.client.info("memory")["used_memory"]
+            server.client.config_set("maxmemory-policy", "allkeys-lru")
+            server.client.config_set("maxmemory", used + 2_500_000)
+            try:
+                for n in range(6):
+                    await keep(store, n, answer(b"x" * 1_000_000))
+                kept = [await found(store, key(n)) for n in range(6)]
+                assert set(kept) == {None, answer(b"x" * 1_000_000)}
+                assert sample(store, "failures_total") == 0
+            finally:
+                server.client.config_set("maxmemory", 0)
+                server.client.config_set("maxmemory-policy", "noeviction")
+
+    asyncio.run(main())
+
+
+def test_a_node_of_a_cluster_keeps_what_is_its_own(tmp_path: Path) -> None:
+    """Of what belongs to other nodes nothing is found and nobody waits; a flush that is refused says so."""
+
+    async def main(server: RedisServer) -> None:
+        async with opened(server, timeout_ms=5_000) as store:
+            for n in range(20):
+                await keep(store, n, answer())
+            kept = [await found(store, key(n)) for n in range(20)]
+            assert set(kept) == {None, answer()}
+            assert sample(store, "failures_total") > 0
+            assert (await flushed(store))[1].startswith("The cache server refused: ")
+
+    options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    with redis_server(tmp_path, *options) as server:
+        server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+        asyncio.run(until(lambda: server.client.cluster("INFO")["cluster_state"] == "ok"))
+        asyncio.run(main(server))
+
+
 def test_a_server_that_wants_a_password_is_like_one_that_is_away(server: RedisServer) -> None:
     """Without it nothing is found, and a flush says so; with it all is well."""
 

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +188,10 @@ prices:
   - {provider: house, model: mine, unit: output_tokens, price: "6"}
 deployments:
   - {name: mine-1, provider: house, model: mine, max_output_tokens: 4096}
+pools:
+  - {name: main, use: [mine-1], priority: [{use: [mine-1], only: [{team: research}]}], breaker: {trip: 20s}}
 models:
-  - {name: fast, to: [mine-1]}
+  - {name: fast, to: [main], instead: [{select: {product: assistant}, to: [mine-1, main]}]}
 products:
   - {name: assistant, models: [fast], title: The assistant}
 subscriptions:
@@ -218,6 +222,7 @@ def test_providers_products_and_channels_are_state_too(tmp_path: Path, monkeypat
         "price",
         "price",
         "deployment",
+        "pool",
         "model",
         "subscription",
         "key",
@@ -331,6 +336,25 @@ class TestExport:
 
         assert [limit["select"] for limit in told.json["limits"]] == [{"team": "research"}]
         assert "left out: 1 limits" in told.err
+
+    def test_a_key_that_has_expired_is_left_out_with_its_limits(self, tmp_path: Path) -> None:
+        """Nobody could make it again; what is left makes a fresh installation, and changes nothing where it is from."""
+        apply(tmp_path, STATE)
+        soon = datetime.now(UTC) + timedelta(seconds=3)
+        command("key", "create", "--name", "guest", "--expires", soon.isoformat(), "--data", tmp_path / "data")
+        words = ("--select", "key=guest", "--unit", "usd", "--amount", "5", "--window", "day")
+        assert command("limit", "set", *words, "--data", tmp_path / "data").code == 0
+        while datetime.now(UTC) < soon + timedelta(seconds=1):
+            time.sleep(0.1)
+
+        told = command("export", "--data", tmp_path / "data")
+        applied = command("apply", "-f", write(tmp_path, told.out), "--data", begun(tmp_path / "other"), "--yes")
+        there = command("diff", "-f", write(tmp_path, told.out), "--data", tmp_path / "data")
+
+        assert "guest" not in told.out
+        assert "left out: 1 keys that have expired" in told.err
+        assert "left out: 1 limits of revoked or expired keys" in told.err
+        assert (applied.code, there.code) == (0, 0), applied.err
 
     def test_what_exists_already_is_not_replaced(self, tmp_path: Path) -> None:
         """A file of the same name stays unless --force is given."""

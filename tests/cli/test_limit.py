@@ -9,6 +9,7 @@ import pytest
 from commands import command, served
 from console_parts import SECOND, Parts, opened, parts, settled_call
 from faregate.console.doors import trusted
+from faregate.console.keys import NewKey, create
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def limit(made: Parts, *words: str) -> Any:
 
 def test_the_examples_of_the_contract_work_as_written(running: Parts) -> None:
     """Money for a key and for a team's model, tokens for each user of a project."""
-    first = limit(running, "set", "--select", "key=key_1", "--unit", "usd", "--amount", "0.10", "--window", "lifetime",
+    key = create(running.console, NewKey(name="ci"))[0]["id"]
+    first = limit(running, "set", "--select", f"key={key}", "--unit", "usd", "--amount", "0.10", "--window", "lifetime",
                   "--mode", "hard", "--json").json  # fmt: skip
     assert (first["id"][:4], first["posted"], first["held"], first["remaining"]) == ("lim_", "0", "0", "0.1")
     second = limit(running, "set", "--select", "team=research,model=gpt-4o", "--unit", "usd", "--amount", "250",
@@ -35,6 +37,19 @@ def test_the_examples_of_the_contract_work_as_written(running: Parts) -> None:
     listed = limit(running, "list", "--json").json
     assert [each["id"] for each in listed] == sorted([first["id"], second["id"], third["id"]])
     assert all(name in listed[0] for name in ("id", "posted", "held", "remaining", "window_start", "resets_at"))
+
+
+def test_a_key_is_named_as_elsewhere_on_the_command_line(running: Parts) -> None:
+    """By its name when the limit is set and when it is looked for; what names none is refused."""
+    key = create(running.console, NewKey(name="ci"))[0]["id"]
+    words = ("--select", "key=ci", "--unit", "usd", "--window", "day")
+
+    made = limit(running, "set", *words, "--amount", "5", "--json").json
+    raised = limit(running, "raise", *words, "--amount", "9", "--until", "2d", "--json").json
+    refused = limit(running, "set", "--select", "key=nosuchkey", "--unit", "usd", "--window", "day", "--amount", "5")
+
+    assert (made["select"], raised["id"]) == ({"key": key}, made["id"])
+    assert (refused.code, "there is no key 'nosuchkey'; write its id" in refused.err) == (2, True)
 
 
 def test_a_limit_that_was_there_already_says_what_was_changed(running: Parts) -> None:

@@ -1,6 +1,7 @@
 """``faregate secrets``: a new pepper in front, an old one out, and no key is lost on the way."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from commands import command
 from faregate.config.peppers import PEPPERS_MAX
+from faregate.config.secrets import keep_secrets
 from faregate.core import keys
 
 
@@ -48,6 +50,33 @@ def test_a_pepper_is_rotated_and_the_old_one_retired_when_no_key_needs_it(data: 
     assert command("secrets", "retire-pepper", "p1", "--data", data).code == 4
     assert command("secrets", "retire-pepper", "p1", "--yes", "--data", data).out == "pepper p1 is retired\n"
     assert list(peppers(data)) == ["p2"]
+
+
+def test_each_change_of_the_peppers_leaves_a_line(data: Path) -> None:
+    """Who did it, and which peppers there were and are, by their ids; what is refused leaves none."""
+    command("secrets", "rotate-pepper", "--data", data)
+    assert command("secrets", "retire-pepper", "p1", "--yes", "--data", data).code == 4
+    command("key", "rotate", "old", "--grace", "0", "--data", data)
+    command("secrets", "retire-pepper", "p1", "--yes", "--data", data)
+
+    told = command("audit", "--kind", "pepper", "--json", "--data", data)
+
+    assert [(line["actor"], line["id"], line["before"], line["after"]) for line in told.json] == [
+        ("local", "p1", {"peppers": ["p2", "p1"]}, {"peppers": ["p2"]}),
+        ("local", "p2", {"peppers": ["p1"]}, {"peppers": ["p2", "p1"]}),
+    ]
+    assert not [key for key in peppers(data).values() if key.hex() in told.out]
+    assert command("verify", "--data", data).code == 0
+
+
+def test_peppers_are_rotated_before_the_first_start(tmp_path: Path) -> None:
+    """`faregate init` makes secrets and no books yet."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    keep_secrets(tmp_path / "data" / "secrets.json", os.urandom)
+
+    assert command("secrets", "rotate-pepper", "--data", tmp_path / "data").code == 0
+
+    assert list(peppers(tmp_path / "data")) == ["p2", "p1"]
 
 
 def test_a_key_made_under_the_old_pepper_is_still_found(data: Path) -> None:

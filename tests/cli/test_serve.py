@@ -378,7 +378,7 @@ class TestRefusedStarts:
         )
 
     def test_a_port_in_use_is_named(self, tmp_path: Path) -> None:
-        """L16: exit 3."""
+        """L16: exit 3, with the process that has it."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -386,7 +386,8 @@ class TestRefusedStarts:
 
             done = self.start(tmp_path, "--gateway", f"127.0.0.1:{port}", "--console", "127.0.0.1:0")
 
-        assert (done.returncode, f"port {port} (gateway) is in use" in done.stderr) == (3, True)
+        by = f"port {port} (gateway) is in use by process {os.getpid()}"
+        assert (done.returncode, by in done.stderr) == (3, True), done.stderr
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may use every port")
     def test_a_privileged_port_is_refused(self, tmp_path: Path) -> None:

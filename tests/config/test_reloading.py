@@ -6,7 +6,7 @@ import pytest
 
 from bad_input.config_rows import ENVIRONMENT, GOOD
 from faregate.config.load import load_text
-from faregate.config.reloading import NEED_RESTART, effective
+from faregate.config.reloading import NEED_RESTART, effective, still_referred
 from faregate.config.schema import Config
 
 
@@ -50,3 +50,10 @@ def test_every_key_that_waits_exists() -> None:
     for path in NEED_RESTART:
         section = getattr(config(GOOD), path[0])
         assert len(path) == 1 or hasattr(section, path[1])
+
+
+def test_of_what_waits_for_a_restart_it_is_known_as_of_the_start_whether_it_was_a_reference() -> None:
+    """The value that acts is the one of the start, and so is what may be told of it."""
+    running, wanted = {"gateway.port", "providers[0].api_key"}, {"durability", "cache.url", "pricing.unknown"}
+
+    assert still_referred(running, wanted) == {"gateway.port", "pricing.unknown"}

@@ -157,9 +157,11 @@ def test_health_tells_what_is_wrong_to_admins(made: Parts) -> None:
     well = Api(create_app(replace(made.console, gate=FigureGate(FIGURES))), secret).get("/api/v1/health")
     assert (well["status"], well["gate"]["held"], well["gate"]["backlog_bytes"]) == ("ok", "0.005", 20)
     made.projector.trouble = "the journal is damaged at position 7"
-    ill = Api(create_app(replace(made.console, gate=FigureGate(None))), secret).get("/api/v1/health")
+    torn = replace(made.console, gate=FigureGate(None), damage=lambda: "row 3 missing from index")
+    ill = Api(create_app(torn), secret).get("/api/v1/health")
     assert ill["status"] == "degraded"
     assert ill["gate"]["detail"] == "the gate is not running"
+    assert "row 3 missing from index" in ill["books"]["detail"]
     assert ill["projector"]["detail"] == "the journal is damaged at position 7"
 
 

@@ -225,6 +225,44 @@ def test_a_secret_of_a_key_is_no_name_of_it(made: Parts, api: Api) -> None:
     assert api.get("/api/v1/limits")["data"] == []
 
 
+def test_a_key_is_named_by_its_id_or_its_name_and_nothing_else(made: Parts, api: Api) -> None:
+    """A limit keeps the id, by which calls are known; what names no key, or several, would limit nobody unseen."""
+    ci, old = (create(made.console, NewKey(name=name))[0]["id"] for name in ("ci", "old"))
+    limit = {"unit": "usd", "amount": "5", "window": "day"}
+    named = api.post("/api/v1/limits", {**limit, "select": {"key": "ci"}})
+    assert named["select"] == {"key": ci}
+    assert api.post("/api/v1/limits", {**limit, "amount": "6", "select": {"key": ci}})["id"] == named["id"]
+    assert api.send("PATCH", f"/api/v1/limits/{named['id']}", {"amount": "7"})["select"] == {"key": ci}
+
+    for wanted in ("nosuchkey", "key_01", "c", ""):
+        problem = api.post("/api/v1/limits", {**limit, "select": {"key": wanted}}, 422)
+        assert (problem["code"], problem["errors"][0]["field"]) == ("field_enum", "select"), wanted
+        assert "its id (key_…) or its name" in problem["detail"]
+    bulk = [{**limit, "select": {"key": name}} for name in ("old", "nosuchkey")]
+    assert api.post("/api/v1/limits/bulk", {"items": bulk}, 422)["errors"][0]["code"] == "field_enum"
+
+    api.send("POST", f"/api/v1/keys/{old}/revoke", {})
+    assert api.post("/api/v1/limits", {**limit, "select": {"key": old}})["select"] == {"key": old}
+    token = {"key": "tok_entra:6731de76"}
+    assert api.post("/api/v1/limits", {**limit, "select": token})["select"] == token
+
+
+def test_a_name_of_several_keys_is_one_within_its_organization(made: Parts, api: Api) -> None:
+    """Names of keys are one's own within an organization only; a revoked namesake does not count."""
+    first = create(made.console, NewKey(name="ci"))[0]["id"]
+    api.send("POST", f"/api/v1/keys/{first}/revoke", {})
+    second, third = (
+        create(made.console, NewKey(name="ci", organization=each))[0]["id"] for each in ("default", "umbra")
+    )
+    limit = {"unit": "usd", "amount": "5", "window": "day"}
+
+    problem = api.post("/api/v1/limits", {**limit, "select": {"key": "ci"}}, 422)
+    one = api.post("/api/v1/limits", {**limit, "select": {"key": "ci", "organization": "umbra"}})
+
+    assert (problem["code"], f"{second}, {third}" in problem["detail"]) == ("field_enum", True)
+    assert one["select"] == {"key": third, "organization": "umbra"}
+
+
 def test_a_team_is_named_in_whichever_form_its_name_is_typed(api: Api) -> None:
     """Composed or not, it is the same limit, and the one that the team's calls meet."""
     limit = {"unit": "usd", "amount": "5", "window": "day"}

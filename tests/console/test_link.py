@@ -314,11 +314,13 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
     async def all_of_it() -> None:
         with parts(tmp_path) as made:
             for n in range(each):
-                put_limit(made.console, OF_RESEARCH.model_copy(update={"select": {"key": f"key_{n}"}}))
+                put_limit(made.console, OF_RESEARCH.model_copy(update={"select": {"project": f"project-{n}"}}))
                 put_limit(
                     made.console, OF_RESEARCH.model_copy(update={"select": {"team": f"team-{n}"}, "each": ["user"]})
                 )
-            made.journal.add(opened(), *settled_call("req_1", who=WHO._replace(key="key_0", team="team-0", user="ann")))
+            made.journal.add(
+                opened(), *settled_call("req_1", who=WHO._replace(project="project-0", team="team-0", user="ann"))
+            )
             made.project()
             both, books = Linked(made), Counted(made.books)
             both.link = GateLink(

@@ -1,5 +1,6 @@
 """Every route that changes something leaves a line in the trail, with who asked and by which request."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from console_parts import DAY, NOON, SECOND, Api, Parts, opened, parts, settled_call
+from faregate.config.folder import DataFolder
 from faregate.config.load import load_text
 from faregate.config.schema import AzureBudget
+from faregate.config.secrets import keep_secrets
 from faregate.console.audit import all_marks
 from faregate.console.hook_secrets import ACTOR
 from faregate.console.reading import every
@@ -148,16 +151,19 @@ def prices(change: Changes) -> None:
 
 
 def places(change: Changes) -> None:
-    """Providers, deployments and names of models."""
+    """Providers, deployments, pools and names of models."""
     change(
         "POST /api/v1/providers", {"name": "mine", "kind": "openai", "base_url": "https://a.test", "api_key": "sk-1"}
     )
     change("PATCH /api/v1/providers/{provider}", {"connections_max": 5}, provider="mine")
     change("POST /api/v1/deployments", {"name": "mine-4o", "provider": "mine", "model": "gpt-4o"})
     change("PATCH /api/v1/deployments/{deployment}", {"max_output_tokens": 5}, deployment="mine-4o")
-    change("POST /api/v1/models", {"name": "best", "to": ["mine-4o"]})
+    change("POST /api/v1/pools", {"name": "main", "use": ["mine-4o"]})
+    change("PATCH /api/v1/pools/{pool}", {"sticky": "key"}, pool="main")
+    change("POST /api/v1/models", {"name": "best", "to": ["main"]})
     change("PATCH /api/v1/models/{model:path}", {"max_output_tokens": 5}, model="best")
     change("DELETE /api/v1/models/{model:path}", model="best")
+    change("DELETE /api/v1/pools/{pool}", pool="main")
     change("DELETE /api/v1/deployments/{deployment}", deployment="mine-4o")
     change("DELETE /api/v1/providers/{provider}", provider="mine")
 
@@ -174,6 +180,9 @@ def telling(change: Changes) -> None:
     change("POST /api/v1/backup", {"file": str(change.made.folder / "copy.backup")})
     team = next(iter(every(change.made.books, "organization")))
     change("PUT /api/v1/owned", {"kind": "organization", "ids": [team["id"]]})
+    keep_secrets(DataFolder(Path(change.made.console.facts.data_dir)).secrets, os.urandom)
+    before = change("POST /api/v1/peppers")["peppers"][1]
+    change("DELETE /api/v1/peppers/{pepper_id}", pepper_id=before)
 
 
 def stops(change: Changes) -> None:

@@ -347,7 +347,10 @@ def test_a_key_that_reached_its_lifetime_cost_is_revoked_with_the_reason(watched
     watched.look()
     shown = api.get(f"/api/v1/keys/{key['id']}")
     assert shown["state"] == "revoked"
-    assert shown["revoked_reason"] == f"reached its lifetime cost of 5 dollars (limit {limit['id']})"
+    assert shown["revoked_reason"] == (
+        "reached its lifetime cost of 5 dollars: 4 are spent, and what is left was too little for a call "
+        f"(limit {limit['id']})"
+    )
     assert shown["revoked_by"] == limit["id"]
     (row,) = watched.alerts(kind="limit_reached")
     assert (row["key"], row["severity"]) == (key["id"], "critical")
@@ -357,6 +360,17 @@ def test_a_key_that_reached_its_lifetime_cost_is_revoked_with_the_reason(watched
     watched.begin()
     watched.look()
     assert api.get(f"/api/v1/keys/{key['id']}")["state"] == "active"
+
+
+def test_a_key_revoked_at_a_share_is_told_so(watched: Watched, made: Parts) -> None:
+    """With the share and what was spent."""
+    key, _ = create(made.console, NewKey(name="agent"))
+    limit = watched.limit("5", [{"do": "revoke", "at": 50}], select={"key": key["id"]}, window="lifetime")
+    watched.spend(3, who=WHO._replace(key=key["id"]))
+    watched.look()
+
+    told = (made.books.get("key", key["id"]) or {})["details"]["revoked_reason"]
+    assert told == f"reached 50 percent of its lifetime cost of 5 dollars: 3 are spent (limit {limit['id']})"
 
 
 def test_each_key_of_a_team_is_revoked_for_itself(watched: Watched, made: Parts) -> None:

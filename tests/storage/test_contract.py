@@ -826,6 +826,19 @@ def test_resources_are_put_and_got(books: BooksUnderTest) -> None:
     assert [(kind, id) for _, kind, id in books.changes(0)] == [("key", "key_1")] * 3
 
 
+def test_rules_of_pools_come_back_as_they_were_put(books: BooksUnderTest) -> None:
+    """With everything inside; no two pools have one name, and a name of a model that leads nobody elsewhere says so."""
+    rule = {"use": [{"deployment": "a", "weight": 2}], "priority": [{"from": 0, "use": ["b"], "only": [{"team": "x"}]}]}
+    books.put("pool", {"id": "pol_1", "name": "main", "rule": rule})
+    assert [row["rule"] for row in books.listing("pool", name="main")] == [rule]
+    with pytest.raises(Conflict):
+        books.put("pool", {"id": "pol_2", "name": "main", "rule": rule})
+    books.put("model", {"id": "mod_1", "name": "chat", "to": ["main"]})
+    led = [{"select": {"product": "premium"}, "to": ["b", "main"]}]
+    books.put("model", {"id": "mod_2", "name": "other", "to": ["main"], "instead": led})
+    assert [row["instead"] for row in books.listing("model")] == [None, led]
+
+
 def test_limits_keep_unlimited_apart_from_nothing(books: BooksUnderTest) -> None:
     """An amount of ``None`` is unlimited, 0 admits nothing, and the largest money survives."""
     for id, amount in (("lim_1", None), ("lim_2", 0), ("lim_3", 10**18)):

@@ -85,7 +85,8 @@ def test_rows_are_counted_by_the_values_of_their_columns(books: BooksUnderTest) 
         ({"state": "revoked", "details": {"pepper": "p1"}}, 2),
         ({"state": "active", "details": {"pepper": "p1"}}, 4),
     ]
-    assert books.tally("limit", ("mode",)) == []
+    assert books.tally("key", ()) == [({}, 7)]
+    assert books.tally("limit", ("mode",)) == books.tally("limit", ()) == []
     with pytest.raises(UsageError, match="colour"):
         books.tally("key", ("colour",))
 

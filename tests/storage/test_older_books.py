@@ -159,6 +159,10 @@ def as_of(path: Path, revision: str) -> None:
     then, file = sqlite3.connect(older), sqlite3.connect(path)
     columns = "SELECT m.name, c.name FROM sqlite_master m, pragma_table_xinfo(m.name) c WHERE m.type = 'table'"
     known = set(then.execute(columns))
+    tables = {table for table, _ in known}
+    for (table,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        if table not in tables:
+            file.execute(f'DROP TABLE "{table}"')
     for table, name in file.execute(columns).fetchall():
         if (table, name) not in known:
             file.execute(f'ALTER TABLE "{table}" DROP COLUMN "{name}"')
@@ -223,6 +227,27 @@ def test_keys_and_payers_of_before_priorities_may_use_all_of_them(tmp_path: Path
         assert row["priorities"] is None
         books.put(kind, {**row, "priorities": ["0-7"]})
         assert books.listing(kind)[0]["priorities"] == ["0-7"]
+    books.close()
+
+
+def test_names_of_before_pools_lead_all_alike_and_may_lead_to_pools(tmp_path: Path) -> None:
+    """0012: they lead nobody elsewhere; the table of pools is there, and both hold what is put into them."""
+    path = tmp_path / "books.sqlite3"
+    books = open_books(path, HeldClock())
+    books.put("model", {"id": "mod_1", "name": "house", "to": ["weu"]})
+    books.close()
+    as_of(path, "0012")
+
+    books = open_books(path, HeldClock())
+    (row,) = books.listing("model")
+    assert (row["to"], row["instead"]) == (["weu"], None)
+    assert books.listing("pool") == []
+    books.put("pool", {"id": "pol_1", "name": "main", "rule": {"use": [{"deployment": "weu", "weight": 2}]}})
+    books.put("model", {**row, "instead": [{"select": {"product": "premium"}, "to": ["main"]}]})
+    (pool,) = books.listing("pool", name="main")
+    assert pool["rule"] == {"use": [{"deployment": "weu", "weight": 2}]}
+    assert books.listing("model")[0]["instead"] == [{"select": {"product": "premium"}, "to": ["main"]}]
+    assert books.prove(lambda done, total: None).faults == []
     books.close()
 
 

@@ -116,7 +116,10 @@ def test_a_key_that_reached_its_lifetime_cost_is_revoked_until_an_admin_lifts_it
     path = f"/api/v1/keys/{key['id']}"
     assert spend(running, key, 4) == [200] * 3 + [429]
     shown = until(lambda: running.admin("GET", path), lambda row: row["state"] == "revoked", VISIBLE_SECONDS)
-    assert shown["revoked_reason"] == f"reached its lifetime cost of 0.35 dollars (limit {limit['id']})"
+    assert shown["revoked_reason"] == (
+        "reached its lifetime cost of 0.35 dollars: 0.3 are spent, and what is left was too little for a call "
+        f"(limit {limit['id']})"
+    )
     refused = until(lambda: ask(running, key["secret"]), lambda answer: answer.status == 401, VISIBLE_SECONDS)
     assert refused.code == "key_revoked"
     running.admin("PATCH", path, {"state": "active"})

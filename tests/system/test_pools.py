@@ -127,7 +127,7 @@ def test_a_failing_deployment_rests_and_comes_back(spread: Spread) -> None:
     assert failures == 3
     (rests,) = spread.health()
     assert (rests["deployment"], rests["state"]) == ("east-1", "open")
-    assert 'faregate_deployment_resting{deployment="east-1",state="open"} 1.0' in metrics(spread.running)
+    assert 'faregate_deployment_state{deployment="east-1",state="open"} 1.0' in metrics(spread.running)
     looked = spread.running.cli_raw("doctor")
     assert "east-1 failed too often and rests" in looked.stdout
     tried = next(answer for answer in answers if answer.headers.get("x-faregate-attempts") == "2")
@@ -231,3 +231,43 @@ def test_a_name_of_the_api_may_lead_to_a_pool(spread: Spread) -> None:
         with pytest.raises(Refused, match="409"):
             spread.running.admin("POST", f"/api/v1/{path}", wanted)
     spread.running.admin("DELETE", f"/api/v1/models/{made['id']}")
+
+
+@pytest.mark.timeout(300)
+def test_a_pool_of_the_api_acts_at_once_and_so_does_its_change(spread: Spread) -> None:
+    """By the commands of the guide: calls are spread by weight, one product's key is led elsewhere, all by one word."""
+    create, name, change = (
+        shlex.split(line.removeprefix("$ faregate "))
+        for block in blocks("console")
+        for line in block.splitlines()
+        if "overflow" in line
+    )
+
+    def found(count: int, secret: str = "") -> Counter[str]:
+        wanted = [body(model="chat-overflow") for _ in range(count)]
+        answers = [ask(spread.running, secret or spread.plain, each) for each in wanted]
+        assert {answer.status for answer in answers} == {200}, [answer.text for answer in answers]
+        return places(answers)
+
+    made = spread.running.cli(*create)
+    assert (made["source"], made["breaker"]["trip"]) == ("api", "5000ms")
+    spread.running.cli(*name)
+    # Each command waits until the gate works from what it changed, so that nobody has to wait here.
+    assert found(8) == {"east-1": 6, "west-1": 2}
+    assert found(3, spread.premium) == {"reserved": 3}
+    told = spread.running.cli("explain", "--model", "chat-overflow")
+    assert [(each["name"], each["strategy"]) for each in told["pools"]] == [("overflow", "weighted")]
+    (place,) = (
+        each for each in spread.running.admin("GET", "/api/v1/places")["models"] if each["name"] == "chat-overflow"
+    )
+    assert set(place["to"]) == {"east-1", "west-1", "reserved"}
+
+    spread.running.cli(*change)
+    assert found(4) == {"west-1": 4}
+    spread.script({"model": "sim-west", "steer": {"status": 503}})
+    assert found(4) == {"east-1": 4}
+    assert "model chat-overflow leads" in spread.running.cli_raw("pool", "delete", "overflow", "--yes").stderr
+    spread.running.cli("model", "delete", "chat-overflow")
+    spread.running.cli("pool", "delete", "overflow", "--yes")
+    rows = spread.running.admin("GET", "/api/v1/pools")["data"]
+    assert [(row["name"], row["source"]) for row in rows] == [("main", "file")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,16 @@ def test_a_broken_file_changes_nothing_and_is_told_with_its_places(site: Install
         site.cli("reload")
     (site.folder / "faregate.yaml").write_text(good)
 
+    told = json.loads(str(refused.value).partition(": ")[2])["error"]
+    assert told["code"] == "config_invalid"
+    assert told["message"].startswith("2 problems; the first: ")
+    assert [(each["code"], each["key"], each["line"] > 0) for each in told["problems"]] == [
+        ("CFG-RANGE", "pricing.unknown", True), ("CFG-UNKNOWN", "pricing.ovverides", True),
+    ]  # fmt: skip
+    assert set(told["problems"][0]) == {"code", "file", "line", "column", "key", "problem", "expected", "hint"}
+    assert (told["problems"][0]["file"], told["problems"][0]["column"] > 0) == (
+        str(site.folder / "faregate.yaml"), True,
+    )  # fmt: skip
     assert "exited 2" in str(refused.value)
     assert "did you mean refuse?" in str(refused.value)
     assert "did you mean overrides?" in str(refused.value)

@@ -29,6 +29,7 @@ from faregate.storage.sqlite.opening import open_books
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from faregate.assembly.acting import Acting
     from faregate.assembly.compiler import CatalogueCompiler
     from faregate.assembly.workshop import Work
     from faregate.config.schema import Config
@@ -45,6 +46,10 @@ GATE_FIRST_SECONDS_MAX = 5.0
 
 #: The link waits so long for the rest of the program to be there.
 COMPILER_SECONDS_MAX = 60.0
+
+#: A start looks through the books for damage for so long, in which all of half a million calls is read from memory; the
+#: rest is looked through later.
+LOOK_MS_MAX = 1_000
 
 #: Below ordinary processes, above those that only use idle time.
 _NICENESS = 10
@@ -66,7 +71,7 @@ async def _serve(settings: ConsoleSettings, input_descriptor: int) -> int:
     # To look through large books takes as long as to load what compiles prices, and nearly none of it in Python.
     loading = asyncio.create_task(asyncio.to_thread(_load))
     try:
-        books = await asyncio.to_thread(open_books, folder.books, clock)
+        books = await asyncio.to_thread(lambda: open_books(folder.books, clock, look_ms=LOOK_MS_MAX))
     finally:
         await loading
     try:
@@ -138,6 +143,13 @@ def _built(
     return _Built(create_app(console), console, work, config.console.behind_proxy)
 
 
+def _acting(settings: ConsoleSettings, started: _Started, config: "Config") -> "Acting":
+    """What is to act, or does, as the trail of changes tells it."""
+    from faregate.assembly.acting import Acting
+
+    return Acting(started.folder, config, settings.references, settings.secrets.session)
+
+
 def compiler_of(settings: ConsoleSettings, config: "Config") -> "CatalogueCompiler":
     """What compiles the catalogue of a configuration."""
     from faregate.assembly.compiler import CatalogueCompiler
@@ -163,6 +175,7 @@ async def _with_link(
     # The rest of the program is loaded when nothing of it can hold up what the gate waits for.
     await started.following.link.read(GATE_FIRST_SECONDS_MAX)
     built = await asyncio.to_thread(_built, settings, started, config, compile_catalogue)
+    await asyncio.to_thread(lambda: _acting(settings, started, config).tell_start(built.console))
     gc.freeze()
     gc.enable()
     from faregate.assembly.listeners import Listener, listen_on_network, listen_on_socket, served
@@ -228,7 +241,10 @@ def _adopting(started: _Started, serving: "Console") -> MakeAdoption:
             randomly=random.random,
             serving=serving,
         )
-        return Adoption(console, work, lambda: started.following.link.reconfigure(bytes(settings.gate), compiler))
+        acting = _acting(settings, started, config)
+        return Adoption(
+            console, work, lambda: started.following.link.reconfigure(bytes(settings.gate), compiler), acting
+        )
 
     return prepared
 

@@ -10,6 +10,7 @@ from faregate.assembly.made import (
     key_header,
     made_deployment,
     made_model,
+    made_pool,
     made_provider,
 )
 from faregate.assembly.services import declared_services
@@ -88,7 +89,7 @@ def declared(
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
         services=declared_services(config, folder, proxy),
         identity=identity_of(config.identity, folder, proxy),
-        pools=tuple(_pool(pool, config) for pool in config.pools),
+        pools=tuple(_pool(pool, config) for pool in (*config.pools, *map(made_pool, made.pools))),
         breaker=breaker_rule(config.breaker),
         retry=retry_rule(config.retry) if config.retry is not None else None,
     )
@@ -140,7 +141,7 @@ def _models(config: Config, made: MadePlaces) -> list[DeclaredModel]:
     """The models, with those that go to other models led on to where these go."""
     deployments = {deployment.name for deployment in config.deployments} | {row["name"] for row in made.deployments}
     # A pool goes before a name of the API that it has, too.
-    deployments |= {pool.name for pool in config.pools}
+    deployments |= {pool.name for pool in config.pools} | {row["name"] for row in made.pools}
     models = [*config.models, *map(made_model, made.models)]
     to = {model.name: model.to for model in models}
     instead = {model.name: tuple((who_of(each.select), each.to) for each in model.instead) for model in models}

@@ -7,6 +7,7 @@ configuration was read again (``Adopt``, ``NotReread``), and answers, or asks fo
 
 import msgspec
 
+from faregate.config.findings import Finding
 from faregate.config.secrets import Secrets
 from faregate.config.settings import TlsSettings
 from faregate.errors import ConfigError, Conflict, Failed, FaregateError, Unavailable, Unsafe
@@ -29,6 +30,8 @@ class ConsoleSettings(msgspec.Struct, frozen=True):
     attached: bool = False
     #: What the gate is told at its start, as JSON: whoever speaks to a gate can say it again.
     gate: msgspec.Raw = msgspec.Raw(b"")
+    #: Paths of settings whose values came from references, and are told to nobody.
+    references: tuple[str, ...] = ()
 
 
 class SimulatorSettings(msgspec.Struct, frozen=True):
@@ -73,8 +76,7 @@ class NotReread(msgspec.Struct, frozen=True, tag="not_reread"):
 
     code: str
     message: str
-    #: ``(key, code, line)`` of each problem.
-    problems: tuple[tuple[str, str, str], ...] = ()
+    problems: tuple[Finding, ...] = ()
     #: As in ``Adopt``.
     answers: int = 0
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from faregate.catalogue.declared import DeclaredDeployment
+from faregate.config.pools import Pool, Selected, instead_as_sent, rule_as_sent
 from faregate.config.schema import Config, Model, Timeouts
 from faregate.config.secret_box import SecretBox, box_of, masked, provider_place
 from faregate.config.secrets import Secrets
@@ -50,6 +51,7 @@ def in_use(made: MadePlaces, config: Config) -> MadePlaces:
         _others(made.providers, [*config.providers, *config.services]),
         _others(made.deployments, [*config.deployments, *config.pools]),
         _others(made.models, [*config.models, *config.pools]),
+        _others(made.pools, [*config.pools, *config.deployments, *config.models]),
     )
 
 
@@ -115,9 +117,14 @@ def made_model(row: Row) -> Model:
         to=tuple(row["to"] or ()),
         max_output_tokens=row["max_output_tokens"] or None,
         max_context_tokens=row["max_context_tokens"] or None,
-        instead=(),
+        instead=tuple(map(Selected.model_validate, row.get("instead") or ())),
         timeout=None,
     )
+
+
+def made_pool(row: Row) -> Pool:
+    """A pool of the books as the configuration has one."""
+    return Pool.model_validate({"name": row["name"], **row["rule"]})
 
 
 def declared_rows(config: Config) -> MadePlaces:
@@ -164,10 +171,12 @@ def declared_rows(config: Config) -> MadePlaces:
             "to": list(each.to),
             "max_output_tokens": each.max_output_tokens or 0,
             "max_context_tokens": each.max_context_tokens or 0,
+            "instead": instead_as_sent(each.instead),
         }
         for each in config.models
     ]
-    return MadePlaces(providers, deployments, models)
+    pools = [_row(each.name) | {"rule": rule_as_sent(each)} for each in config.pools]
+    return MadePlaces(providers, deployments, models, pools)
 
 
 def _row(name: str) -> Row:

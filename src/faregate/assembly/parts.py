@@ -67,6 +67,7 @@ def console_settings(wanted: Wanted, ports: Ports, url_of: Callable[[str, int, b
         log_format=wanted.log_format,
         attached=True,
         gate=msgspec.Raw(_gate_line(wanted, ports)),
+        references=tuple(sorted(wanted.loaded.references)),
     )
 
 

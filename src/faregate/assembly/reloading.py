@@ -1,10 +1,12 @@
 """How a running console comes to work by a configuration that was read again, together with its gate, or not at all.
 
-The supervisor reads the file, because it is the one that was started with it. The console prepares itself aside, asks
-the gate, which takes everything or nothing, and only then takes over what it prepared, which cannot fail.
+The supervisor reads the file, because it is the one that was started with it. The console prepares itself aside, tells
+the trail of changes what will be different, asks the gate, which takes everything or nothing, and only then takes over
+what it prepared, which cannot fail.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,6 +17,8 @@ from faregate.assembly.handover import Adopt, Adopted, ConsoleSettings, NotRerea
 from faregate.errors import ConfigError, FaregateError, Unavailable
 
 if TYPE_CHECKING:
+    from faregate.assembly.acting import Acting
+    from faregate.console.audit import Author
     from faregate.console.state import Console, Reread
 
 logger = logging.getLogger("faregate.reload")
@@ -35,6 +39,8 @@ class Adoption(NamedTuple):
     work: Sequence[Work]
     #: Raises ``FaregateError`` where the gate works on as before.
     ask_gate: Callable[[], Awaitable[None]]
+    #: What will act then.
+    acting: "Acting"
 
 
 #: Prepares a console by settings, in a thread; raises ``FaregateError`` or ``ValueError`` where there can be none.
@@ -82,8 +88,8 @@ class Reloading:
         self._say = say
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
-        #: Number of what was asked → who waits for what becomes of it, in order.
-        self._waiting: dict[int, asyncio.Future[Reread]] = {}
+        #: Number of what was asked → who waits for what becomes of it, in order, and who that is in the trail.
+        self._waiting: dict[int, tuple[asyncio.Future[Reread], Author]] = {}
         self._asked = 0
         object.__setattr__(console, "reread", self.ask)
 
@@ -93,10 +99,12 @@ class Reloading:
         Raises:
             Unavailable: it takes too long.
         """
+        from faregate.console.audit import Author, author
+
         told: asyncio.Future[Reread] = asyncio.get_running_loop().create_future()
         # By a clock that all processes of a machine share, so that an answer to the console before answers nobody here.
         number = self._asked = max(self._asked + 1, self._console.clock.monotonic_nanos())
-        self._waiting[number] = told
+        self._waiting[number] = told, author.get(Author())
         self._say(encode(RereadWanted(number)))
         try:
             async with asyncio.timeout(REREAD_SECONDS_MAX):
@@ -124,14 +132,19 @@ class Reloading:
         task.add_done_callback(self._running.discard)
 
     async def _adopt(self, order: Adopt) -> None:
+        from faregate.console.audit import Author, author
         from faregate.console.state import Reread
 
+        # Whoever asked first; where nobody did, the supervisor was sent a signal.
+        asked = (who for number, (_, who) in self._waiting.items() if number <= order.answers)
+        author.set(next(asked, Author("signal")))
         try:
             async with self._turn:
                 prepared = await asyncio.to_thread(self._prepare, order.settings)
-                await prepared.ask_gate()
+                await self._agree(prepared)
                 self._console.take_over(prepared.console)
                 self._works.replace(prepared.work)
+                await asyncio.to_thread(prepared.acting.keep)
         except FaregateError as error:
             code = "config_invalid" if isinstance(error, ConfigError) else error.code
             found = Reread(code, f"{error.message}; {error.hint}" if error.hint else error.message)
@@ -143,9 +156,26 @@ class Reloading:
         self._say(encode(Adopted(order.number, found.message if found.code else "")))
         self._tell(found, order.answers)
 
+    async def _agree(self, prepared: Adoption) -> None:
+        """Have the gate take over what was prepared; the trail tells of it before, and of a refusal afterwards.
+
+        Raises:
+            FaregateError: the gate works on as before, or the trail cannot be written.
+        """
+        told = await asyncio.to_thread(prepared.acting.tell, self._console)
+        try:
+            await prepared.ask_gate()
+        except BaseException:  # Whatever kept it from being done, the trail has told of it already.
+            if told is not None:
+                from faregate.console.writing import tell_not_made
+
+                with contextlib.suppress(FaregateError):
+                    tell_not_made(self._console, told)
+            raise
+
     def _tell(self, found: "Reread", answers: int) -> None:
         """Count it, and tell those who had asked before the file was read; the others wait for another reading."""
         self._console.reloads["failed" if found.code else "ok"] += 1
-        for number, each in self._waiting.items():
+        for number, (each, _) in self._waiting.items():
             if number <= answers and not each.done():
                 each.set_result(found)

@@ -14,6 +14,7 @@ from faregate.assembly.following import Following
 from faregate.assembly.keeping import content_jobs, content_store
 from faregate.assembly.made import declared_rows
 from faregate.assembly.projection import tell_nobody
+from faregate.assembly.soundness import Soundness
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder
@@ -151,15 +152,18 @@ class Workshop:
             # Only at the start: later a line whose change is not there yet is about one that is being made.
             self._settle_trail()
         link = following.link
+        soundness = Soundness(self.books)
         tokens = self._tokens(link, randomly)
         behind_proxy = self._config is not None and self._config.console.behind_proxy
         facts = Facts(faregate.__version__, str(self.folder.root), gateway_url, tls=tls, behind_proxy=behind_proxy)
-        console = self._console(facts, link, following.projection.projector, tokens)
+        console = self._console(facts, link, following.projection.projector, tokens, soundness)
         at_work = serving if serving is not None else console
 
         async def work_jobs() -> None:
             # They work on what the gate did, and what they are made of takes time that a start has no need of.
             await link.contact(JOBS_WAIT_S)
+            if serving is None:
+                soundness.look()
             await JobRunner(await asyncio.to_thread(self._jobs, link, at_work, tokens), randomly).run()
 
         return console, (work_jobs, tokens.run, lambda: self._alerting.deliver(at_work))
@@ -178,6 +182,7 @@ class Workshop:
         link: GateLink | None = None,
         projector: Projector | None = None,
         tokens: ProviderTokens | None = None,
+        soundness: Soundness | None = None,
     ) -> Console:
         if self._config is not None:
             limits, gateway = self._config.limits, self._config.gateway
@@ -186,7 +191,6 @@ class Workshop:
                 default_output_tokens=limits.default_output_tokens,
                 min_answer_tokens=limits.min_answer_tokens,
                 forbid_private_urls=gateway.forbid_private_urls,
-                pools=frozenset(pool.name for pool in self._config.pools),
                 denials=frozenset((*limits.denials, *BUILT_IN)),
                 trusted_proxies=gateway.trusted_proxies,
                 keeps_contents=self._config.content.retention is not None,
@@ -216,6 +220,7 @@ class Workshop:
             credentials=tokens.states if tokens is not None else tuple,
             tokenizer=ToktokCounter(size_of),
             contents=self._contents,
+            damage=(lambda: soundness.damage) if soundness is not None else str,
         )
 
     def _settle_trail(self) -> None:

@@ -16,7 +16,9 @@ _CHANGE_CHARACTERS = 80
 
 
 def command(
-    actor: Annotated[str | None, typer.Option(help="Only what this key changed (its id; `local`, `command`).")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only what this key changed (its id; `local`, `command`, `signal`, `start`).")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="Only changes of this kind: key, limit, price, ...")] = None,
     id: Annotated[str | None, typer.Option("--id", help="Only changes of the resource with this id.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Only what this request changed.")] = None,
@@ -54,8 +56,9 @@ def _change(line: dict[str, Any]) -> str:
         told = after.get("name") or ", ".join(f"{name}={_text(after[name])}" for name in list(after)[:3])
         text = f"made: {told}"
     else:
-        names = [name for name in after if before.get(name) != after[name] and name != "updated_at"]
-        text = ", ".join(f"{name}: {_text(before.get(name))} -> {_text(after[name])}" for name in names) or "no change"
+        names = [name for name in {**after, **before} if before.get(name) != after.get(name) and name != "updated_at"]
+        changes = [f"{name}: {_text(before.get(name))} -> {_text(after.get(name))}" for name in names]
+        text = ", ".join(changes) or "no change"
     return text if len(text) <= _CHANGE_CHARACTERS else f"{text[: _CHANGE_CHARACTERS - 3]}..."
 
 

@@ -26,8 +26,10 @@ def command(
     with connect(data) as client:
         found = present(client, list(LISTS), now_text())
     lists = {name: in_order(entries, LISTS[name]) for name, entries in found.entries.items()}
+    if found.expired:
+        say(f"left out: {found.expired} keys that have expired")
     if found.left_out:
-        say(f"left out: {found.left_out} limits of revoked keys, or set by the quota API, stops and brakes")
+        say(f"left out: {found.left_out} limits of revoked or expired keys, or set by the quota API, stops and brakes")
     if out is not None:
         # JSON is YAML, too: `apply` reads either.
         write_new(out, json_text.dumps(lists, ensure_ascii=False) if json else HEAD + written(lists), force=force)

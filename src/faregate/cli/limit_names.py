@@ -1,12 +1,14 @@
 """Which limit a command is about: its id, or what it counts, as ``limit set`` was told."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
 
 from faregate.cli.client import AdminClient, segment
+from faregate.cli.named import one_named
 from faregate.cli.words import listed, pairs
 from faregate.errors import NotFound, UsageError
 
@@ -44,11 +46,20 @@ def limit_row(
     if id is not None:
         row: dict[str, Any] = client.call("GET", f"/limits/{segment(id)}")
         return row
-    wanted = (pairs(select), sorted(listed(each) or []), window or None)
+    selected = pairs(select)
+    if "key" in selected:
+        # A key that is not there, or a caller without one, has a limit by what was typed or none.
+        with suppress(NotFound):
+            selected["key"] = one_named(client, "/keys", "key", selected["key"], _usable)["id"]
+    wanted = (selected, sorted(listed(each) or []), window or None)
     for row in client.pages("/limits", {"unit": unit, "window": window}):
         if (row["select"], sorted(row["each"]), row["window"]) == wanted:
             return row
     raise NotFound("no limit counts just that; see faregate limit list")
+
+
+def _usable(row: dict[str, Any]) -> bool:
+    return bool(row["state"] != "revoked")
 
 
 def moment(text: str, option: str) -> str:

@@ -51,6 +51,7 @@ COMMANDS = {
     "webhook": Command("webhook", "list, add and remove channels for alerts"),
     "provider": Command("provider", "list, create, change, test and delete providers"),
     "deployment": Command("deployment", "list, create, change and delete deployments"),
+    "pool": Command("pool", "list, create, change and delete pools of deployments"),
     "model": Command("model", "list, create, change and delete names of models"),
     "price": Command("price", "list, set, import, sync and explain prices"),
     "quote": Command("quote", "tell what a call will cost, without making it"),

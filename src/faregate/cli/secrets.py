@@ -1,19 +1,15 @@
 """``faregate secrets``: the peppers under which secrets of keys are digested; a new one in front, an old one out."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from faregate.cli.client import Where, connect
+from faregate.cli.client import Where, connect, segment
 from faregate.cli.named import agreed
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, say, table
 from faregate.config.folder import DataFolder, holder_of
-from faregate.config.peppers import add_pepper, pepper_key, retire_pepper
-from faregate.config.secrets import read_secrets
-from faregate.core import keys
-from faregate.errors import NotFound, Unsafe
+from faregate.errors import NotFound
 
 app = typer.Typer(
     no_args_is_help=False, add_completion=False, rich_markup_mode=None, help="Peppers of the digests of keys."
@@ -38,14 +34,13 @@ def list_peppers(data: Where = None, json: Json = False) -> None:
 def rotate_pepper(data: Data = DATA_DEFAULT, json: Json = False) -> None:
     """Put a new pepper in front: from the next start or reload on it digests new secrets; old ones go on opening."""
     folder = _folder(data)
-    made = add_pepper(folder.secrets, os.urandom)
     running = holder_of(folder) is not None
+    with connect(data, make=True) as client:
+        made = client.call("POST", "/peppers")
     if json:
-        emit_json(
-            {"id": made, "peppers": [each.id for each in read_secrets(folder.secrets).peppers], "reload": running}
-        )
+        emit_json({**made, "reload": running})
         return
-    emit(f"pepper {made} is in front now")
+    emit(f"pepper {made['id']} is in front now")
     if running:
         say("Now say `faregate reload`: what runs knows the peppers that it has read.")
     say(
@@ -62,17 +57,12 @@ def retire(
 ) -> None:
     """Take out a pepper on which no key hangs any more."""
     folder = _folder(data)
-    fingerprint = keys.fingerprint(pepper_key(folder.secrets, pepper))
-    with connect(data) as client:
-        rows: list[dict[str, Any]] = client.call("GET", "/peppers")["data"]
-    count = sum(row["keys"] for row in rows if row["fingerprint"] in (fingerprint, None))
-    if count:
-        hang = f"{count} key{'s' * (count > 1)} that can be used hang{'s' * (count == 1)} on pepper {pepper}"
-        raise Unsafe(hang, hint="rotate or revoke them first; a key that is rotated gets the newest pepper")
     agreed(f"Retire pepper {pepper}? It cannot be made again.", "retiring a pepper cannot be undone", yes)
-    retire_pepper(folder.secrets, pepper)
+    running = holder_of(folder) is not None
+    with connect(data, make=True) as client:
+        told = client.call("DELETE", f"/peppers/{segment(pepper)}")
     if json:
-        emit_json({"id": pepper, "retired": True, "reload": holder_of(folder) is not None})
+        emit_json({**told, "reload": running})
     else:
         emit(f"pepper {pepper} is retired")
 

@@ -18,7 +18,7 @@ from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json, flush
 from faregate.config.environment import process_environment
 from faregate.config.folder import DataFolder, prepare, take_lock
 from faregate.config.load import Given, Loaded, load, load_text
-from faregate.config.reloading import effective
+from faregate.config.reloading import effective, still_referred
 from faregate.config.secrets import Kept, secrets_of
 from faregate.config.tree import Environment
 from faregate.config.values import is_loopback
@@ -250,7 +250,9 @@ class _Rereading:
         loaded = self._read_again()
         config, restart = effective(self._running.loaded.config, loaded.config)
         secrets = secrets_of(self._running.folder, os.urandom).secrets
-        wanted = self._running._replace(loaded=loaded._replace(config=config), secrets=secrets)
+        references = still_referred(self._running.loaded.references, loaded.references)
+        loaded = loaded._replace(config=config, references=references)
+        wanted = self._running._replace(loaded=loaded, secrets=secrets)
         warnings = tuple(warning.line() for warning in loaded.warnings)
         if self._built_in:
             warnings += (NO_FILE,)

@@ -47,7 +47,8 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("connections_max", "allow_http", "allow_private", "state"),
     ),
     "deployment": ("name", "provider", "deployment", "model", "max_output_tokens", "region", "state"),
-    "model": ("name", "to", "max_output_tokens", "max_context_tokens"),
+    "pool": ("name", "strategy", "use", "priority", "beyond", "sticky", "breaker", "retry"),
+    "model": ("name", "to", "instead", "max_output_tokens", "max_context_tokens"),
     "webhook": ("name", "kind", "alerts", "state"),
 }
 
@@ -91,8 +92,10 @@ class Present(NamedTuple):
 
     entries: dict[str, list[dict[str, Any]]]
     things: list[Thing]
-    #: Limits that are not of people, or of a revoked key, and are left out.
+    #: Limits that are not of people, or of a key that has ended, and are left out of the entries.
     left_out: int = 0
+    #: Keys that have expired: nobody could make them again, so they are left out of the entries, too.
+    expired: int = 0
 
 
 def now_text() -> str:
@@ -108,7 +111,7 @@ def present(api: Api, lists: Sequence[str], now: str) -> Present:
     """
     entries: dict[str, list[dict[str, Any]]] = {}
     things: list[Thing] = []
-    left_out = 0
+    left_out = expired = 0
     keys = {row["id"]: row for row in api.pages("/keys")} if {"keys", "limits"} & {*lists} else {}
     subscriptions = _names(api, "subscriptions") if any(row.get("subscription") for row in keys.values()) else {}
     for name in lists:
@@ -125,10 +128,19 @@ def present(api: Api, lists: Sequence[str], now: str) -> Present:
             entry = _entry(kind, row, keys, subscriptions)
             owner = "file" if row.get("source") == "file" else "apply" if row["id"] in owned else ""
             things.append(thing_of(kind, entry, now)._replace(id=row["id"], owner=owner))
-            if owner != "file":
+            if kind == "key" and _has_expired(row, now):
+                expired += 1
+            elif kind == "limit" and _has_expired(keys.get(row["select"].get("key"), {}), now):
+                left_out += 1
+            elif owner != "file":
                 shown.append(_sparse(kind, entry, now))
         entries[name] = shown
-    return Present(entries, things, left_out)
+    return Present(entries, things, left_out, expired)
+
+
+def _has_expired(key: Mapping[str, Any], now: str) -> bool:
+    ends = key.get("expires_at")
+    return ends is not None and datetime.datetime.fromisoformat(ends) <= datetime.datetime.fromisoformat(now)
 
 
 def _of_no_key(row: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:

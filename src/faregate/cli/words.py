@@ -90,7 +90,7 @@ def ascii_name(file: Path) -> str:
     return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in file.name)[-128:]
 
 
-def json_object(text: str, option: str) -> dict[str, Any]:
+def json_object(text: str, option: str, example: str = '{"input_tokens": 1000}') -> dict[str, Any]:
     """A JSON object that was typed for an option.
 
     Raises:
@@ -101,7 +101,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UsageError(f'{option} is not a JSON object such as {{"input_tokens": 1000}}', code="value")
+        raise UsageError(f"{option} is not a JSON object such as {example}", code="value")
     return value
 
 

@@ -72,6 +72,11 @@ class DataFolder(NamedTuple):
         return self.root / "secrets.json"
 
     @property
+    def acting(self) -> Path:
+        """The configuration that acts, as the trail of changes told it; no secret is in it."""
+        return self.root / "acting.json"
+
+    @property
     def lock(self) -> Path:
         """Locked by whoever uses the folder, with the process id inside."""
         return self.root / "lock"

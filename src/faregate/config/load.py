@@ -10,6 +10,7 @@ from faregate.config.findings import Finding, Invalid, Path, Place, key_text
 from faregate.config.read import parse, read_bytes
 from faregate.config.rules import check_rules
 from faregate.config.schema import Config
+from faregate.config.telling import references
 from faregate.config.tree import Environment, Node, Referred, Scalar, Tree
 from faregate.config.validated import placed, published_schema, validated
 
@@ -28,6 +29,8 @@ class Loaded(NamedTuple):
     config: Config
     warnings: tuple[Finding, ...]
     folder: FilePath
+    #: Paths of values that came from the environment or from a file.
+    references: frozenset[str] = frozenset()
 
 
 def load(file: FilePath, environment: Environment, given: Sequence[Given] = ()) -> Loaded:
@@ -68,7 +71,7 @@ def load_text(
     findings.extend(proxy_findings(config, environment))
     if findings:
         raise Invalid(findings)
-    return Loaded(config, tuple(warnings), folder)
+    return Loaded(config, tuple(warnings), folder, references(tree))
 
 
 def schema_json() -> dict[str, Any]:

@@ -9,59 +9,47 @@ from typing import Final
 
 import msgspec
 
-from faregate.config.secrets import PEPPER_BYTES, Pepper, RandomBytes, Secrets, read_secrets, write_private
+from faregate.config.secrets import PEPPER_BYTES, Pepper, RandomBytes, Secrets, write_private
 from faregate.errors import Conflict, NotFound, Unsafe
 
 #: Each pepper is tried for every credential that no earlier one knows, so there are never many.
 PEPPERS_MAX: Final = 4
 
 
-def add_pepper(file: Path, random_bytes: RandomBytes) -> str:
-    """Put a new pepper in front of the others; its id.
+def with_new_pepper(secrets: Secrets, random_bytes: RandomBytes) -> Secrets:
+    """The secrets with a new pepper in front of the others.
 
     Raises:
         Conflict: there are ``PEPPERS_MAX`` already.
-        ConfigError: the file cannot be read or written.
     """
-    secrets = read_secrets(file)
     if len(secrets.peppers) >= PEPPERS_MAX:
         raise Conflict(f"there are {PEPPERS_MAX} peppers already", hint="retire one on which no key hangs")
     # Numbers only go up, so that what is noted of a retired one never names another.
     numbers = [int(each.id[1:]) for each in secrets.peppers if each.id[:1] == "p" and each.id[1:].isdecimal()]
     fresh = f"p{max(numbers, default=0) + 1}"
     pepper = Pepper(fresh, random_bytes(PEPPER_BYTES).hex())
-    _write(file, msgspec.structs.replace(secrets, peppers=(pepper, *secrets.peppers)))
-    return fresh
+    return msgspec.structs.replace(secrets, peppers=(pepper, *secrets.peppers))
 
 
-def pepper_key(file: Path, wanted: str) -> bytes:
-    """The pepper of an id.
-
-    Raises:
-        NotFound: there is none.
-    """
-    for pepper in read_secrets(file).peppers:
-        if pepper.id == wanted:
-            return bytes.fromhex(pepper.key)
-    raise NotFound(f"there is no pepper {wanted[:64]}")
-
-
-def retire_pepper(file: Path, wanted: str) -> None:
-    """Take a pepper out; keys whose digests it made fail from the next start or reload on.
+def without_pepper(secrets: Secrets, wanted: str) -> Secrets:
+    """The secrets without one pepper; keys whose digests it made fail from the next start or reload on.
 
     Raises:
         NotFound: there is none of this id.
         Unsafe: it is the one that makes new digests.
-        ConfigError: the file cannot be read or written.
     """
-    secrets = read_secrets(file)
     left = tuple(pepper for pepper in secrets.peppers if pepper.id != wanted)
     if len(left) == len(secrets.peppers):
         raise NotFound(f"there is no pepper {wanted[:64]}")
     if secrets.peppers[0].id == wanted:
         raise Unsafe(f"pepper {wanted} makes the digests of new keys", hint="rotate the pepper first")
-    _write(file, msgspec.structs.replace(secrets, peppers=left))
+    return msgspec.structs.replace(secrets, peppers=left)
 
 
-def _write(file: Path, secrets: Secrets) -> None:
+def write_secrets(file: Path, secrets: Secrets) -> None:
+    """Write the secrets in the place of those that are there.
+
+    Raises:
+        ConfigError: CFG-STORE: they cannot be written.
+    """
     write_private(file, json.dumps(msgspec.to_builtins(secrets), indent=1).encode() + b"\n")

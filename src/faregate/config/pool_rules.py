@@ -1,12 +1,16 @@
-"""The rules of pools: names that point to nothing or mean two things, ranges that cross, members that say it twice."""
+"""The rules of pools: names that point to nothing or mean two things, ranges that cross, members that say it twice.
+
+They are of one pool each, so that they hold alike for those of the file and for those that the API makes.
+"""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 from faregate.config.findings import Path, Ruled, quoted
-from faregate.config.pools import Retry, SelectedCallers, params_of, who_of
+from faregate.config.places import Known, place_problem
+from faregate.config.pools import Pool, Retry, Selected, SelectedCallers, params_of, who_of
 from faregate.config.schema import Config
 from faregate.core.routing.choose import USUAL_RANGES
 
@@ -19,49 +23,54 @@ FIXED_MEMBERS: Final = frozenset(
 )
 PARAM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-#: What is wrong with a place that is none of the known names; ``None`` for nothing.
-PlaceProblem = Callable[[Config, Path, str, str, Sequence[str]], Ruled | None]
 
-
-def check_pools(config: Config, problem_of: PlaceProblem) -> Iterator[Ruled]:
+def check_pools(config: Config, known: Known) -> Iterator[Ruled]:
     """What is wrong with pools, and with who is sent to them."""
-    deployments = [deployment.name for deployment in config.deployments]
-    taken = dict.fromkeys(deployments, "a deployment") | {model.name: "a model" for model in config.models}
     for index, pool in enumerate(config.pools):
-        path: Path = ("pools", index)
-        if pool.name in taken:
-            problem = f"{pool.name} is the name of {taken[pool.name]} already"
-            yield Ruled("CFG-CONFLICT", (*path, "name"), problem, "names that differ")
-        seen: set[str] = set()
-        for place, member in enumerate(pool.use):
-            if member.deployment in seen:
-                yield Ruled("CFG-CONFLICT", (*path, "use", place), f"{member.deployment} is in it already", "it once")
-            seen.add(member.deployment)
-            for name, _ in params_of(member.params):
-                if name in FIXED_MEMBERS or not PARAM.fullmatch(name):
-                    problem = f"{quoted(name)} is not for a pool to say"
-                    yield Ruled("CFG-RANGE", (*path, "use", place, "params"), problem, "such as temperature")
-            yield from _place(config, (*path, "use", place), member.deployment, deployments, problem_of)
-        for number, each in enumerate(pool.priority):
-            for one, callers in enumerate(each.only):
-                yield from _nobody(callers, (*path, "priority", number, "only", one))
-            for place, name in enumerate(each.use):
-                yield from _place(config, (*path, "priority", number, "use", place), name, deployments, problem_of)
-        yield from _ranges(config, index)
-        yield from _growing(pool.retry, (*path, "retry"))
+        yield from check_pool(pool, ("pools", index), known)
     yield from _growing(config.retry, ("retry",))
-    known = [*deployments, *(pool.name for pool in config.pools)]
     for index, model in enumerate(config.models):
         if model.mirror is not None:
-            yield from _place(config, ("models", index, "mirror", "to"), model.mirror.to, deployments, problem_of)
-        for number, selected in enumerate(model.instead):
-            path = ("models", index, "instead", number)
-            yield from _nobody(selected.select, (*path, "select"))
-            for place, name in enumerate(selected.to):
-                if name not in known:
-                    found = problem_of(config, (*path, "to", place), name, "deployment or pool", known)
-                    if found is not None:
-                        yield found
+            yield from _place(("models", index, "mirror", "to"), model.mirror.to, known)
+        yield from check_instead(model.instead, ("models", index, "instead"), known)
+
+
+def check_pool(pool: Pool, path: Path, known: Known) -> Iterator[Ruled]:
+    """What is wrong with one pool, beside another pool that has its name."""
+    for kind, names in (("a deployment", known.deployments), ("a model", known.models)):
+        if pool.name in names:
+            problem = f"{pool.name} is the name of {kind} already"
+            yield Ruled("CFG-CONFLICT", (*path, "name"), problem, "names that differ")
+            break
+    seen: set[str] = set()
+    for place, member in enumerate(pool.use):
+        if member.deployment in seen:
+            yield Ruled("CFG-CONFLICT", (*path, "use", place), f"{member.deployment} is in it already", "it once")
+        seen.add(member.deployment)
+        for name, _ in params_of(member.params):
+            if name in FIXED_MEMBERS or not PARAM.fullmatch(name):
+                problem = f"{quoted(name)} is not for a pool to say"
+                yield Ruled("CFG-RANGE", (*path, "use", place, "params"), problem, "such as temperature")
+        yield from _place((*path, "use", place), member.deployment, known)
+    for number, each in enumerate(pool.priority):
+        for one, callers in enumerate(each.only):
+            yield from _nobody(callers, (*path, "priority", number, "only", one))
+        for place, name in enumerate(each.use):
+            yield from _place((*path, "priority", number, "use", place), name, known)
+    yield from _ranges(pool, path)
+    yield from _growing(pool.retry, (*path, "retry"))
+
+
+def check_instead(instead: Sequence[Selected], path: Path, known: Known) -> Iterator[Ruled]:
+    """What is wrong with where a name leads for some callers."""
+    names = [*known.deployments, *known.pools]
+    for number, selected in enumerate(instead):
+        yield from _nobody(selected.select, (*path, number, "select"))
+        for place, name in enumerate(selected.to):
+            if name not in known.deployments and name not in known.pools:
+                found = place_problem(known, (*path, number, "to", place), name, "deployment or pool", names)
+                if found is not None:
+                    yield found
 
 
 def _growing(retry: Retry | None, path: Path) -> Iterator[Ruled]:
@@ -75,18 +84,17 @@ def _nobody(callers: SelectedCallers, path: Path) -> Iterator[Ruled]:
         yield Ruled("CFG-MISSING", path, "names nobody", "such as product: premium")
 
 
-def _place(
-    config: Config, path: Path, name: str, deployments: Sequence[str], problem_of: PlaceProblem
-) -> Iterator[Ruled]:
-    found = problem_of(config, path, name, "deployment", deployments) if name not in deployments else None
-    if found is not None:
-        yield found
+def _place(path: Path, name: str, known: Known) -> Iterator[Ruled]:
+    if name not in known.deployments:
+        found = place_problem(known, path, name, "deployment", [*known.deployments])
+        if found is not None:
+            yield found
 
 
-def _ranges(config: Config, index: int) -> Iterator[Ruled]:
+def _ranges(pool: Pool, within: Path) -> Iterator[Ruled]:
     ranges: list[tuple[int, int, int]] = []
-    for number, each in enumerate(config.pools[index].priority):
-        path: Path = ("pools", index, "priority", number)
+    for number, each in enumerate(pool.priority):
+        path: Path = (*within, "priority", number)
         usual = USUAL_RANGES[number] if number < len(USUAL_RANGES) else None
         if usual is None and (each.low is None or each.high is None):
             yield Ruled("CFG-MISSING", path, "has no from or no to", "numbers of 0 to 1000; only three have usual ones")
@@ -98,4 +106,4 @@ def _ranges(config: Config, index: int) -> Iterator[Ruled]:
         ranges.append((low, high, number))
     for (_, end, _), (start, _, number) in pairwise(sorted(ranges)):
         if start <= end:
-            yield Ruled("CFG-CONFLICT", ("pools", index, "priority", number), f"{start} is in two ranges", "one range")
+            yield Ruled("CFG-CONFLICT", (*within, "priority", number), f"{start} is in two ranges", "one range")

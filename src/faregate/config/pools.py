@@ -1,7 +1,7 @@
 """Pools of deployments: which of them a call is tried at, in which order, and when one of them rests."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -196,24 +196,28 @@ class PriorityRange(Section):
     )
 
 
+Strategy = Literal[STRATEGIES]  # type: ignore[valid-type]
+Members = Annotated[
+    tuple[Annotated[PoolMember, BeforeValidator(_member, json_schema_input_type=PoolMember | str)], ...],
+    Field(min_length=1, max_length=64),
+]
+Ranges = Annotated[tuple[PriorityRange, ...], Field(max_length=16)]
+Beyond = Literal["clamp", "refuse"]
+Sticky = Literal["key", "user", "run"]
+
+
 class Pool(Section):
     """Deployments that stand in for each other."""
 
     name: Name = Field(description="how models call it")
-    strategy: Literal[STRATEGIES] = Field(  # type: ignore[valid-type]
-        default="ordered", description="how the order is found in which they are tried"
-    )
-    use: tuple[Annotated[PoolMember, BeforeValidator(_member, json_schema_input_type=PoolMember | str)], ...] = Field(
-        description="deployments or provider/model, by name or with weight and group", min_length=1, max_length=64
-    )
-    priority: tuple[PriorityRange, ...] = Field(
-        default=(), description="what calls with a `Priority` header are tried at before", max_length=16
-    )
-    beyond: Literal["clamp", "refuse"] = Field(
+    strategy: Strategy = Field(default="ordered", description="how the order is found in which they are tried")
+    use: Members = Field(description="deployments or provider/model, by name or with weight and group")
+    priority: Ranges = Field(default=(), description="what calls with a `Priority` header are tried at before")
+    beyond: Beyond = Field(
         default="clamp",
         description="a `Priority` that is not for its caller counts as the next one below that is, or is refused",
     )
-    sticky: Literal["key", "user", "run"] | None = Field(
+    sticky: Sticky | None = Field(
         default=None, description="keep a key, an end user or a run at one deployment; default: nobody"
     )
     breaker: Breaker | None = Field(default=None, description="when one of them rests; default: `breaker`")
@@ -234,6 +238,37 @@ class MirrorTo(Section):
 
     to: Label = Field(description="a deployment or provider/model; what copies cost is on no payer's bill")
     percent: Annotated[Whole, Field(ge=1, le=100)] = Field(description="of so many calls of a hundred")
+
+
+Instead = Annotated[tuple[Selected, ...], Field(max_length=64)]
+
+
+def rule_as_sent(pool: Pool) -> dict[str, Any]:
+    """All but its name that was said of a pool, as JSON in the form of the configuration; it reads back as the same."""
+    return pool.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"name"})
+
+
+def rule_in_full(pool: Pool) -> dict[str, Any]:
+    """The same with what is as usual, where ``None`` stands for what goes by the rule for all."""
+    told = pool.model_dump(mode="json", by_alias=True, exclude={"name"})
+    for each in told["priority"]:
+        each["only"] = [{name: value for name, value in one.items() if value is not None} for one in each["only"]]
+    return told
+
+
+def rule_in_short(pool: Pool) -> dict[str, Any]:
+    """The same without what is as usual, as people write it: two rules that mean the same are equal."""
+    told = pool.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name"})
+    told["use"] = [each["deployment"] if each.keys() == {"deployment"} else each for each in told["use"]]
+    if told.get("breaker") == {}:
+        # A breaker with nothing special goes before the one for all.
+        told["breaker"] = {"enabled": True}
+    return told
+
+
+def instead_as_sent(instead: Iterable[Selected]) -> list[dict[str, Any]]:
+    """Where a name leads for some callers, as JSON in the form of the configuration."""
+    return [each.model_dump(mode="json", exclude_none=True) for each in instead]
 
 
 def breaker_rule(breaker: Breaker) -> BreakerRule:

@@ -3,6 +3,7 @@
 A key is either taken over whole or left as it was: nothing runs by half of one.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from pydantic import BaseModel
@@ -50,3 +51,13 @@ def effective(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]
         changed = after.model_copy(update={key: kept})
         wanted = wanted.model_copy(update={section: changed}) if section else wanted.model_copy(update={key: kept})
     return wanted, tuple(waiting)
+
+
+def still_referred(running: Collection[str], wanted: Collection[str]) -> frozenset[str]:
+    """The paths of values from references, in what ``effective`` gives for configurations with these."""
+    kept = tuple(".".join(path) for path in NEED_RESTART)
+
+    def stays(path: str) -> bool:
+        return any(path == each or path.startswith(f"{each}.") for each in kept)
+
+    return frozenset(path for path in running if stays(path)) | {path for path in wanted if not stays(path)}

@@ -4,7 +4,7 @@ Each rule is a function of the checked configuration that yields findings by pat
 """
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,9 +14,10 @@ from faregate.config.cache_rules import check_cache
 from faregate.config.content_rules import check_content
 from faregate.config.credential_rules import check_credential
 from faregate.config.denial_rules import check_denials
-from faregate.config.findings import Path, Ruled, did_you_mean, quoted
+from faregate.config.findings import Path, Ruled, quoted
 from faregate.config.identity_rules import check_identity
 from faregate.config.leading import LED_MAX, places_of
+from faregate.config.places import Known, place_problem, points_nowhere
 from faregate.config.pool_rules import check_pools
 from faregate.config.schema import Config, Gateway, Provider, Service
 from faregate.config.service_rules import check_service
@@ -44,7 +45,7 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
         hint = "name at least one provider, or start with `faregate init` or `faregate serve --demo`"
         yield Ruled("CFG-MISSING", ("providers",), "is missing", hint=hint)
     yield from _references(config)
-    yield from check_pools(config, _place_problem)
+    yield from check_pools(config, _known(config))
     yield from _loops(config)
     yield from _far(config)
     yield from _prices(config)
@@ -185,51 +186,41 @@ def _references(config: Config) -> Iterator[Ruled]:
     providers = [provider.name for provider in config.providers]
     for index, deployment in enumerate(config.deployments):
         if deployment.provider not in providers:
-            yield _points_nowhere(("deployments", index, "provider"), "provider", deployment.provider, providers)
+            yield points_nowhere(("deployments", index, "provider"), "provider", deployment.provider, providers)
     for index, capacity in enumerate(config.capacities):
         if capacity.provider not in providers:
-            yield _points_nowhere(("capacities", index, "provider"), "provider", capacity.provider, providers)
+            yield points_nowhere(("capacities", index, "provider"), "provider", capacity.provider, providers)
     # A service is its own provider, where stages, prices and charges name one.
     called = [*providers, *(service.name for service in config.services)]
     for stage, rule in config.stages.items():
         for index, name in enumerate(rule.providers or ()):
             if name not in called:
-                yield _points_nowhere(("stages", stage, "providers", index), "provider", name, called)
+                yield points_nowhere(("stages", stage, "providers", index), "provider", name, called)
     for index, override in enumerate(config.pricing.overrides):
         if override.provider not in called:
-            yield _points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, called)
-    deployments = [deployment.name for deployment in config.deployments]
-    models = [model.name for model in config.models]
-    pools = [pool.name for pool in config.pools]
+            yield points_nowhere(("pricing", "overrides", index, "provider"), "provider", override.provider, called)
+    known = _known(config)
+    names = [*known.deployments, *known.pools, *known.models]
     for index, model in enumerate(config.models):
         for place, target in enumerate(model.to):
-            if target not in deployments and target not in models and target not in pools:
+            if target not in names:
                 path: Path = ("models", index, "to", place)
-                kind, known = ("deployment, pool or model", [*deployments, *pools, *models])
-                ruled = _place_problem(config, path, target, kind, known)
+                ruled = place_problem(known, path, target, "deployment, pool or model", names)
                 if ruled is not None:
                     yield ruled
 
 
-def _place_problem(config: Config, path: Path, target: str, kind: str, known: Sequence[str]) -> Ruled | None:
-    """What is wrong with a place that is none of the ``known`` names and may be ``{provider}/{model}``."""
-    provider, slash, _ = target.partition("/")
-    found = next((each for each in config.providers if each.name == provider), None)
-    if not slash:
-        return _points_nowhere(path, kind, target, known)
-    if found is None:
-        return _points_nowhere(path, "provider", provider, [each.name for each in config.providers])
-    if found.kind == "azure_openai":
-        return Ruled(
-            "CFG-REF", path, f"{provider} has no models by name", "a deployment of it", "add it to deployments"
-        )
-    return None
-
-
-def _points_nowhere(path: Path, kind: str, name: str, known: Sequence[str]) -> Ruled:
-    listed = ", ".join(known[:20]) or "none"
-    problem = f"no {kind} is called {name}"
-    return Ruled("CFG-REF", path, problem, f"one of: {listed}", did_you_mean(name, known))
+def _known(config: Config) -> Known:
+    """The names of places that the configuration knows; of twins the first one counts."""
+    kinds: dict[str, str] = {}
+    for provider in config.providers:
+        kinds.setdefault(provider.name, provider.kind)
+    return Known(
+        kinds,
+        [deployment.name for deployment in config.deployments],
+        [pool.name for pool in config.pools],
+        [model.name for model in config.models],
+    )
 
 
 def _loops(config: Config) -> Iterator[Ruled]:
@@ -296,7 +287,7 @@ def _charges(config: Config) -> Iterator[Ruled]:
                 )
             del select["operation"]
         if "provider" in select and select["provider"] not in providers:
-            yield _points_nowhere((*path, "select", "provider"), "provider", select["provider"], providers)
+            yield points_nowhere((*path, "select", "provider"), "provider", select["provider"], providers)
         first = next((n for n, before in enumerate(selectors) if before.items() <= select.items()), None)
         if first is not None:
             problem = f"it never holds: pricing.charges[{first}] comes first and matches all that it would"

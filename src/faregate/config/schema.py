@@ -16,7 +16,7 @@ from faregate.config.content import Content
 from faregate.config.credentials import ProviderCredential
 from faregate.config.findings import quoted
 from faregate.config.identity_rules import Identity
-from faregate.config.pools import Breaker, MirrorTo, Pool, Retry, Selected
+from faregate.config.pools import Breaker, Instead, MirrorTo, Pool, Retry
 from faregate.config.section import Section
 from faregate.config.values import (
     Amount,
@@ -231,9 +231,7 @@ class Model(Section):
         min_length=1,
         max_length=64,
     )
-    instead: tuple[Selected, ...] = Field(
-        default=(), description="where it leads for some callers; the first that fits one counts", max_length=64
-    )
+    instead: Instead = Field(default=(), description="where it leads for some callers; the first that fits one counts")
     timeout: Duration | None = Field(
         default=None, description="longest time of a whole answer; default: as its providers have it"
     )

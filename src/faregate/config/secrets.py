@@ -121,12 +121,11 @@ def read_secrets(file: Path) -> Secrets:
     content = read_private(file)
     try:
         secrets = msgspec.json.decode(content, type=Secrets)
-        lengths = {len(bytes.fromhex(pepper.key)) for pepper in secrets.peppers} | {len(bytes.fromhex(secrets.session))}
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise _unusable(f"{file} is damaged", "restore it from where you keep your backups") from None
-    if lengths != {PEPPER_BYTES} or not secrets.peppers:
-        raise _unusable(f"{file}: a secret is not {PEPPER_BYTES} bytes in hex", "restore the file")
-    _refuse_guessable(secrets, file)
+    if not secrets.peppers:
+        raise _unusable(f"{file}: there is no pepper", "restore the file")
+    _refuse_weak(secrets, file)
     ids = [pepper.id for pepper in secrets.peppers]
     if len(set(ids)) != len(ids):
         raise ConfigError(f"{file}: two peppers have the same id", code="CFG-CONFLICT", hint="give each its own id")
@@ -138,16 +137,25 @@ def read_secrets(file: Path) -> Secrets:
 _DIFFERENT_BYTES_MIN = 12
 
 
-def _refuse_guessable(secrets: Secrets, file: Path) -> None:
+_MAKE_ONE = "make one with `openssl rand -hex 32`; keys that were made under a pepper need it beside the new one"
+
+
+def _refuse_weak(secrets: Secrets, file: Path) -> None:
     """Refuse a secret that somebody typed: who guesses the pepper can try keys without asking, who guesses the session
     secret can forge cursors.
     """
     named = [("the session secret", secrets.session)]
     named += [(f"the pepper {pepper.id}", pepper.key) for pepper in secrets.peppers]
     for name, text in named:
-        if len(set(bytes.fromhex(text))) < _DIFFERENT_BYTES_MIN:
-            hint = "make one with `openssl rand -hex 32`; keys that were made under a pepper need it beside the new one"
-            raise _unusable(f"{file}: {name} can be guessed", hint)
+        try:
+            secret = bytes.fromhex(text)
+        except ValueError:
+            problem = f"{file}: {name} is weak: it is no random bytes in hex, but something that was typed"
+            raise _unusable(problem, _MAKE_ONE) from None
+        if len(secret) != PEPPER_BYTES:
+            raise _unusable(f"{file}: {name} is not {PEPPER_BYTES} bytes in hex", f"restore it, or {_MAKE_ONE}")
+        if len(set(secret)) < _DIFFERENT_BYTES_MIN:
+            raise _unusable(f"{file}: {name} is weak: it can be guessed", _MAKE_ONE)
 
 
 def _check_encryption(keys: tuple[EncryptionKey, ...], file: Path) -> None:

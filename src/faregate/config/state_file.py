@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema, model_validator
 
 from faregate.config.findings import Invalid, quoted
+from faregate.config.pools import Instead, Pool
 from faregate.config.read import parse, read_bytes
 from faregate.config.section import Section
 from faregate.config.tree import Environment, PlainNumber, Tree
@@ -345,8 +346,9 @@ class ModelState(Section):
 
     name: PayerName = Field(description="what callers write as model")
     to: Annotated[tuple[PayerName, ...], Field(min_length=1, max_length=64)] = Field(
-        description="deployments, provider/model or other models, in order"
+        description="pools, deployments, provider/model or other models, in order"
     )
+    instead: Instead = Field(default=(), description="where it leads for some callers; the first that fits one counts")
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="most output tokens")
     max_context_tokens: Annotated[Whole, Field(ge=1)] | None = Field(default=None, description="context window")
 
@@ -379,6 +381,7 @@ class StateFile(Section):
     prices: tuple[PriceState, ...] = Field((), description="own prices")
     providers: tuple[ProviderState, ...] = Field((), description="providers that were made through the API")
     deployments: tuple[DeploymentState, ...] = Field((), description="deployments that were made through the API")
+    pools: tuple[Pool, ...] = Field((), description="pools that were made through the API")
     models: tuple[ModelState, ...] = Field((), description="names of models that were made through the API")
     webhooks: tuple[WebhookState, ...] = Field((), description="channels for alerts")
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from faregate.config.findings import Finding, Invalid, Path, key_text
+from faregate.config.pools import Pool, rule_in_short
 from faregate.config.references import escaped as escaped_reference
 from faregate.config.state_file import DEFAULT_ORGANIZATION, UNLIMITED, ReadState, StateFile
 from faregate.core import money
@@ -33,6 +34,7 @@ LISTS: Final[Mapping[str, str]] = {
     "prices": "price",
     "providers": "provider",
     "deployments": "deployment",
+    "pools": "pool",
     "models": "model",
     "webhooks": "webhook",
 }
@@ -47,7 +49,7 @@ CALLED_BY: Final[Mapping[str, tuple[str, ...]]] = {
         *("provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens"),
         "effective_from",
     ),
-    **dict.fromkeys(("provider", "deployment", "model", "webhook"), ("name",)),
+    **dict.fromkeys(("provider", "deployment", "pool", "model", "webhook"), ("name",)),
 }
 
 #: What is as usual beside nothing at all.
@@ -62,6 +64,8 @@ USUAL: Final[Mapping[str, Entry]] = {
         "timeouts": {"connect": 5_000, "first_byte": 60_000, "idle": 60_000, "total": 600_000},
     },
     "deployment": {"region": "global"},
+    "pool": {"strategy": "ordered", "priority": [], "beyond": "clamp"},
+    "model": {"instead": []},
 }
 
 #: Fields that nobody can compare: what is secret is never shown, and a confirmation is no state.
@@ -85,7 +89,16 @@ def entries_of(state: StateFile) -> dict[str, list[dict[str, Any]]]:
     for entry in lists.get("providers", ()):
         # As the API has them: durations are written with their unit, also out of a model.
         entry["timeouts"] = {name: int(text.removesuffix("ms")) for name, text in entry["timeouts"].items()}
+    for entry in lists.get("pools", ()):
+        _shorten(entry)
     return lists
+
+
+def _shorten(entry: dict[str, Any]) -> None:
+    """Say no more of a pool than has to be said, so that it is the same however it was written."""
+    pool = Pool.model_validate(entry)
+    entry.clear()
+    entry |= {"name": pool.name, **rule_in_short(pool)}
 
 
 def things_in(read: ReadState, now: str) -> list[Thing]:
@@ -126,6 +139,8 @@ def thing_of(kind: str, entry: Entry, now: str) -> Thing:
         entry = _limit_entry(entry, now)
     elif kind == "deployment" and entry.get("deployment") == entry["model"]:
         del entry["deployment"]
+    elif kind == "pool":
+        _shorten(entry)
     elif kind == "price":
         entry["price"] = money.dollars_of_picos(money.picos(str(entry["price"])))
         if entry.get("effective_from", "") <= now:

@@ -3,6 +3,7 @@
 import itertools
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -100,12 +101,12 @@ def _unknown(path: Path, tree: Tree, root: type[BaseModel]) -> Finding:
     key = str(path[-1])
     if root is Config and len(path) == 1 and key in NOT_YET:
         return Finding("CFG-UNKNOWN", tree.key_place(path), key, f"{key} is not available yet", hint="remove it")
-    known = _known_keys(path[:-1], root)
+    known = known_keys(path[:-1], root)
     hint = did_you_mean(key, known) or f"known here: {', '.join(itertools.islice(known, 30))}"
     return Finding("CFG-UNKNOWN", tree.key_place(path), key_text(path), "no setting has this name", hint=hint)
 
 
-def _known_keys(path: Path, root: type[BaseModel]) -> list[str]:
+def known_keys(path: Sequence[str | int], root: type[BaseModel]) -> list[str]:
     """The keys of the section at a path."""
     model = root
     for part in path:

@@ -27,8 +27,8 @@ Line = Mapping[str, Any]
 @router.get("/audit")
 @needs("audit.read")
 @lists(
-    text("actor", "Id of the key whose holder made it, or `local`."),
-    text("kind", "Kind of what was changed, such as `key`."),
+    text("actor", "Id of the key whose holder made it, `local`, or for configurations `signal` or `start`."),
+    text("kind", "Kind of what was changed, such as `key` or `configuration`."),
     text("id", "Id of what was changed."),
     text("request_id", "Id of the request that made it."),
     times=True,

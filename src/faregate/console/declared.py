@@ -1,4 +1,4 @@
-"""Providers, deployments and names of models of both kinds: those of the configuration file, and those in the books.
+"""Providers, deployments, pools and names of models of both kinds: of the configuration file, and in the books.
 
 The file's are shown and never changed here; where both have the same name, the file's is the one that acts.
 """
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import Request
 
+from faregate.config.places import Known
 from faregate.config.values import NAME_PATTERN
 from faregate.console.paging import page_of, read_page
 from faregate.console.problems import ApiProblem
@@ -17,8 +18,15 @@ from faregate.console.writing import console_of
 from faregate.errors import Conflict, NotFound
 from faregate.ports import DECLARED, Row
 
-#: As the configuration file bounds them.
-MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000}
+#: About as the configuration file bounds them; each pool is a part of every snapshot of the gate.
+MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000, "pool": 1_000}
+
+#: Kinds of which no two may have the same name, because what leads to them says the name alone: a pool is none of the
+#: others. A name of a model may be a deployment's, which it then leads to.
+_TWINS: Final = {"deployment": ("pool",), "model": ("pool",), "pool": ("deployment", "model")}
+
+#: Kinds that names lead to.
+_LED_TO: Final = ("deployment", "pool", "model")
 
 #: What nobody sends of any of them.
 READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "source"})
@@ -29,9 +37,10 @@ NAMES: Final = NAME_PATTERN
 
 
 def declared_of(console: Console, kind: str) -> Sequence[Row]:
-    """What the configuration file declares of a kind: ``provider``, ``deployment`` or ``model``."""
-    by_kind = {"provider": console.declared.providers, "deployment": console.declared.deployments}
-    return by_kind.get(kind, console.declared.models)
+    """What the configuration file declares of a kind: ``provider``, ``deployment``, ``pool`` or ``model``."""
+    declared = console.declared
+    by_kind = {"provider": declared.providers, "deployment": declared.deployments, "pool": declared.pools}
+    return by_kind.get(kind, declared.models)
 
 
 def all_of(console: Console, kind: str) -> list[Row]:
@@ -39,9 +48,10 @@ def all_of(console: Console, kind: str) -> list[Row]:
     return [*declared_of(console, kind), *every(console.books, kind)]
 
 
-def models_that_name(console: Console, row: Row) -> list[str]:
-    """Names of models made here that lead to a deployment or to another model."""
-    return [each["name"] for each in every(console.books, "model") if row["name"] in (each["to"] or ())]
+def known_places(console: Console) -> Known:
+    """The names that there are; of a provider of both the file's counts."""
+    kinds = {row["name"]: row["kind"] for row in reversed(all_of(console, "provider"))}
+    return Known(kinds, *(dict.fromkeys(row["name"] for row in all_of(console, kind)) for kind in _LED_TO))
 
 
 def source_of(row: Row) -> str:
@@ -88,9 +98,12 @@ def refuse_twin(console: Console, kind: str, name: str) -> None:
     if any(row["name"] == name for row in declared_of(console, kind)):
         rule = f"the configuration file declares a {kind} of this name; change it there, or choose another name"
         raise ApiProblem("conflict", rule, field="name")
-    if kind != "provider" and name in console.facts.pools:
-        rule = "the configuration file declares a pool of this name; choose another name"
-        raise ApiProblem("conflict", rule, field="name")
+    for other in _TWINS.get(kind, ()):
+        if any(row["name"] == name for row in declared_of(console, other)):
+            rule = f"the configuration file declares a {other} of this name; choose another name"
+            raise ApiProblem("conflict", rule, field="name")
+        if console.books.listing(other, name=name, limit=1):
+            raise ApiProblem("conflict", f"a {other} of this name exists; choose another name", field="name")
     if console.books.listing(kind, name=name, limit=1):
         raise ApiProblem("conflict", f"a {kind} of this name exists; change it, or choose another name", field="name")
     count = sum(number for _, number in console.books.tally(kind, ()))

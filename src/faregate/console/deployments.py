@@ -11,6 +11,7 @@ from pydantic import Field
 from faregate.console import declared
 from faregate.console.declared import NAMES, all_of, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, choice, lists, text
+from faregate.console.leading import refuse_in_use
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread, made_places
 from faregate.console.rights import needs
@@ -22,8 +23,7 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
-from faregate.errors import Conflict
-from faregate.ports import MadePlaces, Row
+from faregate.ports import Row
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -99,7 +99,7 @@ def _check_place(console: Console, row: Row) -> None:
     others = [each for each in made.deployments if each["id"] != row["id"]]
     # Disabled or not, it is judged as if it took calls, and so is its provider.
     providers = [{**each, "state": "active"} for each in made.providers]
-    trial = MadePlaces(providers, [*others, {**row, "state": "active"}], made.models)
+    trial = made._replace(providers=providers, deployments=[*others, {**row, "state": "active"}])
     projects = [str(each["name"]) for each in every(books, "project")]
     catalogue = console.compile_catalogue(every(books, "price"), projects, trial)
     placed = next((each for each in catalogue.deployments if each.name == row["name"]), None)
@@ -160,16 +160,14 @@ def change(console: Console, deployment: str, wanted: DeploymentChange) -> Row:
 
 
 def delete(console: Console, deployment: str) -> Row:
-    """Remove a deployment that no name of a model leads to.
+    """Remove a deployment that no pool and no name of a model leads to.
 
     Raises:
         NotFound: no such deployment.
-        Conflict: the configuration file declares it, or a model leads to it.
+        Conflict: the configuration file declares it, or something leads to it.
     """
     row = own(console, "deployment", deployment)
-    users = declared.models_that_name(console, row)
-    if users:
-        raise Conflict(f"the models {', '.join(users[:5])} lead to this deployment; change them first")
+    refuse_in_use(console, "deployment", row)
     remove_row(console, "deployment", row["id"])
     return row
 

@@ -40,6 +40,9 @@ async def detail(console: Console) -> dict[str, Any]:
 
 
 async def _books(console: Console) -> dict[str, Any]:
+    damage = console.damage()
+    if damage:
+        return {"ok": False, "detail": f"the books are damaged: {damage}; restore a backup"}
     try:
         return {"ok": True, "projected": await in_thread(console.books.projected, console.at_once.submit)}
     except FaregateError as problem:

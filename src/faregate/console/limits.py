@@ -36,7 +36,7 @@ from faregate.console.texts import (
 from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.zones import zone_known
-from faregate.core import keys, money
+from faregate.core import keys, money, tokens
 from faregate.core.limits.kinds import EACH_MAX, KINDS, MODES, SELECTOR_MAX, WINDOWS, Fault, check_limit, escaped
 from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
@@ -50,6 +50,9 @@ SUBJECTS_READ: Final = 1_000
 
 #: No id is longer.
 ID_CHARACTERS_MAX: Final = 64
+
+#: So many keys of one name are looked at: revoked ones keep theirs.
+_NAMESAKES_MAX: Final = 1_000
 
 #: Dimensions whose values were written as names of their own, when a key was made.
 _PAYERS: Final = frozenset({"organization", "team", "project", "product"})
@@ -224,6 +227,8 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     # What whoever asks leaves out of his own scope is meant: he cannot limit anybody else.
     select = console.principal.scope.named | wanted.select
     select = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in select.items()}
+    if "key" in select:
+        select["key"] = _key_id(console, select["key"], select.get("organization", ""))
     row: Row = {
         "id": "",
         "name": canonical(select, wanted.each, wanted.unit, window),
@@ -251,6 +256,34 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
         row["id"] = console.new_id("lim_")
     _set_terms(console, row, wanted, now)
     return row, found[0] if found else None
+
+
+def _key_id(console: Console, wanted: str, organization: str) -> str:
+    """The id of the key that a selector means by its id or its name; in another form the limit would bind nobody.
+
+    Keys that have ended go on being named by their ids. What is a secret is left for ``_check`` to refuse.
+
+    Raises:
+        ApiProblem: ``field_enum``: it is neither, or the name of several.
+    """
+    if wanted.startswith(tokens.ID_PREFIX) or keys.holds_one(wanted):
+        return wanted
+    if len(wanted) <= ID_CHARACTERS_MAX and console.books.get("key", wanted) is not None:
+        return wanted
+    within = {"organization": organization} if organization else {}
+    rows = console.books.listing("key", name=normalize("NFC", wanted), deleted_at=0, limit=_NAMESAKES_MAX, **within)
+    meant = [row for row in rows if row["state"] != "revoked"] or rows
+    if len(meant) == 1:
+        return str(meant[0]["id"])
+    if meant:
+        rule = (
+            f"key: the name is that of {', '.join(row['id'] for row in meant[:10])}; write the id of the one you mean"
+        )
+    else:
+        rule = (
+            f"key: there is no key {wanted[:64]!r}; write its id (key_…) or its name, as `faregate key list` tells them"
+        )
+    raise ApiProblem("field_enum", rule, field="select")
 
 
 def _set_terms(console: Console, row: Row, wanted: TermsAsked, now: int) -> None:

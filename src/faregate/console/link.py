@@ -89,7 +89,7 @@ _KEYS_PART: Final = 20_000
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
-_CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "model", "project", "stage"})
+_CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "pool", "model", "project", "stage"})
 
 #: Kinds of resources that the gate is told of.
 _LOADED_KINDS: Final = _CATALOGUE_KINDS | {"key", "limit"}

@@ -6,9 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.config.leading import LED_MAX, places_of
+from faregate.config.pool_rules import check_instead
+from faregate.config.pools import Selected, instead_as_sent
 from faregate.console import declared
-from faregate.console.declared import all_of, found, listed, own, refuse_twin, source_of
+from faregate.console.declared import all_of, found, known_places, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, lists, text
+from faregate.console.leading import refuse_faults, refuse_in_use, secrets_in
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
@@ -20,14 +23,15 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
-from faregate.errors import Conflict
 from faregate.ports import Row
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-#: Deployments, ``{provider}/{model}`` or other models, in order.
+#: Pools, deployments, ``{provider}/{model}`` or other models, in order.
 Targets = Annotated[list[Name], Field(min_length=1, max_length=64)]
 Tokens = Annotated[int, Field(ge=1, le=declared.TOKENS_MAX)]
+#: As the configuration has it.
+Elsewhere = Annotated[list[Selected], Field(max_length=64)]
 
 
 class NewModel(Body):
@@ -39,6 +43,8 @@ class NewModel(Body):
     to: Targets
     max_output_tokens: Tokens | None = None
     max_context_tokens: Tokens | None = None
+    #: Where it leads for some callers; the first that fits one counts.
+    instead: Elsewhere = Field(default_factory=list)
 
 
 class ModelChange(Body):
@@ -49,6 +55,8 @@ class ModelChange(Body):
     to: Targets | None = or_left_out()
     max_output_tokens: Tokens | None = None
     max_context_tokens: Tokens | None = None
+    #: Where it leads for some callers; the first that fits one counts, and an empty list leads nobody elsewhere.
+    instead: Elsewhere | None = or_left_out()
 
 
 def shape(row: Row) -> dict[str, Any]:
@@ -59,6 +67,7 @@ def shape(row: Row) -> dict[str, Any]:
         "to": list(row["to"] or ()),
         "max_output_tokens": or_none(row["max_output_tokens"] or ""),
         "max_context_tokens": or_none(row["max_context_tokens"] or ""),
+        "instead": list(row["instead"] or ()),
         "source": source_of(row),
         "created_at": time_text(row.get("created_at")),
         "updated_at": time_text(row.get("updated_at")),
@@ -71,8 +80,8 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
     Raises:
         ApiProblem: field_enum, field_conflict or field_range.
     """
-    deployments = {row["name"] for row in all_of(console, "deployment")} | console.facts.pools
-    kinds = {row["name"]: row["kind"] for row in all_of(console, "provider")}
+    known = known_places(console)
+    deployments, kinds = {*known.deployments, *known.pools}, known.providers
     models = {row["name"]: list(row["to"] or ()) for row in all_of(console, "model")} | {name: targets}
     for at, target in enumerate(targets):
         provider, slash, model = target.partition("/")
@@ -86,14 +95,26 @@ def _check_targets(console: Console, name: str, targets: list[str]) -> None:
         raise ApiProblem("field_enum", rule, field=f"to.{at}")
     if _loops(name, models, deployments):
         raise ApiProblem("field_conflict", "it leads round in a loop, back to itself", field="to")
-    for each in _leading_to(name, models):
+    for each in _above(name, models):
         if places_of(each, models, deployments)[1]:
             whose = "it" if each == name else f"the model {each}, which leads to it,"
             rule = f"{whose} would lead to more than {LED_MAX} places, or over as many names"
             raise ApiProblem("field_range", rule, field="to")
 
 
-def _leading_to(name: str, models: dict[str, list[str]]) -> list[str]:
+def _check_instead(console: Console, instead: list[Selected]) -> list[dict[str, Any]]:
+    """Where some callers are led, as it is kept.
+
+    Raises:
+        ApiProblem: nobody is named, or what is named leads nowhere.
+    """
+    sent = instead_as_sent(instead)
+    refuse_faults(secrets_in(sent, ("instead",)))
+    refuse_faults(check_instead(instead, ("instead",), known_places(console)))
+    return sent
+
+
+def _above(name: str, models: dict[str, list[str]]) -> list[str]:
     """A name, and all that lead to it in however many steps."""
     above: dict[str, list[str]] = {}
     for model, targets in models.items():
@@ -137,6 +158,7 @@ def create(console: Console, wanted: NewModel) -> Row:
         "to": list(dict.fromkeys(wanted.to)),
         "max_output_tokens": wanted.max_output_tokens or 0,
         "max_context_tokens": wanted.max_context_tokens or 0,
+        "instead": _check_instead(console, wanted.instead),
         "details": {},
         "created_at": now,
         "updated_at": now,
@@ -155,9 +177,12 @@ def change(console: Console, model: str, wanted: ModelChange) -> Row:
     """
     row = dict(own(console, "model", model))
     sent = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+    for name in ("instead", "to"):
+        if name in sent and sent[name] is None:
+            raise ApiProblem("field_range", "must not be null; leave it out instead", field=name)
+    if "instead" in sent:
+        sent["instead"] = _check_instead(console, sent["instead"])
     if "to" in sent:
-        if sent["to"] is None:
-            raise ApiProblem("field_range", "must not be null; leave it out instead", field="to")
         _check_targets(console, row["name"], sent["to"])
         sent["to"] = list(dict.fromkeys(sent["to"]))
     row |= sent
@@ -176,9 +201,7 @@ def delete(console: Console, model: str) -> Row:
         Conflict: the configuration file declares it, or another name leads to it.
     """
     row = own(console, "model", model)
-    users = declared.models_that_name(console, row)
-    if users:
-        raise Conflict(f"the models {', '.join(users[:5])} lead to this one; change them first")
+    refuse_in_use(console, "model", row)
     remove_row(console, "model", row["id"])
     return row
 

@@ -1,19 +1,22 @@
 """Everything that can go wrong in the API, told as an RFC 9457 problem with the product's own ``code``.
 
 One place maps foreign errors (validation, routing, storage) to codes and statuses. Nothing that a caller sent is
-repeated in a problem, apart from names of fields.
+repeated in a problem, apart from names: of fields, and of places that there are not.
 """
 
 import difflib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from faregate.config.findings import Ruled, quoted
+from faregate.config.validated import known_keys
 from faregate.errors import (
     CODES,
     Conflict,
@@ -85,6 +88,15 @@ _FIELD_CODES: Final[Mapping[str, str]] = {
 }
 
 
+#: Codes of findings in the configuration → ours; what else can be wrong with a value there is its range here.
+_FINDING_CODES: Final[Mapping[str, str]] = {
+    "CFG-CONFLICT": "field_conflict",
+    "CFG-MISSING": "field_missing",
+    "CFG-REF": "field_enum",
+    "CFG-TYPE": "field_type",
+}
+
+
 class ApiProblem(Exception):
     """A refusal on its way out of an endpoint; ``field`` is the path of the field or parameter at fault.
 
@@ -106,6 +118,24 @@ def as_problem(problem: Problem, within: str = "") -> ApiProblem:
     detail = problem.message.removeprefix(f"{field}: ") if field else problem.message
     place = ".".join(part for part in (within, field.removeprefix("$").lstrip(".")) if part)
     return ApiProblem(problem.code, detail.rstrip("."), field=place)
+
+
+def ruled_problem(found: Sequence[Ruled]) -> ApiProblem:
+    """What rules of the configuration find in what was sent, each at the path of its field; there is one at least."""
+    told = [
+        {
+            "field": ".".join(map(str, each.path)),
+            "code": _FINDING_CODES.get(each.code, "field_range"),
+            "detail": _sentence(each.problem, each.expected, each.hint),
+        }
+        for each in found
+    ]
+    first = told[0]
+    return ApiProblem(first["code"], first["detail"], field=first["field"], errors=told[:ERRORS_MAX])
+
+
+def _sentence(problem: str, expected: str, hint: str) -> str:
+    return "; ".join((problem, *((f"expected {expected}",) if expected else ()), *((hint,) if hint else ())))
 
 
 def status_of(code: str) -> int:
@@ -189,16 +219,34 @@ def _unknown(name: str, model: Any) -> tuple[str, str]:
         name, model = name.split(".", 2)[-1], item
     if name in getattr(model, "READ_ONLY", ()):
         return "field_forbidden", f"{name} is set by Faregate and cannot be sent"
-    near = difflib.get_close_matches(name, list(getattr(model, "model_fields", ())), n=1)
+    *within, last = name.split(".")
+    known = known_keys(within, model) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    near = difflib.get_close_matches(last, known, n=1)
     return "field_unknown", "unknown field" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _in_json(sentence: str) -> str:
+    """A sentence of the validation library in the words of what was sent, which knows no tuples."""
+    return sentence.replace("Tuple should", "List should").replace("a valid tuple", "a valid list")
+
+
+def _by_configuration(each: Mapping[str, Any]) -> tuple[str, str]:
+    """Code and sentence of what a validator of the configuration refuses, which may quote the value."""
+    told = each["ctx"]
+    problem = str(told["problem"]).replace(quoted(each["input"]), "this")
+    return _FINDING_CODES.get(told["code"], "field_range"), _sentence(problem, told["expected"], told["hint"])
 
 
 def field_errors(error: RequestValidationError, model: Any) -> list[dict[str, str]]:
     """One entry per field at fault: ``field``, ``code``, ``detail``."""
     found: dict[str, dict[str, str]] = {}
     for each in error.errors():
-        field, code, detail = _field_path(each["loc"]), _field_code(each["type"]), str(each["msg"])
-        if code == "field_unknown":
+        if each["type"] == "too_short" and len(each["input"]) >= each["ctx"]["min_length"]:
+            continue  # its items are wrong, and told of by themselves
+        field, code, detail = _field_path(each["loc"]), _field_code(each["type"]), _in_json(each["msg"])
+        if each["type"] == "faregate":
+            code, detail = _by_configuration(each)
+        elif code == "field_unknown":
             code, detail = _unknown(field, model)
         elif code == "field_missing":
             detail = "this field is required"

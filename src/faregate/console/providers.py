@@ -14,9 +14,10 @@ from faregate.config.schema import BASE_URLS
 from faregate.config.secret_box import masked, provider_place
 from faregate.console.declared import NAMES, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, choice, lists, text
+from faregate.console.leading import leading_to, refuse_users
 from faregate.console.problems import ApiProblem
 from faregate.console.provider_rules import SECRET_CHARACTERS_MAX, URL_CHARACTERS_MAX, Wanted, check_secret, reach_of
-from faregate.console.reading import every, in_thread
+from faregate.console.reading import in_thread
 from faregate.console.rights import needs
 from faregate.console.shapes import care as shapes
 from faregate.console.shapes.values import Removed
@@ -257,10 +258,8 @@ def delete(console: Console, provider: str) -> Row:
     row = own(console, "provider", provider)
     name = row["name"]
     users = [f"deployment {each['name']}" for each in console.books.listing("deployment", provider=name, limit=10)]
-    models = every(console.books, "model")
-    users += [f"model {each['name']}" for each in models if any(to.startswith(f"{name}/") for to in each["to"] or ())]
-    if users:
-        raise Conflict(f"{', '.join(users[:5])} lead to this provider; remove or change them first")
+    users += leading_to(console, lambda place: place.startswith(f"{name}/"))
+    refuse_users("provider", users)
     remove_row(console, "provider", row["id"])
     return row
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, NamedTuple, Protocol
 
+from faregate.config.findings import Finding
 from faregate.config.schema import AzureBudget
 from faregate.config.secret_box import SecretBox, box_of
 from faregate.console.accounts import KeyRing
@@ -144,9 +145,9 @@ class Reread(NamedTuple):
     """What became of reading the configuration again; ``code`` is empty where it is in force."""
 
     code: str = ""
-    #: Why it is not, as a sentence, and ``(key, code, line)`` of each problem of the file.
+    #: Why it is not, as a sentence, and each problem of the file.
     message: str = ""
-    problems: tuple[tuple[str, str, str], ...] = ()
+    problems: tuple[Finding, ...] = ()
     #: Keys that changed and wait for a restart.
     restart: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -213,8 +214,6 @@ class Facts:
     denials: frozenset[str] | None = None
     #: Networks of reverse proxies whose X-Forwarded-For is believed where a key is restricted to networks.
     trusted_proxies: tuple[str, ...] = ()
-    #: Names of the pools that the configuration file declares.
-    pools: frozenset[str] = frozenset()
     #: Keys and products may say that contents are kept, as it is known for how long.
     keeps_contents: bool = False
     cache: CacheFacts = _NO_CACHE
@@ -253,12 +252,14 @@ class Console:
     azure_budget: AzureBudget | None = None
     #: ``None`` where nobody sends alerts.
     check_address: CheckAddress | None = None
-    #: Providers, deployments and names of models by the configuration file, as rows; their ids begin with ``file:``.
+    #: Providers, deployments, pools and names of models by the configuration, as rows; their ids begin with ``file:``.
     declared: MadePlaces = NO_PLACES
     #: Name of a provider → how a harmless question to it went; ``None`` where nobody can ask.
     try_provider: Callable[[str], Awaitable[Tried]] | None = None
     #: How the credentials of providers stand that are fetched and renewed.
     credentials: Callable[[], Sequence[CredentialState]] = tuple
+    #: What was found wrong with the file of the books since it was opened, empty for nothing.
+    damage: Callable[[], str] = str
     #: Reads the configuration again; ``None`` where nobody can.
     reread: Callable[[], Awaitable[Reread]] | None = None
     #: Prompts and answers that were kept; ``None`` where nobody knows where.
@@ -311,4 +312,4 @@ class Console:
 
 
 #: Collaborators that no configuration changes.
-_STAY: Final = frozenset({"books", "journal", "clock", "new_id", "random", "gate", "projector", "reread"})
+_STAY: Final = frozenset({"books", "journal", "clock", "new_id", "random", "gate", "projector", "reread", "damage"})

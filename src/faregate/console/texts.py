@@ -42,6 +42,11 @@ def text_fault(text: str, characters_max: int) -> str:
         return "must not begin or end with a space"
     if any(character in _BIDI or not (character.isprintable()) for character in text):
         return "must not hold control or invisible characters"
+    return secret_fault(text)
+
+
+def secret_fault(text: str) -> str:
+    """What is wrong with a text that holds a key's secret, as a sentence; empty where it holds none."""
     if keys.holds_one(text):
         return "must not hold a key's secret, for it is shown and kept; name the key by its id, and rotate it"
     return ""

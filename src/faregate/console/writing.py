@@ -116,7 +116,7 @@ def told_of(console: Console, changes: Sequence[Told]) -> Iterator[TrailMark]:
         raise
 
 
-def tell(console: Console, kind: str, row_id: str, before: Row | None, after: Row | None) -> None:
+def tell(console: Console, kind: str, row_id: str, before: Row | None, after: Row | None) -> TrailMark:
     """A line in the trail about something that changes no row of the books, such as a look at what was said.
 
     Raises:
@@ -124,6 +124,18 @@ def tell(console: Console, kind: str, row_id: str, before: Row | None, after: Ro
     """
     with told_of(console, [(kind, row_id, before, after)]) as told:
         console.all_books.keep_trail(told)
+    return told
+
+
+def tell_not_made(console: Console, told: TrailMark) -> None:
+    """Say of what ``tell`` told that it was not done after all.
+
+    Raises:
+        StorageFull: it cannot be written.
+    """
+    console.all_books.keep_trail(
+        console.audit.not_made(time_text(console.clock.wall_nanos()) or "", told.first, told.last)
+    )
 
 
 def _take_back(console: Console, told: TrailMark) -> None:

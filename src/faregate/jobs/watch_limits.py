@@ -252,7 +252,8 @@ class LimitWatch:
                 return
         if telling.revoke:
             # Before it is told: after a crash in between it is revoked once more, which changes nothing.
-            done = self._limits.revoke(telling.key, limit.id, revocation_reason(limit, spent.amount or 0))
+            reason = revocation_reason(limit, spent, telling.details["percent"])
+            done = self._limits.revoke(telling.key, limit.id, reason)
             telling = telling if done else telling._replace(message=telling.unrevoked)
         if telling.kind == "low_balance":
             lately = self._limits.spent_since(limit, spent.subject, moment.at - PACE_NANOS)

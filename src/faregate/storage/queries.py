@@ -331,7 +331,8 @@ def tally(table: Table, by: Sequence[str]) -> Select[Any]:
         UsageError: a name that is not a column.
     """
     columns = [column_named(table, name) for name in by]
-    return select(*columns, func.count().label(COUNT)).group_by(*columns)
+    # Without a column nothing else would say whose rows they are.
+    return select(*columns, func.count().label(COUNT)).select_from(table).group_by(*columns)
 
 
 def record(id: str, equal: Mapping[str, object]) -> Select[Any]:

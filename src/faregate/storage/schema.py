@@ -31,7 +31,7 @@ from faregate.core.attribution import DIMENSIONS
 from faregate.core.restrictions import RESTRICTIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0012"
+SCHEMA_VERSION: Final = "0013"
 
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
@@ -319,12 +319,20 @@ deployments = _resource(
     Column("state", Text, nullable=False, server_default="active"),
     unique=("name",),
 )
+pools = _resource(
+    "pools",
+    #: What was sent of it, in the form of the configuration.
+    _json("rule"),
+    unique=("name",),
+)
 models = _resource(
     "models",
-    #: Names of deployments, ``{provider}/{model}`` or other models, in order.
+    #: Names of pools, deployments, ``{provider}/{model}`` or other models, in order.
     _json("to"),
     _number("max_output_tokens"),
     _number("max_context_tokens"),
+    #: Where it leads for some callers, in the form of the configuration.
+    _json("instead"),
     unique=("name",),
 )
 
@@ -645,6 +653,7 @@ RESOURCES: Final = {
     "channel": channels,
     "provider": providers,
     "deployment": deployments,
+    "pool": pools,
     "model": models,
     "alert": alerts,
 }

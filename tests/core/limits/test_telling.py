@@ -122,7 +122,28 @@ def test_only_limits_that_name_a_key_revoke_one() -> None:
 )
 def test_the_reason_of_a_revocation_is_a_sentence_for_its_owner(window: str, unit: str, reason: str) -> None:
     """With the limit's id, so that it can be found."""
-    assert revocation_reason(watched(window=window, unit=unit), 5 * 10**9) == reason
+    spent = Spent((), 5 * 10**9, 0, 5 * 10**9)
+    assert revocation_reason(watched(window=window, unit=unit), spent, 100) == reason
+
+
+@pytest.mark.parametrize(
+    ("percent", "posted", "reason"),
+    [
+        (50, 120_000, "reached 50 percent of its lifetime cost of 0.0002 dollars: 0.00012 are spent (limit lim_1)"),
+        (100, 250_000, "reached its lifetime cost of 0.0002 dollars (limit lim_1)"),
+        (120, 250_000, "reached 120 percent of its lifetime cost of 0.0002 dollars: 0.00025 are spent (limit lim_1)"),
+        (
+            100,
+            160_000,
+            "reached its lifetime cost of 0.0002 dollars: 0.00016 are spent, and what is left was too little for a "
+            "call (limit lim_1)",
+        ),
+    ],
+)
+def test_the_reason_of_a_revocation_tells_the_share_and_what_was_spent(percent: int, posted: int, reason: str) -> None:
+    """Half of an amount is not the amount."""
+    spent = Spent((), posted, 0, 200_000, refusing=True)
+    assert revocation_reason(watched(window="lifetime", unit="usd"), spent, percent) == reason
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,90 @@ class Deployments(TypedDict):
     next_cursor: Cursor
 
 
+class MemberOfPool(TypedDict):
+    """A deployment of a pool; times are as in the configuration, such as `5000ms`."""
+
+    deployment: str
+    weight: int
+    group: int
+    #: JSON of what calls that go there are sent with.
+    params: str
+    timeout: str | None
+
+
+_Ends = TypedDict("_Ends", {"from": int | None})
+
+
+class RangeOfPool(_Ends):
+    """What calls of some priorities are tried at first."""
+
+    to: int | None
+    use: list[str]
+    #: Whose calls; empty for everybody's.
+    only: list[dict[str, str]]
+
+
+class BreakerOfPool(TypedDict):
+    """When a deployment rests."""
+
+    enabled: bool
+    failures: int
+    percent: int
+    interval: str
+    trip: str
+    trip_max: str
+    statuses: list[str]
+    reasons: list[str]
+
+
+class RetryOfPool(TypedDict):
+    """When a failed call is tried again."""
+
+    count: int
+    again: bool
+    interval: str
+    delta: str | None
+    max: str | None
+    first_fast: bool
+    wait_max: str
+    statuses: list[str]
+    reasons: list[str]
+
+
+class Pool(TypedDict):
+    """Deployments that stand in for each other."""
+
+    id: Id
+    name: str
+    strategy: str
+    use: list[MemberOfPool]
+    priority: list[RangeOfPool]
+    beyond: Literal["clamp", "refuse"]
+    sticky: Literal["key", "user", "run"] | None
+    #: `null` where the one for all holds.
+    breaker: BreakerOfPool | None
+    retry: RetryOfPool | None
+    source: Source
+    created_at: Time | None
+    updated_at: Time | None
+    applied: NotRequired[Applied]
+
+
+class Pools(TypedDict):
+    """A page of pools; the first one begins with those of the configuration file."""
+
+    data: list[Pool]
+    next_cursor: Cursor
+
+
+class LedElsewhere(TypedDict):
+    """Where a name leads for some callers."""
+
+    #: Whose calls, by what is known of them.
+    select: dict[str, str]
+    to: list[str]
+
+
 class ModelName(TypedDict):
     """A name that callers may use, and where it leads."""
 
@@ -91,6 +175,7 @@ class ModelName(TypedDict):
     to: list[str]
     max_output_tokens: int | None
     max_context_tokens: int | None
+    instead: list[LedElsewhere]
     source: Source
     created_at: Time | None
     updated_at: Time | None

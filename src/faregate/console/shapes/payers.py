@@ -260,6 +260,20 @@ class Pepper(TypedDict):
     keys: Count
 
 
+class RotatedPepper(TypedDict):
+    """The pepper that is in front now, and all of them."""
+
+    id: str
+    peppers: list[str]
+
+
+class RetiredPepper(TypedDict):
+    """The pepper that is there no longer."""
+
+    id: str
+    retired: Literal[True]
+
+
 class Peppers(TypedDict):
     """All peppers."""
 

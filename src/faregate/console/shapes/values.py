@@ -39,11 +39,15 @@ class Removed(TypedDict):
 
 
 class OneError(TypedDict):
-    """One mistake of several."""
+    """One mistake of several; of one in the configuration file also where it is, and the parts of `detail`."""
 
     field: str
     code: str
     detail: str
+    place: NotRequired[str]
+    problem: NotRequired[str]
+    expected: NotRequired[str]
+    hint: NotRequired[str]
 
 
 class Problem(TypedDict):

@@ -202,13 +202,21 @@ def with_pace(telling: Telling, limit: Watched, spent: Spent, lately: int, over:
     return telling._replace(message=telling.message + told, details=details)
 
 
-def revocation_reason(limit: Watched, amount: int) -> str:
-    """Why a key is revoked by a limit, as its owner will read it."""
+def revocation_reason(limit: Watched, spent: Spent, percent: int) -> str:
+    """Why a key is revoked at ``percent`` of a limit, as its owner will read it."""
+    amount = spent.amount or 0
     figure = f"{_plain(limit.unit, amount)} {_words(limit.unit)}"
     if limit.window == "lifetime":
         told = f"its lifetime cost of {figure}" if limit.unit == "usd" else f"its lifetime's {figure}"
     else:
         told = f"its {figure}" + (f" per {limit.window}" if limit.window else "")
+    whole = percent == 100
+    if not whole:
+        told = f"{percent} percent of {told}"
+    if not (whole and spent.posted >= amount):
+        told += f": {_plain(limit.unit, spent.posted)} are spent"
+    if not reached(percent, spent.posted, amount):
+        told += ", and what is left was too little for a call"
     return f"reached {told} (limit {limit.id})"
 
 

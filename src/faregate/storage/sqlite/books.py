@@ -27,6 +27,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.exc import DBAPIError
 
 from faregate.core.comparison import Comparison
 from faregate.errors import Unavailable
@@ -86,6 +87,8 @@ class SqliteBooks:
         #: Rows of tables without numbers that the transaction under way adds, as ``(table, key)``.
         self._named: list[tuple[str, str | int]] = []
         self._readers = connect.reader_engine(path)
+        #: The whole file was looked through for damage since it was opened.
+        self.looked_through = False
 
     # -- projection ---------------------------------------------------------------------------------------------------
     def projected(self) -> int:
@@ -198,7 +201,7 @@ class SqliteBooks:
     def tally(self, kind: str, by: Sequence[str]) -> list[tuple[Row, int]]:
         """How many rows of a kind have which values in the columns ``by``."""
         found = self._rows(queries.tally(table_of(kind), by))
-        return [(row, row.pop(queries.COUNT)) for row in found]
+        return [(row, count) for row in found if (count := row.pop(queries.COUNT))]
 
     def newest_change(self) -> int:
         """The sequence number of the newest change, 0 where there is none yet."""
@@ -478,11 +481,20 @@ class SqliteBooks:
         """Digests of the journal segments that were removed, oldest first."""
         return self._rows(select(segments).order_by(segments.c.first))
 
-    def check(self) -> list[str]:
-        """What SQLite itself finds wrong with the file; empty when it is sound."""
-        with self._reading() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()
-            return [str(line) for line in found if line != "ok"]
+    def check(self, within_ms: int = 0) -> list[str]:
+        """What SQLite itself finds wrong with the file; empty when it is sound.
+
+        Beyond ``within_ms``, 0 for any time, it is given up, and ``looked_through`` says that it was.
+        """
+        with self._reading() as connection, connect.within(connection, within_ms):
+            try:
+                found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()
+            except DBAPIError as problem:
+                if not connect.was_too_long(problem):
+                    raise
+                return []
+        self.looked_through = True
+        return [str(line) for line in found if line != "ok"]
 
     def keep_trail(self, told: TrailMark) -> None:
         """Chain lines of the trail of changes that no change of the books goes with."""

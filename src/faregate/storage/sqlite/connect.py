@@ -95,6 +95,10 @@ def transaction(driver: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+#: What SQLite says of a statement that a progress handler ended.
+_INTERRUPTED: Final = "interrupted"
+
+
 @contextmanager
 def within(connection: Connection, milliseconds: int) -> Iterator[None]:
     """End statements of a connection that take longer, all together; 0 lets them take their time."""
@@ -108,6 +112,11 @@ def within(connection: Connection, milliseconds: int) -> Iterator[None]:
         yield
     finally:
         driver.set_progress_handler(None, 0)
+
+
+def was_too_long(problem: DBAPIError) -> bool:
+    """Whether a statement was ended by ``within``."""
+    return str(problem.orig) == _INTERRUPTED
 
 
 @contextmanager
@@ -136,7 +145,7 @@ def explain(problem: Exception) -> FaregateError:
         return Conflict(f"it exists already: {text.removeprefix('UNIQUE constraint failed: ')}")
     if "disk is full" in text:
         return StorageFull("the disk of the books is full", hint="free space in the data folder; it goes on by itself")
-    if text == "interrupted":
+    if text == _INTERRUPTED:
         return Failed(
             "this search takes too long", code="search_too_long", hint="ask for less of the time, or for whom"
         )

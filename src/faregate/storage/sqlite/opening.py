@@ -23,10 +23,11 @@ _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 
 
-def open_books(path: Path, clock: Clock) -> SqliteBooks:
+def open_books(path: Path, clock: Clock, *, look_ms: int = 0) -> SqliteBooks:
     """The books in the file at ``path``, which is made where there is none.
 
-    An older schema is brought up to date, after a backup beside it.
+    An older schema is brought up to date, after a backup beside it. The file is looked through for damage for at most
+    ``look_ms``, 0 for as long as that takes; the books say whether that was enough.
 
     Raises:
         Unsafe: a newer version of Faregate wrote the file.
@@ -48,7 +49,7 @@ def open_books(path: Path, clock: Clock) -> SqliteBooks:
         _migrate(path, version, clock.wall_nanos())
     books = SqliteBooks(path, clock)
     try:
-        wrong = books.check()
+        wrong = books.check(look_ms)
     except BaseException:  # Nobody gets these books, whatever kept them from being looked at.
         books.close()
         raise
