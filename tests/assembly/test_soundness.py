@@ -13,7 +13,7 @@ from faregate.storage.sqlite.opening import open_books
 def large_books(path: Path) -> SqliteBooks:
     """Books that a thousandth of a second is not enough for, opened anew."""
     books = open_books(path, HeldClock())
-    events = [event for n in range(20_000) for event in (intended(n), settled(n))]
+    events = [event for n in range(5_000) for event in (intended(n), settled(n))]
     records = [JournalRecord(n + 1, event, n + 1) for n, event in enumerate(events)]
     for start in range(0, len(records), 5_000):
         books.project(records[start : start + 5_000])
