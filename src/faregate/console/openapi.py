@@ -6,6 +6,7 @@ and which operations what was made is read, changed and removed with.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeVar, get_origin
 
@@ -100,6 +101,8 @@ REFUSALS: Final[Mapping[int, str]] = {
 _REF: Final = "#/components/schemas/{model}"
 _PROBLEM: Final = "Problem"
 
+_WORKED_OUT: Final = threading.Lock()
+
 
 class _Route(NamedTuple):
     """One operation: a route with one of its methods."""
@@ -118,8 +121,10 @@ class _Route(NamedTuple):
 
 def document_of(app: FastAPI) -> dict[str, Any]:
     """The document of an app; worked out when it is first asked for, which takes a second."""
-    if not hasattr(app.state, "document"):
-        app.state.document = _document(app)
+    with _WORKED_OUT:
+        # By one thread at a time: what it is made of is changed on the way, and so is which warnings count.
+        if not hasattr(app.state, "document"):
+            app.state.document = _document(app)
     found: dict[str, Any] = app.state.document
     return found
 
