@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from described import described
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
-from faregate.assembly.made import opener
+from faregate.assembly.made import declared_rows, opener
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.schema import AzureBudget, Config
 from faregate.config.secret_box import SecretBox
@@ -153,7 +153,7 @@ class Parts:
         azure_budget: AzureBudget | None = None,
     ) -> None:
         self.folder = folder
-        #: With a configuration the catalogue is the one that it really makes.
+        #: With a configuration the catalogue is the one that it really makes, and what it declares is shown.
         box = SecretBox("installation", [("e1", b64decode(ENCRYPTION_KEY))], os.urandom)
         compiler = CatalogueCompiler(config, folder, {}, opener(box)) if config is not None else None
         self.clock = SetClock()
@@ -166,6 +166,7 @@ class Parts:
         self._seed = 0
         self._ids: dict[str, UlidSource] = {}
         self.console = Console(
+            declared=declared_rows(config) if config is not None else NO_PLACES,
             books=self.books,
             journal=self.journal,
             clock=self.clock,

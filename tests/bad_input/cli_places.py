@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from commands import command, served
 from console_parts import Parts, opened, parts, settled_call
 from faregate.assembly.clock import SystemClock
-from faregate.assembly.made import declared_rows
 from faregate.config.load import load_text
 from faregate.console.doors import trusted
 from faregate.ports import JournalRecord
@@ -149,10 +148,8 @@ def world(folder: Path) -> Iterator[World]:
     """The installations, made once for all rows."""
     config = load_text(_CONFIG.encode(), "faregate.yaml", {}, folder).config
     without, late, backup = _stopped(folder)
-    with parts(folder, config=config) as made:
-        object.__setattr__(made.console, "declared", declared_rows(config))
-        with served(trusted(made.app), socket_in=folder / "data"):
-            yield World(folder / "data", without, late, backup, _filled(made, backup))
+    with parts(folder, config=config) as made, served(trusted(made.app), socket_in=folder / "data"):
+        yield World(folder / "data", without, late, backup, _filled(made, backup))
 
 
 def _filled(made: Parts, backup: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ import pytest
 
 from commands import command, served
 from console_parts import Parts, parts
-from faregate.assembly.made import declared_rows
 from faregate.config.load import load_text
 from faregate.console.doors import trusted
 
@@ -22,10 +21,8 @@ CREATE = ("provider", "create", "--name", "mine", "--kind", "openai", "--base-ur
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Parts]:
     config = load_text(FILE, "faregate.yaml", {}, tmp_path).config
-    with parts(tmp_path, config=config) as made:
-        object.__setattr__(made.console, "declared", declared_rows(config))
-        with served(trusted(made.app), socket_in=tmp_path / "data"):
-            yield made
+    with parts(tmp_path, config=config) as made, served(trusted(made.app), socket_in=tmp_path / "data"):
+        yield made
 
 
 def ask(made: Parts, *words: object) -> Any:

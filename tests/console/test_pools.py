@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from console_parts import Api, Parts, parts
-from faregate.assembly.made import declared_rows
 from faregate.config.load import load_text
 from faregate.console import declared
 from faregate.console.reading import made_places
@@ -43,7 +42,6 @@ def console(tmp_path: Path) -> Iterator[Parts]:
     """A console over a configuration with two deployments, a pool and a name."""
     config = load_text(FILE, "faregate.yaml", {}, tmp_path).config
     with parts(tmp_path, config=config) as made:
-        object.__setattr__(made.console, "declared", declared_rows(config))
         yield made
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from console_parts import Api, Parts, parts
-from faregate.assembly.made import declared_rows, opener
+from faregate.assembly.made import opener
 from faregate.config.load import load_text
 from faregate.config.secret_box import MARK, Place, SecretBox, provider_place
 from faregate.console.providers import ProviderChange, change
@@ -44,7 +44,6 @@ def placed(tmp_path: Path) -> Iterator[tuple[Parts, Api]]:
     """A console over a configuration with a provider, a deployment and a name, and its API."""
     config = load_text(FILE, "faregate.yaml", {}, tmp_path).config
     with parts(tmp_path, config=config) as made:
-        object.__setattr__(made.console, "declared", declared_rows(config))
         yield made, Api(made.app, made.admin_key())
 
 

@@ -450,15 +450,6 @@ class GateLink:
         assert first is not None
         return first, keys
 
-    def _parts(self, sequence: int) -> Iterator[Load]:
-        """All keys, some at a time, then the catalogue and what stops or restricts callers that have no key."""
-        halted = self._payers.read()
-        self._behind.clear()
-        keys = self._payers.applied(all_keys(self._books))
-        while some := tuple(islice(keys, self._keys_part)):
-            yield Load(sequence, keys=some)
-        yield Load(sequence, catalogue=self._catalogue(), halted=halted, restricting=self._payers.rules)
-
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
         while not wire.gone.done():
@@ -562,15 +553,20 @@ class GateLink:
             self._books.project(records)
 
     # -- what is sent -------------------------------------------------------------------------------------------------
-    def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
-        """Everything, ``limits`` being all of these."""
+    def _parts(self, sequence: int) -> Iterator[Load]:
+        """All keys, some at a time, then the catalogue and what stops or restricts callers that have no key."""
         halted = self._payers.read()
         self._behind.clear()
-        keys = tuple(self._payers.applied(all_keys(self._books)))
-        return Load(
-            sequence, full=True, keys=keys, limits=limits, catalogue=self._catalogue(), halted=halted,
-            restricting=self._payers.rules,
-        )  # fmt: skip
+        keys = self._payers.applied(all_keys(self._books))
+        while some := tuple(islice(keys, self._keys_part)):
+            yield Load(sequence, keys=some)
+        yield Load(sequence, catalogue=self._catalogue(), halted=halted, restricting=self._payers.rules)
+
+    def _full_load(self, sequence: int, limits: tuple[Limit, ...]) -> Load:
+        """Everything at once, for a gate that works: ``limits`` being all of these."""
+        *parts, last = self._parts(sequence)
+        keys = tuple(key for part in parts for key in part.keys)
+        return msgspec.structs.replace(last, full=True, keys=keys, limits=limits)
 
     def _next_load(self) -> Load | None:
         """What changed since the last load, then keys that another change concerns; ``None`` where there is neither."""

@@ -52,6 +52,11 @@ def upper_bound(
 _CAP_BYTES_MAX: Final = 48
 
 
+def cap_within(call: Call, output_tokens: int) -> int:
+    """The output cap of one choice that a call of so many output tokens in all has; the reverse of ``upper_bound``."""
+    return -(-max(0, output_tokens - call.extra_output_tokens) // call.choices)
+
+
 class Held(NamedTuple):
     """A hold was taken; ``cap`` is the output cap to send where it is not the caller's own, else 0."""
 

@@ -16,7 +16,7 @@ from faregate.core.attribution import Attribution
 from faregate.core.ledger.events import Attempt, Intended, Lost, Redirected, attempt_id, left_id
 from faregate.core.limits.admit import Reservation
 from faregate.core.routing.retry import FAILOVER, may_retry, wait
-from faregate.proxy.bound import upper_bound
+from faregate.proxy.bound import cap_within, upper_bound
 from faregate.proxy.guard import guarded
 from faregate.proxy.routing import Lane, arrange
 
@@ -133,7 +133,7 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     place = Attribution(provider=who.provider, deployment=who.deployment, model=who.model, service=who.service)
     # What it costs is charged to nobody's account, so that the limits of its place count it as all that is spent there.
     call = exchange.call
-    cap = -(-max(0, amounts.output_tokens - call.extra_output_tokens) // call.choices)
+    cap = cap_within(call, amounts.output_tokens)
     whole = upper_bound(call, parked.tariff, parked.input_tokens, cap, parked.tier_tariff, None)
     held = held_amounts(whole.usd, amounts.input_tokens, amounts.output_tokens)
     parked.left = Intended(

@@ -71,9 +71,6 @@ Made = TypeVar("Made")
 #: What was cut at the end is settled within this time: its tokens may have to be counted, one call after the other.
 CUT_S: Final = 5.0
 
-#: Looking four times a second costs nothing.
-SWEEP_S: Final = LOOK_S
-
 #: So many connections are looked at in one go, about 0.1 ms, while there are not too many of them for the parts of a
 #: round: all at once would make the calls that come meanwhile wait for milliseconds.
 SWEPT_AT_ONCE: Final = 32
@@ -147,7 +144,7 @@ class Gate:
         #: Those that this round of the sweep has not come to yet, and how many it takes at once.
         self._unswept: list[ClientConnection | Answer | Exchange] = []
         self._swept_at_once = SWEPT_AT_ONCE
-        self._sweep_s = SWEEP_S
+        self._sweep_s = LOOK_S
         self._pools: dict[str, Pool] = {}
         #: The newest credential of each provider whose credential is renewed; a load brings none.
         self._credentials: dict[str, Credential] = {}
@@ -201,7 +198,7 @@ class Gate:
         if listening is not None:
             # uvloop gives a list where a tuple is declared, which compiled code would refuse.
             listening(cast(Any, self._server).sockets[0].getsockname()[1])
-        sweep = self.loop.call_later(SWEEP_S, self._sweep)
+        sweep = self.loop.call_later(LOOK_S, self._sweep)
         try:
             await self._drained
         finally:
@@ -293,7 +290,7 @@ class Gate:
         count = max(1, len(self._unswept))
         parts = min(-(-count // SWEPT_AT_ONCE), SWEEP_PARTS_MAX)
         self._swept_at_once = -(-count // parts)
-        self._sweep_s = SWEEP_S / parts
+        self._sweep_s = LOOK_S / parts
 
     def _is_open(self, swept: "ClientConnection | Answer | Exchange") -> bool:
         """Whether it has not ended since this round of the sweep began."""

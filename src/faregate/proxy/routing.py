@@ -215,8 +215,8 @@ class Lane:
         return max(1, -(-min(waits) // SECOND)) if waits else 0
 
     def wait(self, now: int) -> int:
-        """Whole seconds until one of them may be tried again."""
-        return max(1, -(-min(target.health.wait(now) for target in self.members) // SECOND))
+        """Whole seconds until one of them may be tried again, at least one."""
+        return self.rest(now) or 1
 
 
 def _fact(target: "Target", now: int, wall_now: int) -> Fact:

@@ -18,7 +18,7 @@ from faregate.core.limits import closer
 from faregate.core.limits.admit import LimitRefusal, Reservation
 from faregate.core.metering.meter import NEVER, StreamMeter
 from faregate.errors import FaregateError
-from faregate.proxy.bound import upper_bound
+from faregate.proxy.bound import cap_within, upper_bound
 from faregate.proxy.guard import guarded
 from faregate.proxy.snapshot import Match, Target
 
@@ -306,9 +306,9 @@ class StreamHold:
     def _more(self, reservation: Reservation, output: int) -> Amounts:
         """What is to be held beside what is held, for so many output tokens in all."""
         exchange, held = self._exchange, reservation.amounts
-        match, choices = exchange.match, exchange.call.choices
+        match = exchange.match
         assert match is not None
-        cap = -(-(output - exchange.call.extra_output_tokens) // choices)
+        cap = cap_within(exchange.call, output)
         tariff, tier = exchange.tariff, exchange.tier_tariff
         wanted = upper_bound(exchange.call, tariff, exchange.input_tokens, cap, tier, match.charging)
         return Amounts(*[max(0, new - old) for new, old in zip(wanted, held, strict=True)])

@@ -175,10 +175,8 @@ def choose(
             usable = [member for member in members if member.deployment in facts]
             # The share of one that rests is everybody's, and not its neighbour's.
             well = [member for member in usable if facts[member.deployment].may]
-            if well:
-                names, reason = _arranged(rule, usable, well, facts, turn, known_by)
-                _take(names, reason, facts, order, resting)
-            _take([member.deployment for member in usable], "", facts, order, resting)
+            names, reason = _arranged(rule, usable, well, facts, turn, known_by) if well else ([], "")
+            _take([*names, *(member.deployment for member in usable)], reason, facts, order, resting)
     return Choice(tuple(order), tuple(resting), tuple(order.values()))
 
 
