@@ -271,8 +271,10 @@ class Faregate(Gateway):
 
     def _ready(self) -> bool:
         # Calls are taken before the console listens, which keys and limits are made at.
-        if not (self.data / "console.sock").exists():
-            return False
+        return (self.data / "console.sock").exists() and self.takes_calls()
+
+    def takes_calls(self) -> bool:
+        """Whether the gate says that it is ready."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)

@@ -2,7 +2,7 @@
 
 Fills an installation with keys, limits on them and a history of calls, then measures
 
-    start       from ``faregate serve`` until ``/health/ready``, and the memory of both processes
+    start       from ``faregate serve`` until ``/health/ready`` and until the console listens, and the memory of both
     change      from a PATCH of one limit until a call meets it, and until the console says that it is applied
     admission   of a call that six limits concern, among few and among all of them (``limits_admission.py``)
 
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Installation(gateways.Faregate):
         books.close()
 
     def start(self) -> None:
-        """Start it; the time until it is ready is in ``ready_s``."""
+        """Start it; ``ready_s`` and ``listens_s`` tell when it took calls and when the console listened."""
         self.port, console = processes.free_port(), processes.free_port()
         command = [
             *self._program(), "serve", "--config", str(self.config), "--data", str(self.data),
@@ -116,11 +116,15 @@ class Installation(gateways.Faregate):
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env=gateways._environment(), cwd=self.folder,
             )  # fmt: skip
-        while not self._ready():
+        self.ready_s = self._until(self.takes_calls, began)
+        self.listens_s = self._until(self._ready, began)
+
+    def _until(self, there: Callable[[], bool], began: float) -> float:
+        while not there():
             if self.process.poll() is not None or time.monotonic() - began > START_SECONDS_MAX:
                 raise RuntimeError("faregate did not become ready")
             time.sleep(0.01)
-        self.ready_s = time.monotonic() - began
+        return time.monotonic() - began
 
     def console_process(self) -> list[int]:
         """The control plane's process alone."""
@@ -255,7 +259,10 @@ def measure(installation: Installation, rounds: int) -> None:
         installation.start()
         gate, console = processes.cost(installation.gate()), processes.cost(installation.console_process())
         told = (f"{one.cpu_seconds:.1f} s of CPU and {one.pss_kb / 1024:.0f} MB" for one in (gate, console))
-        say(f"start {n + 1}: ready after {installation.ready_s:.2f} s; gate {next(told)}, console {next(told)}")
+        say(
+            f"start {n + 1}: takes calls after {installation.ready_s:.2f} s, console listens after "
+            f"{installation.listens_s:.2f} s; gate {next(told)}, console {next(told)}"
+        )
         if n == rounds - 1:
             processes.wait_until("a call", installation.answers, 10, installation.process)
             met, told = changes(installation, 20)

@@ -47,9 +47,9 @@ GATE_FIRST_SECONDS_MAX = 5.0
 #: The link waits so long for the rest of the program to be there.
 COMPILER_SECONDS_MAX = 60.0
 
-#: A start looks through the books for damage for so long, in which all of half a million calls is read from memory; the
-#: rest is looked through later.
-LOOK_MS_MAX = 1_000
+#: A start looks through the books for damage for so long, in which all of a quarter million calls is read from memory;
+#: the rest is looked through later.
+LOOK_MS_MAX = 500
 
 #: Below ordinary processes, above those that only use idle time.
 _NICENESS = 10

@@ -86,6 +86,9 @@ _PART: Final = 2_000
 #: Keys that a new gate is sent at once: it takes them in while the next ones are read.
 _KEYS_PART: Final = 20_000
 
+#: So many parts may be read that the gate has not taken in yet.
+_PARTS_AHEAD: Final = 4
+
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
@@ -407,22 +410,28 @@ class GateLink:
         All limits will lack their balances. They are summed while the rest is read, and while the gate takes it in.
         Returns how many keys it has now.
         """
-        # Each of the two is waited for, whatever becomes of the other: both read the books.
-        sent, summed = await asyncio.gather(
-            self._send_everything(wire, sequence, limits),
+        parts: asyncio.Queue[Load | None] = asyncio.Queue(_PARTS_AHEAD)
+        reading = asyncio.gather(
+            self._read_parts(sequence, parts),
             in_thread(lambda: self._opening(position, [limit.id for limit in limits], limits, first=True)),
             return_exceptions=True,
         )
-        if isinstance(sent, BaseException):
-            raise sent
-        loaded, keys = sent
+        # Before the gate has taken it in and credentials are there, which the rest of the program fetches.
+        reading.add_done_callback(lambda _: self._was_read.set())
+        try:
+            loaded, keys = await self._send_parts(wire, Load(sequence, full=True, limits=limits), parts)
+        except BaseException:  # Also when cancelled: the books are read to the end before they may be closed.
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            raise
+        unread, summed = await reading
+        if unread is not None:
+            raise unread
         if isinstance(summed, BaseException):
             raise summed
         if loaded.position != position or set(loaded.pending) != set(summed.limits):
             # It was no new gate, or another console spoke to it: what was summed is of no use.
             summed = await in_thread(lambda: self._opening_of(loaded, limits, first=True))
-        # Before credentials are waited for, which the rest of the program fetches.
-        self._was_read.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CREDENTIALS_SECONDS_MAX):
                 await self._credentials_tried.wait()
@@ -430,25 +439,24 @@ class GateLink:
         _expected(await wire.ask(summed, LOAD_SECONDS_MAX), Done)
         return keys
 
-    async def _send_everything(self, wire: GateWire, sequence: int, limits: tuple[Limit, ...]) -> tuple[Loaded, int]:
-        """Send limits, then keys, then the catalogue, in parts: while the gate takes one in, the next one is read.
+    async def _read_parts(self, sequence: int, parts: "asyncio.Queue[Load | None]") -> None:
+        """Read keys, then the catalogue, ahead of what the gate takes in; ``None`` follows the last part."""
+        found = self._parts(sequence)
+        try:
+            while (part := await in_thread(lambda: next(found, None))) is not None:
+                await parts.put(part)
+        except Exception:
+            await parts.put(None)
+            raise
+        await parts.put(None)
 
-        Returns what it answered to the limits, and how many keys there were.
-        """
-        parts, keys = self._parts(sequence), 0
-        part: Load | None = Load(sequence, full=True, limits=limits)
-        first: Loaded | None = None
-        while part is not None:
-            reading = asyncio.ensure_future(in_thread(lambda: next(parts, None)))
-            try:
-                loaded = _expected(await wire.ask(part, LOAD_SECONDS_MAX), Loaded)
-            except BaseException:  # Also when cancelled: the books are read to the end before they may be closed.
-                await asyncio.gather(reading, return_exceptions=True)
-                raise
-            first, keys = first or loaded, keys + len(part.keys)
-            part = await reading
-        assert first is not None
-        return first, keys
+    async def _send_parts(self, wire: GateWire, first: Load, parts: "asyncio.Queue[Load | None]") -> tuple[Loaded, int]:
+        """Send ``first``, then all ``parts``; what the gate answered to the first one, and how many keys there were."""
+        answer, keys = _expected(await wire.ask(first, LOAD_SECONDS_MAX), Loaded), 0
+        while (part := await parts.get()) is not None:
+            _expected(await wire.ask(part, LOAD_SECONDS_MAX), Loaded)
+            keys += len(part.keys)
+        return answer, keys
 
     async def _follow(self, wire: GateWire) -> None:
         """Pass on changes and the projector's progress, for as long as the connection lives."""
