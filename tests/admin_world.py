@@ -209,6 +209,8 @@ def _calls_and_prices(api: Api) -> None:
     price = {"provider": "openai", "model": "gpt-4o", "unit": "input_tokens", "per": 1_000_000, "price": "2.40"}
     own = api.send("PUT", "/api/v1/prices", price)
     api.get("/api/v1/prices/own")
+    api.get(f"/api/v1/prices/{own['id']}")
+    api.send("PATCH", f"/api/v1/prices/{own['id']}", {"price": own["price"], "per": own["per"]})
     api.post("/api/v1/prices/explain", {"model": "gpt-4o", "usage": {"input_tokens": 10}}, 200)
     period = {"from": "2026-11-20", "commit": True, "reason": "cheaper", "run": "run-1"}
     api.post("/api/v1/reprice", {"from": "2026-11-20", "capacity": "declared"}, 200)

@@ -30,6 +30,34 @@ def test_a_money_limit_is_kept_exactly_and_told_as_text(made: Parts, api: Api) -
     assert row["amount"] == 123_456_789
 
 
+def test_limits_are_found_by_what_they_select(made: Parts, api: Api) -> None:
+    """A filter by a dimension or a tag finds those that name it, whatever else they name; a key also by its name."""
+    key = create(made.console, NewKey(name="ci"))[0]["id"]
+    wanted: dict[str, dict[str, str]] = {
+        "team": {"team": "research"},
+        "both": {"team": "research", "model": "gpt-4o"},
+        "other": {"team": "sales"},
+        "key": {"key": key},
+        "tag": {"tag.customer": "a b"},
+        "all": {},
+    }
+    ids = {api.post("/api/v1/limits", {**LIMIT, "select": select})["id"]: name for name, select in wanted.items()}
+
+    def found(query: str) -> set[str]:
+        return {ids[row["id"]] for row in api.get(f"/api/v1/limits?{query}")["data"]}
+
+    assert found("team=research") == {"team", "both"}
+    assert found("team=research&model=gpt-4o") == {"both"}
+    assert found(f"key={key}") == found("key=ci") == {"key"}
+    assert found("key=other") == found("team=") == found("user=research") == set()
+    assert found("tag.customer=a%20b") == {"tag"}
+    assert found("source=api") == set(wanted)
+    assert found("source=quota") == set()
+    assert api.get("/api/v1/limits?metadata.x=1", 400)["code"] == "filter_invalid"
+    assert api.get("/api/v1/limits?teem=research", 400)["code"] == "filter_invalid"
+    assert [ids[row["id"]] for row in api.pages("/api/v1/limits?team=research&limit=1")] == ["team", "both"]
+
+
 def test_the_same_selection_unit_and_window_is_the_same_limit(api: Api) -> None:
     """Setting it again changes amount and mode in place; another window is another limit."""
     first = api.post("/api/v1/limits", {**LIMIT, "select": {"team": "a", "model": "m"}})

@@ -188,14 +188,18 @@ def _cell(name: str, value: Any) -> Any:
 
 @app.command("list")
 def list_limits(
-    unit: Annotated[str | None, typer.Option()] = None,
-    window: Annotated[str | None, typer.Option()] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Only those that select all of this, such as team=research,model=gpt-4o.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Only those that count this.")] = None,
+    window: Annotated[str | None, typer.Option(help="Only those of this window.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Only hard, soft or shadow ones.")] = None,
     data: Where = None,
     json: Json = False,
 ) -> None:
     """List limits with what is posted, held and left of each."""
     with connect(data) as client:
-        rows = list(client.pages("/limits", {"unit": unit, "window": window}))
+        rows = list(client.pages("/limits", {**pairs(select), "unit": unit, "window": window, "mode": mode}))
     if json:
         emit_json(rows)
     else:

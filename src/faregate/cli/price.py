@@ -35,7 +35,7 @@ def list_prices(
 ) -> None:
     """List the prices in force now; ``--json`` and ``explain`` have the source of each."""
     with connect(data) as client:
-        rows = client.call("GET", "/prices", query={"provider": provider, "model": model})["data"]
+        rows = list(client.pages("/prices", {"provider": provider, "model": model}))
     if json:
         emit_json(rows)
     else:

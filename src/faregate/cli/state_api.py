@@ -150,9 +150,7 @@ def _of_no_key(row: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
 
 
 def _rows(api: Api, name: str) -> list[dict[str, Any]]:
-    if name == "prices":
-        return list(api.call("GET", "/prices/own")["data"])
-    return list(api.pages(f"/{name}"))
+    return list(api.pages("/prices/own" if name == "prices" else f"/{name}"))
 
 
 def _names(api: Api, name: str) -> dict[str, str]:

@@ -22,6 +22,9 @@ WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 1_000
 
+#: A cursor may hold the names that the last row of its page stands by.
+_CURSOR_CHARACTERS_MAX: Final = 2_048
+
 #: A time as ``texts.moment`` reads it: RFC 3339 with its zone, or a date.
 MOMENT_PATTERN: Final = r"^\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d))?$"
 
@@ -75,7 +78,11 @@ _PAGED: Final = (
         f"How many rows a page has at most; {PAGE_DEFAULT} where it is not given.",
         schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
     ),
-    Parameter("cursor", "`next_cursor` of the page before, with the same filters; without one the list begins."),
+    Parameter(
+        "cursor",
+        "`next_cursor` of the page before, with the same filters; without one the list begins.",
+        characters_max=_CURSOR_CHARACTERS_MAX,
+    ),
 )
 
 

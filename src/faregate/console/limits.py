@@ -4,6 +4,7 @@ The same selector, each, unit and window are the same limit: setting it again ch
 it has counted and whatever is not named. Whether a limit is possible at all is the core's decision.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 from unicodedata import normalize
 
@@ -37,6 +38,7 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.zones import zone_known
 from faregate.core import keys, money, tokens
+from faregate.core.attribution import DIMENSIONS, METADATA_PREFIX, TAG_PREFIX
 from faregate.core.limits.kinds import EACH_MAX, KINDS, MODES, SELECTOR_MAX, WINDOWS, Fault, check_limit, escaped
 from faregate.core.limits.term_rules import check_terms
 from faregate.errors import Conflict, NotFound
@@ -396,6 +398,28 @@ def shape(row: Row, standing: LimitView, subjects_max: int) -> dict[str, Any]:
     return shown
 
 
+def _by_selector(console: Console, filters: Mapping[str, str]) -> dict[str, Any]:
+    """Filters of a list as the books take them, with names as selectors hold them.
+
+    Raises:
+        ApiProblem: ``filter_invalid``: something that no limit selects.
+    """
+    found: dict[str, Any] = {}
+    for name, value in filters.items():
+        if name not in DIMENSIONS and not name.startswith(TAG_PREFIX):
+            if name.startswith(METADATA_PREFIX):
+                raise ApiProblem("filter_invalid", "no limit selects by metadata, only by tag.NAME", field=name)
+            found[name] = value
+            continue
+        wanted: object = normalize("NFC", value) if name in _PAYERS else value
+        if name == "key":
+            # Whoever knows it by its name means each key that is called so.
+            called = console.books.listing("key", name=normalize("NFC", value), limit=_NAMESAKES_MAX)
+            wanted = [value, *(row["id"] for row in called)]
+        found[f"selector.{name}"] = wanted
+    return found
+
+
 async def _shown(console: Console, row: Row) -> dict[str, Any]:
     standing = (await limit_views(console, [row]))[row["id"]]
     return shape(row, standing, SUBJECTS_READ)
@@ -415,18 +439,27 @@ async def set_limit(request: Request, wanted: NewLimit) -> dict[str, Any]:
 @router.get("")
 @needs("limits.read")
 @lists(
+    *(text(name, "What it selects.") for name in DIMENSIONS),
     choice("unit", tuple(KINDS), "What it counts."),
     text("window", "Over which time."),
     choice("mode", MODES, "Whether it refuses."),
+    text("source", "Who made it."),
+    tags=True,
 )
 @answers(shapes.Limits)
 async def list_limits(request: Request) -> dict[str, Any]:
-    """Limits, oldest first; filters: ``unit``, ``window``, ``mode``."""
+    """Limits, oldest first; filters: what they select, ``tag.NAME`` too, ``unit``, ``window``, ``mode``, ``source``.
+
+    ``?team=research`` lists those whose selector names this team, whatever else it names.
+    """
     console = console_of(request)
     page = read_page(request)
-    rows = await in_thread(
-        lambda: console.books.listing("limit", after=page.after, limit=page.limit + 1, **page.filters)
-    )
+
+    def read() -> list[Row]:
+        filters = _by_selector(console, page.filters)
+        return console.books.listing("limit", after=page.after, limit=page.limit + 1, **filters)
+
+    rows = await in_thread(read)
     found = await limit_views(console, rows[: page.limit])
     return page_of(request, page, rows, lambda row: shape(row, found[row["id"]], SUBJECTS_LISTED))
 

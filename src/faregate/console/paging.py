@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from fastapi import Request
 
 from faregate.console.describing import PAGE_DEFAULT, PAGE_MAX, VALUE_CHARACTERS_MAX, Parameter, asked_of
@@ -131,6 +132,19 @@ def page_of(
     kept = rows[: page.limit]
     after = kept[-1]["id"] if len(rows) > page.limit else ""
     return sealed_page(request, page, [shown(row) for row in kept], after)
+
+
+def page_in_order(
+    request: Request, page: Page, rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Sequence[str | int]]
+) -> dict[str, Any]:
+    """The answer for ``rows`` that are made anew for each page, in the order of ``key``, which tells them apart."""
+    keyed = [(list(key(row)), row) for row in rows]
+    if page.after:
+        behind = msgspec.json.decode(page.after)
+        keyed = [each for each in keyed if each[0] > behind]
+    kept = keyed[: page.limit]
+    after = msgspec.json.encode(kept[-1][0]).decode() if len(keyed) > page.limit else ""
+    return sealed_page(request, page, [row for _, row in kept], after)
 
 
 def sealed_page(request: Request, page: Page, data: Sequence[dict[str, Any]], after: str) -> dict[str, Any]:

@@ -4,14 +4,15 @@ An own price holds from its moment until the next one of the same unit; nothing 
 files of prices are taken in by ``price_files``, and ``price_explain`` tells where a price comes from.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar, Final, NamedTuple
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from faregate.console.describing import answers, asks, text
-from faregate.console.paging import single_values
+from faregate.console.describing import answers, lists, text
+from faregate.console.paging import page_in_order, read_page
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import every, in_thread, made_places
 from faregate.console.rights import needs
@@ -19,6 +20,7 @@ from faregate.console.shapes import prices as shapes
 from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
 from faregate.console.texts import NANOS_PER_SECOND, Body, Moment, Name, PriceDollars, moment, or_none, time_text
+from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked, put_all
 from faregate.console.writing import remove as remove_row
 from faregate.control import Catalogue
@@ -31,6 +33,9 @@ router = APIRouter(prefix="/prices", tags=["prices"])
 
 PER_MAX: Final = 1_000_000_000
 
+#: No id is longer.
+_ID_CHARACTERS_MAX: Final = 64
+
 #: A new price this many times the old one, or this small a part of it, is per token where per million was meant.
 OUTLIER: Final = 10_000
 
@@ -38,12 +43,26 @@ OUTLIER: Final = 10_000
 PAST_NANOS_MAX: Final = 60 * NANOS_PER_SECOND
 
 
+class Place(NamedTuple):
+    """What a price is the price of."""
+
+    provider: str
+    model: str
+    unit: str
+    variant: str = ""
+    service_tier: str = ""
+    region: str = ""
+    above_input_tokens: int = 0
+
+
+#: What of a price follows from what was sent.
+_READ_ONLY: Final = frozenset({"id", "created_at", "updated_at", "effective_to", "layer", "source", "version"})
+
+
 class NewPrice(Body):
     """An own price of one unit of a model at a provider."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {"id", "created_at", "updated_at", "effective_to", "layer", "source", "version"}
-    )
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY
 
     provider: Name
     model: Name
@@ -63,6 +82,18 @@ class NewPrice(Body):
     confirm: bool = False
 
 
+class OwnPriceChange(Body):
+    """What may be changed of an own price; of another unit, or from another moment on, it is another price."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {*Place._fields, "effective_from"}
+
+    per: int | None = Field(default=None, ge=1, le=PER_MAX)
+    #: Dollars for ``per`` units, as a decimal text.
+    price: PriceDollars | None = None
+    #: Says that a price far from the one before is meant.
+    confirm: bool = False
+
+
 def _moment(console: Console, text: str | None) -> int:
     now = console.clock.wall_nanos()
     if text is None:
@@ -76,6 +107,19 @@ def _moment(console: Console, text: str | None) -> int:
     if at > now + 5 * 366 * 86_400 * NANOS_PER_SECOND:
         raise ApiProblem("field_range", "lies more than five years ahead", field="effective_from")
     return at
+
+
+def _picos(price: str) -> int:
+    try:
+        return money.picos(price)
+    except ValueError as problem:
+        raise ApiProblem("field_range", str(problem), field="price") from problem
+
+
+def _refuse_outlier(pico: int, per: int, present: Rate | None) -> None:
+    if is_outlier(pico, per, present):
+        rule = f"is more than {OUTLIER} times off the present one; is per right? Send confirm: true"
+        raise ApiProblem("invariant", rule, field="price")
 
 
 def put(console: Console, wanted: NewPrice) -> Row:
@@ -92,10 +136,7 @@ def put(console: Console, wanted: NewPrice) -> Row:
     if wanted.region not in REGIONS:
         rule = f"expected one of {', '.join(REGIONS[1:])}, or nothing for all of them"
         raise ApiProblem("field_enum", rule, field="region")
-    try:
-        pico = money.picos(wanted.price)
-    except ValueError as problem:
-        raise ApiProblem("field_range", str(problem), field="price") from problem
+    pico = _picos(wanted.price)
     begins = _moment(console, wanted.effective_from)
     catalogue = compiled(console)
     known = sorted({each.name for each in catalogue.providers})
@@ -112,9 +153,8 @@ def put(console: Console, wanted: NewPrice) -> Row:
         wanted.region,
         wanted.above_input_tokens,
     )
-    if not wanted.confirm and is_outlier(pico, wanted.per, rates_at(catalogue, begins).get(place)):
-        rule = f"is more than {OUTLIER} times off the present one; is per right? Send confirm: true"
-        raise ApiProblem("invariant", rule, field="price")
+    if not wanted.confirm:
+        _refuse_outlier(pico, wanted.per, rates_at(catalogue, begins).get(place))
     rows = sorted(
         (
             row
@@ -142,6 +182,60 @@ def put(console: Console, wanted: NewPrice) -> Row:
     return row
 
 
+def change(console: Console, price_id: str, wanted: OwnPriceChange) -> Row:
+    """Change an own price from now on; what it was until now is kept as a row of its own, for what is booked by it.
+
+    Raises:
+        NotFound: no such price.
+        Conflict: it has ended, was imported, or the configuration file declares it.
+        ApiProblem: a value that cannot be.
+    """
+    before = _own_row(console, price_id)
+    now = console.clock.wall_nanos()
+    if layer_of(before) != "override":
+        raise Conflict("an import brought this price; import another file, or set an own price over it")
+    if 0 < before["effective_to"] <= now:
+        raise Conflict("this price has ended, and what was booked with it stays; set a new one")
+    for name in sorted(wanted.model_fields_set & {"per", "price"}):
+        if getattr(wanted, name) is None:
+            raise ApiProblem("field_range", "must not be null; leave it out instead", field=name)
+    per = before["per"] if wanted.per is None else wanted.per
+    pico = before["pico"] if wanted.price is None else _picos(wanted.price)
+    if (pico, per) == (before["pico"], before["per"]):
+        return before
+    if not wanted.confirm:
+        _refuse_outlier(pico, per, Rate(before["unit"], before["pico"], before["per"]))
+    row = {**before, "pico": pico, "per": per, "updated_at": now}
+    if before["effective_from"] >= now:
+        put_all(console, "price", [row])
+        return row
+    row["effective_from"] = now
+    was = {**before, "id": console.new_id("prc_"), "effective_to": now, "updated_at": now}
+    # Together, so that at no moment there is no price.
+    put_all(console, "price", [was, row])
+    return row
+
+
+def _own_row(console: Console, price_id: str) -> Row:
+    """An own or imported price by its id.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: the configuration file declares it.
+    """
+    row = _found(console, price_id)
+    if row["source"] == "file":
+        raise Conflict("this price is declared in the configuration file; change it there")
+    return row
+
+
+def _found(console: Console, price_id: str) -> Row:
+    row = console.books.get("price", price_id) if len(price_id) <= _ID_CHARACTERS_MAX else None
+    if row is None:
+        raise NotFound("there is no such own price; bundled prices are overridden, not changed")
+    return row
+
+
 def take_back(console: Console, row: Row) -> None:
     """Remove a price; the own one that it ended holds on in its place."""
     if layer_of(row) == "override":
@@ -157,18 +251,6 @@ def take_back(console: Console, row: Row) -> None:
         now = console.clock.wall_nanos()
         put_all(console, "price", [{**each, "effective_to": row["effective_to"], "updated_at": now} for each in before])
     remove_row(console, "price", row["id"])
-
-
-class Place(NamedTuple):
-    """What a price is the price of."""
-
-    provider: str
-    model: str
-    unit: str
-    variant: str = ""
-    service_tier: str = ""
-    region: str = ""
-    above_input_tokens: int = 0
 
 
 def place_of(row: Row) -> Place:
@@ -323,37 +405,39 @@ def _rank(row: Row) -> tuple[bool, int]:
     return layer_of(row) == "override", int(row["effective_from"])
 
 
-def _shown_order(each: dict[str, Any]) -> tuple[object, ...]:
+def _shown_order(each: dict[str, Any]) -> tuple[str | int, ...]:
     names = ("provider", "model", "service_tier", "region", "above_input_tokens", "unit", "variant")
     return tuple("" if each[name] is None else each[name] for name in names)
 
 
 @router.get("")
 @needs("prices.read")
-@asks(text("provider", "Name of a provider."), text("model", "Name of a model."))
+@lists(text("provider", "Name of a provider."), text("model", "Name of a model."))
 @answers(shapes.Prices)
 async def list_prices(request: Request) -> dict[str, Any]:
     """Prices in force now of the models that callers can reach, of all layers; filters: ``provider``, ``model``."""
     console = console_of(request)
-    wanted = single_values(request)
+    page = read_page(request)
+    wanted = page.filters
     rows = await in_thread(lambda: _effective(console, wanted.get("provider", ""), wanted.get("model", "")))
-    return {"data": rows, "next_cursor": None}
+    return page_in_order(request, page, rows, lambda row: (*_shown_order(row), row["version"]))
 
 
 @router.get("/own")
 @needs("prices.read")
-@asks()
+@lists(text("provider", "Name of a provider."), text("model", "Name of a model."))
 @answers(shapes.OwnPrices)
 async def list_own_prices(request: Request) -> dict[str, Any]:
     """Own prices that hold or are to come; ``far_off`` are those that setting anew would want a ``confirm`` for."""
-    single_values(request)
     console = console_of(request)
-    return {"data": await in_thread(lambda: _own(console)), "next_cursor": None}
+    page = read_page(request)
+    rows = await in_thread(lambda: _own(console, page.filters))
+    return page_in_order(request, page, rows, _own_order)
 
 
-def _own(console: Console) -> list[dict[str, Any]]:
+def _own(console: Console, filters: Mapping[str, str]) -> list[dict[str, Any]]:
     now = console.clock.wall_nanos()
-    rows = [row for row in every(console.books, "price") if layer_of(row) == "override"]
+    rows = [row for row in every(console.books, "price", **filters) if layer_of(row) == "override"]
     rows = [row for row in rows if not 0 < row["effective_to"] <= now]
     if not rows:
         return []
@@ -364,7 +448,11 @@ def _own(console: Console) -> list[dict[str, Any]]:
         now,
     )
     shown = [shape(row) | {"far_off": is_outlier(row["pico"], row["per"], bundled.get(place_of(row)))} for row in rows]
-    return sorted(shown, key=lambda each: (*_shown_order(each), each["effective_from"]))
+    return sorted(shown, key=_own_order)
+
+
+def _own_order(each: dict[str, Any]) -> tuple[str | int, ...]:
+    return (*_shown_order(each), each["effective_from"] or "", each["id"])
 
 
 @router.put("")
@@ -377,20 +465,32 @@ async def set_price(request: Request, wanted: NewPrice) -> dict[str, Any]:
     return await acted(console, shape(row))
 
 
+@router.get("/{price_id}")
+@needs("prices.read")
+@answers(shapes.OwnPrice, versioned=True)
+async def read_price(request: Request, price_id: str) -> dict[str, Any]:
+    """One own or imported price, also one that has ended."""
+    console = console_of(request)
+    return shape(versioned(request, await in_thread(lambda: _found(console, price_id))))
+
+
+@router.patch("/{price_id}")
+@needs("prices.write")
+@answers(shapes.OwnPrice, versioned=True)
+async def change_price(request: Request, price_id: str, wanted: OwnPriceChange) -> dict[str, Any]:
+    """Change what an own price costs from now on; until now it cost what it did, which has a row of its own then."""
+    console = console_of(request)
+    unchanged = only_if_unchanged(request, lambda: _found(console, price_id))
+    row = await locked(console, lambda: change(console, price_id, wanted), unchanged)
+    return await acted(console, shape(versioned(request, row)))
+
+
 @router.delete("/{price_id}")
 @needs("prices.write")
-@answers(Removed)
+@answers(Removed, versioned=True)
 async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
     """Take an own or imported price back; what was booked with it stays."""
     console = console_of(request)
-
-    def alone() -> None:
-        row = console.books.get("price", price_id) if len(price_id) <= 64 else None
-        if row is None:
-            raise NotFound("there is no such own price; bundled prices are overridden, not removed")
-        if row["source"] == "file":
-            raise Conflict("this price is declared in the configuration file; change it there")
-        take_back(console, row)
-
-    await locked(console, alone)
+    unchanged = only_if_unchanged(request, lambda: _found(console, price_id))
+    await locked(console, lambda: take_back(console, _own_row(console, price_id)), unchanged)
     return await acted(console, {"id": price_id, "deleted": True})
