@@ -48,6 +48,9 @@ GOING_AWAY: Final = 1001
 POLICY: Final = 1008
 BROKEN: Final = 1011
 
+#: How a provider closes a session that has lasted long enough: nothing has failed.
+_IN_ORDER: Final = frozenset((NORMAL, GOING_AWAY, 1005))
+
 _SELF_STARTING: Final = Problem(
     "feature_unbounded",
     "turn_detection: this provider would begin responses by itself, which cannot be bounded; "
@@ -83,12 +86,15 @@ class Session:
         target: Target,
         sockets: tuple[Socket, Socket],
         finished: Callable[[], None],
+        broke: Callable[[str], None],
     ) -> None:
+        """``finished`` is told once all is over, ``broke`` with a code before that, where the provider failed."""
         self._gate = gate
         self._account = account
         self._target = target
         self._client, self._provider = sockets
         self._finished = finished
+        self._broke = broke
         self._opened_at = gate.now
         self._client.on_held = self._count_coming
         self._provider.on_held = self._count_held
@@ -150,6 +156,8 @@ class Session:
         if socket is self._client:
             self._leave()
         elif not self._over:
+            if code not in _IN_ORDER:
+                self._broke("upstream_truncated")
             self._break_off("upstream_truncated", code if code != 1005 else NORMAL, reason)
 
     def mistaken(self, error: BaseException) -> None:
@@ -681,6 +689,7 @@ class Session:
             return
         why = self._late(now)
         if why:
+            self._broke("upstream_timeout")
             self._break_off("upstream_timeout", BROKEN, why)
         elif now - self._progress_at >= settings.progress_ms / 1000:
             self._progress_at = now

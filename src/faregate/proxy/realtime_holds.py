@@ -26,6 +26,7 @@ from faregate.proxy.described import NOT_DESCRIBED, Described, attribution, desc
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import identify
 from faregate.proxy.refuse import limit_problem, limit_required
+from faregate.proxy.routing import Lane, known_by, lane_for
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.standing import outside
 from faregate.proxy.tokens import TokenKey
@@ -73,6 +74,10 @@ class TurnHold:
         self.seen_at = 0.0
 
 
+def _not_configured(model: str, operation: str) -> Problem:
+    return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {operation}.", "model")
+
+
 class Account:
     """Who a session is charged to, and where it may go."""
 
@@ -87,8 +92,8 @@ class Account:
 
     # -- who, and where ------------------------------------------------------------------------------------------------
 
-    def choose(self) -> tuple[Target, ...] | Problem:
-        """The places that the session's model may go to now, in order."""
+    def choose(self) -> Lane | Problem:
+        """The way that the session's model goes for its caller now."""
         gate = self._gate
         snapshot: Snapshot = gate.snapshot
         found = identify(self._request, snapshot, gate.peppers, gate.wall_nanos(), gate.issuers)
@@ -108,7 +113,18 @@ class Account:
             return gate.closed_for
         if key.operations is not None and openai_realtime.OPERATION not in key.operations:
             return Problem("operation_forbidden", f"This key may not call {openai_realtime.OPERATION}.")
-        return self._targets(key, self.model, openai_realtime.OPERATION)
+        targets = self._targets(key, self.model, openai_realtime.OPERATION)
+        if isinstance(targets, Problem):
+            return targets
+        priority = self._request.headers.get(b"priority", b"")
+        lane = lane_for(snapshot, self.model, openai_realtime.OPERATION, key, self._described, priority)
+        # What the name leads to for others is not for this caller.
+        return lane if lane is not None else _not_configured(self.model, openai_realtime.OPERATION)
+
+    def known_by(self, lane: Lane) -> bytes:
+        """What the caller stays at one place by, as far as the way asks for that."""
+        assert self.key is not None
+        return known_by(self.key, self._described, "", lane.sticky) if lane.sticky else b""
 
     def _targets(self, key: Key, model: str, operation: str) -> tuple[Target, ...] | Problem:
         snapshot = self._gate.snapshot
@@ -122,16 +138,14 @@ class Account:
             return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
         if operation:
             permitted = tuple(target for target in permitted if operation in target.operations)
-        if permitted:
-            return permitted
-        return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {operation}.", "model")
+        return permitted or _not_configured(model, operation)
 
     def again(self, target: Target) -> Target | Problem:
         """The place where the session is, as it stands now."""
         found = self.choose()
         if isinstance(found, Problem):
             return found
-        for one in found:
+        for one in found.members:
             if one.name == target.name and one.provider.name == target.provider.name:
                 return one
         text = f"Model {self.model[:64]!r} no longer goes where this session is; open another."

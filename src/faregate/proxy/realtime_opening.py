@@ -27,7 +27,9 @@ from faregate.proxy.identify import QUERY_FIELDS_MAX
 from faregate.proxy.realtime import Session
 from faregate.proxy.realtime_holds import Account
 from faregate.proxy.realtime_sockets import MESSAGE_BYTES_MAX, QUIET, Socket
+from faregate.proxy.realtime_ways import Way
 from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
+from faregate.proxy.routing import resting, retry_after
 from faregate.proxy.snapshot import Target
 from faregate.proxy.standing import peer_of
 from faregate.proxy.upstream import UpstreamConnection
@@ -81,7 +83,9 @@ class Opening:
         self._wanted: Wanted | None = None
         self._account: Account | None = None
         self._answer: Handshake | None = None
-        self._targets: tuple[Target, ...] = ()
+        self._way: Way | None = None
+        #: When the try under way began.
+        self._tried_at = gate.now
         self._provider: Socket | None = None
         self._session: Session | None = None
         self._refused = False
@@ -129,9 +133,9 @@ class Opening:
         if credential is not None:
             return credential
         self._account = Account(self._gate, request, wanted.model, peer_of(self._owner.transport))
-        targets = self._account.choose()
-        if isinstance(targets, Problem):
-            return targets
+        lane = self._account.choose()
+        if isinstance(lane, Problem):
+            return lane
         via = request.headers.get(b"via")
         if via is not None and HOP_TOKEN in via.lower():
             return Problem("header_invalid", "Header Via: this request has passed Faregate before; it loops.", "Via")
@@ -139,39 +143,72 @@ class Opening:
         if isinstance(answer, Problem):
             return answer
         self._answer = answer
-        self._targets = targets
-        return self._account.checked(targets[0])
+        self._way = Way(self._gate, lane, self._account.known_by(lane))
+        return self._go()
 
     # -- the provider --------------------------------------------------------------------------------------------------
 
+    def _go(self) -> Problem | None:
+        """Turn to the next deployment that could hold a session of this caller; why there is none."""
+        way, account = self._way, self._account
+        assert way is not None
+        assert account is not None
+        problem: Problem | None = None
+        while (target := way.target) is not None:
+            found = account.checked(target)
+            if found is not None:
+                problem = problem or found
+                way.skip()
+            elif way.begin():
+                self._tried_at = self._gate.now
+                return None
+        return problem or resting(account.model, way.lane.wait(self._gate.monotonic_nanos()))
+
     def _dial(self) -> None:
-        pool = self._targets[0].pool
+        pool = self._target.pool
         if pool.lacks:
             self._not_connected("credential_unavailable", pool.lacks)
             return
         pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
 
+    @property
+    def _target(self) -> Target:
+        assert self._way is not None
+        target = self._way.target
+        assert target is not None
+        return target
+
     def _not_connected(self, code: str, why: str) -> None:
         """Nothing was sent: the next place is tried."""
-        name = self._targets[0].provider.name
-        self._targets = self._targets[1:]
-        if self._refused:
-            return
-        problem: Problem | None = Problem(code, f"Provider {name}: {why}. Charged: nothing.", retry_after_s=1)
-        if self._targets and self._account is not None:
-            problem = self._account.checked(self._targets[0])
-            if problem is None:
-                self._dial()
-                return
-        assert problem is not None
-        self._refuse(problem)
+        if not self._refused:
+            self._failed(
+                Problem(code, f"Provider {self._target.provider.name}: {why}. Charged: nothing.", retry_after_s=1)
+            )
+
+    def _failed(self, problem: Problem, status: int = 0, retry_after: int = 0) -> None:
+        """This deployment did not accept; the next one is tried, or the caller told why."""
+        if not self._tries_on(status, problem.code, retry_after):
+            self._refuse(problem)
+
+    def _tries_on(self, status: int, code: str, retry_after: int = 0) -> bool:
+        """Whether another deployment is tried in the place of one that did not accept."""
+        way = self._way
+        assert way is not None
+        provider, self._provider = self._provider, None
+        if not way.failed(status, code, retry_after) or self._go() is not None:
+            self._provider = provider
+            return False
+        if provider is not None:
+            provider.abort()
+        self._dial()
+        return True
 
     def _connected(self, connection: UpstreamConnection) -> None:
         """The provider's connection is open: ask for the upgrade."""
         if self._refused:
             connection.close()
             return
-        target, wanted = self._targets[0], self._wanted
+        target, wanted = self._target, self._wanted
         assert wanted is not None
         provider = target.provider
         parts = urlsplit(provider.base_url)
@@ -193,12 +230,12 @@ class Opening:
             request.headers["openai-beta"] = _BETA.decode()
         request.headers[target.id_header.decode().rstrip(": ")] = self._id
         self._provider = Socket(self, framing, connection.transport, self._gate.now)
-        self._provider.on_gone = lambda: self._provider_gone(connection)
+        self._provider.on_gone = lambda: self._provider_gone(target, connection)
         framing.send_request(request)
         self._provider.send_handshake()
 
-    def _provider_gone(self, connection: UpstreamConnection) -> None:
-        self._targets[0].pool.forget(connection)
+    def _provider_gone(self, target: Target, connection: UpstreamConnection) -> None:
+        target.pool.forget(connection)
         if self._session is not None:
             self._session.lost()
 
@@ -206,18 +243,20 @@ class Opening:
 
     def shaken(self, socket: Socket, answer: Handshake, accepted: bool) -> None:
         """The provider answered."""
-        if self._refused:
+        if self._refused or socket is not self._provider:
             return
-        target = self._targets[0]
+        target = self._target
         if accepted:
             self._open(target)
-            return
-        name = target.provider.name
-        if 400 <= answer.status_code < 600:
-            self._pass_error(target, answer)
+        elif 400 <= answer.status_code < 600:
+            head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.raw_items()).encode(
+                "latin-1", "replace"
+            )
+            if not self._tries_on(answer.status_code, "", retry_after(b"\r\n" + head, self._gate.wall_nanos())):
+                self._pass_error(target, answer, head)
         else:
             why = "it answered the handshake in a way that is no WebSocket's"
-            self._refuse(Problem("upstream_protocol", f"Provider {name}: {why}. Charged: nothing."))
+            self._failed(Problem("upstream_protocol", f"Provider {target.provider.name}: {why}. Charged: nothing."))
 
     def message(self, socket: Socket, data: bytes) -> None:
         """No side is heard before both are open."""
@@ -230,11 +269,12 @@ class Opening:
         if self._refused or self._session is not None:
             return
         if socket is self._provider:
-            name = self._targets[0].provider.name
             why = "it closed before the session was open"
-            self._refuse(Problem("upstream_truncated", f"Provider {name}: {why}. Charged: nothing."))
-        else:
+            name = self._target.provider.name
+            self._failed(Problem("upstream_truncated", f"Provider {name}: {why}. Charged: nothing."))
+        elif socket is self._client:
             self._refused = True
+            self._over()
             if self._provider is not None:
                 self._provider.abort()
 
@@ -248,15 +288,19 @@ class Opening:
 
     def _open(self, target: Target) -> None:
         """Both are open: answer the client, and let the session begin."""
-        answer, provider, account = self._answer, self._provider, self._account
+        answer, provider, account, way = self._answer, self._provider, self._account, self._way
         assert answer is not None
+        assert way is not None
         assert provider is not None
         assert account is not None
         answer.headers["x-faregate-request-id"] = answer.headers["x-request-id"] = self._id
         answer.headers["x-faregate-model"] = target.model
         answer.headers["x-faregate-deployment"] = target.name
+        if way.failures:
+            answer.headers["x-faregate-attempts"] = str(way.failures + 1)
+        way.accepted()
         self._owner.transport.write(answer.serialize())
-        session = Session(self._gate, account, target, (self._client, provider), self._finish)
+        session = Session(self._gate, account, target, (self._client, provider), self._finish, way.broke)
         self._session = session
         self._client.tell(session)
         provider.tell(session)
@@ -272,11 +316,10 @@ class Opening:
         account = self._account or Account(self._gate, self._request, "")
         account.refused(self._id, problem, "", self._began_nanos)
 
-    def _pass_error(self, target: Target, answer: Handshake) -> None:
+    def _pass_error(self, target: Target, answer: Handshake, head: bytes) -> None:
         """The provider's own refusal, with its status and body, but for our credential."""
         body = mask(bytes(answer.body or b""), target.pool.masked)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.raw_items())
-        passed = passed_headers(lines.encode("latin-1", "replace"))
+        passed = passed_headers(head)
         framing = b"content-length: %d\r\n" % len(body)
         self._write(
             answer_head(answer.status_code, passed, self._id, target.tag + FROM_PROVIDER, framing, False) + body
@@ -285,8 +328,14 @@ class Opening:
         why = f"Provider {target.provider.name} refused the session with {answer.status_code}."
         self._account.refused(self._id, Problem("upstream_protocol", why), "", self._began_nanos)
 
+    def _over(self) -> None:
+        """No deployment is tried any more, or the session has ended."""
+        if self._way is not None:
+            self._way.over()
+
     def _write(self, answer: bytes) -> None:
         self._refused = True
+        self._over()
         self._owner.transport.write(answer)
         self._client.pause(False)
         self._owner.transport.close()
@@ -301,6 +350,7 @@ class Opening:
             self._finish()
 
     def _finish(self) -> None:
+        self._over()
         self._owner.connection_lost(None)
 
     # -- what the client's connection asks -----------------------------------------------------------------------------
@@ -327,10 +377,13 @@ class Opening:
             if now - self._began_at > slow:
                 self._client.abort()
             return
-        provider = self._targets[0].provider
-        if now - self._began_at > (provider.connect_timeout_ms + provider.first_byte_timeout_ms) / 1000:
+        if self._way is None or self._way.target is None:
+            # The keys of a token's issuer are looked at.
+            return
+        provider = self._way.target.provider
+        if now - self._tried_at > (provider.connect_timeout_ms + provider.first_byte_timeout_ms) / 1000:
             why = "it did not accept the session in time"
-            self._refuse(Problem("upstream_timeout", f"Provider {provider.name}: {why}. Charged: nothing."))
+            self._failed(Problem("upstream_timeout", f"Provider {provider.name}: {why}. Charged: nothing."))
 
 
 def wanted_of(request: Request, operation: Operation) -> Wanted | Problem:

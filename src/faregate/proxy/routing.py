@@ -302,13 +302,17 @@ def _caller(key: Key, described: "Described") -> Caller:
 def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
     """Put the candidates of a call in the order of this moment."""
     gate = exchange.gate
-    known_by = _known_by(exchange, lane.sticky) if lane.sticky else b""
+    known = b""
+    if lane.sticky:
+        key = exchange.key
+        assert key is not None
+        known = known_by(key, exchange.described, exchange.call.end_user, lane.sticky)
     now = gate.monotonic_nanos()
     exchange.give_turn_back()
     exchange.lane = lane
     # Another place may be first now, which other limits hold.
     exchange.match = None
-    exchange.turn, exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known_by)
+    exchange.turn, exchange.candidates = lane.take(not gate.deployments.resting, now, gate.wall_nanos(), known)
     if exchange.candidates:
         return None
     return resting(exchange.call.model, lane.wait(now))
@@ -320,17 +324,15 @@ def resting(model: str, wait_s: int) -> Problem:
     return Problem("upstream_resting", text, "model", retry_after_s=wait_s)
 
 
-def _known_by(exchange: "Exchange", sticky: Sequence[str]) -> bytes:
-    """What a caller stays by; empty where it says nothing of that kind."""
-    key, described = exchange.key, exchange.described
-    assert key is not None
+def known_by(key: Key, described: "Described", end_user: str, sticky: Sequence[str]) -> bytes:
+    """What a caller stays by; empty where it says nothing of that kind. ``end_user`` is whom its body names."""
     for name in sticky:
         if name == "key":
             found = key.id
         elif name == "run":
             found = described.run
         else:
-            found = described.end_user or exchange.call.end_user or key.user
+            found = described.end_user or end_user or key.user
         if found:
             return f"{key.organization}\n{found}".encode()
     return b""

@@ -24,7 +24,7 @@ from faregate.simulator.misbehave import OK
 from faregate.simulator.plan import Plan, make
 from faregate.simulator.routes import Route, route_of
 from faregate.simulator.speakers import Speaker
-from faregate.simulator.steering import Script, ScriptInvalid, Steering, load_script, named_in_upload, steer
+from faregate.simulator.steering import Script, ScriptInvalid, Steering, convert, load_script, named_in_upload, steer
 from faregate.simulator.truth import TruthLog
 
 CONNECTIONS_MAX = 4096
@@ -184,8 +184,11 @@ class Simulator:
             refusal = 404, _missing(realtime.wanted(request))
         if refusal is None and request.header("upgrade").lower() != "websocket":
             refusal = 400, shapes.error(400, "This is a WebSocket.")
+        headers = b""
+        if refusal is None and self.script is not None:
+            refusal, headers = _scripted(self.script, request)
         if refusal is not None:
-            self._reply(connection, request, *refusal)
+            self._reply(connection, request, *refusal, headers)
             return
         told = dict(credentials.described(*shown)) if shown is not None else None
         conversation = realtime.Conversation(self, connection, request, told)
@@ -388,6 +391,17 @@ def _is_plain(steering: Steering) -> bool:
     if steering.status is not None or steering.body is not None or steering.headers or steering.served is not None:
         return False
     return not steering.fault or FAULTS[steering.fault].where is Where.USAGE
+
+
+def _scripted(script: Script, request: Request) -> tuple[tuple[int, bytes] | None, bytes]:
+    """A session's refusal by the script and the headers that come with it; no refusal where no rule has a status."""
+    rule = script.at_body(request.path, realtime.wanted(request))
+    if rule is None or rule.get("status") is None:
+        return None, b""
+    steering = convert(rule)
+    status = steering.status or 500
+    headers = "".join(f"{name}: {value}\r\n" for name, value in steering.headers.items())
+    return (status, shapes.error(status, "The simulator was asked for this error.")), headers.encode("latin-1")
 
 
 def _missing(model: str) -> bytes:
