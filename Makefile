@@ -93,7 +93,7 @@ soak: install-dev
 	$(BIN)/python tests/chaos/soak_timing.py
 	$(BIN)/python tests/core/soak_pricing.py 1000000
 	FAREGATE_SOAK=1 $(BIN)/pytest -n $(WORKERS) --timeout 0 tests/core/test_life_cycle.py tests/core/limits tests/storage/test_contract.py \
-		tests/console/test_schemathesis.py
+		tests/storage/test_chain.py tests/console/test_audit.py tests/console/test_schemathesis.py
 
 docs: install-dev
 	$(BIN)/python docs/reference/write.py

@@ -243,6 +243,24 @@ def test_random_changes_of_the_trail_are_all_found(made: Parts) -> None:
     assert missed == []
 
 
+@pytest.mark.parametrize(
+    "damage", [b"x", b"[" * 5_000, b"[]", b'{"n": 4}', b'{"n": "4", "chain": ""}', b"\xff\xfe", b""]
+)
+def test_a_damaged_last_line_stops_nobody_but_verify(made: Parts, damage: bytes) -> None:
+    """A start, changes and the list go on; the damaged line is named, also when there are lines behind it."""
+    file = changed(made, 4)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:-1], damage + b"\n"]))
+    assert "line 4 of the trail of changes" in told(made)
+    trail = AuditTrail(file.parent)
+    settle(trail, made.books, "2026-11-21T12:00:03Z")
+    trail.append("2026-11-21T12:00:04Z", "team", "team_after", None, {"name": "after"})
+
+    shown = Api(trusted(made.app)).get("/api/v1/audit?kind=team")["data"]
+    assert [row["id"] for row in shown] == ["team_after", "team_2", "team_1", "team_0"]
+    assert "line 4 of the trail of changes" in told(made)
+
+
 def test_the_trail_is_filtered_by_whom_what_and_when(made: Parts) -> None:
     """All filters hold together; a page may be empty while there is more to look at."""
     root = made.admin_key()

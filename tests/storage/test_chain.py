@@ -333,7 +333,12 @@ class Vandal:
             # The column's type makes it the same.
             return ""
         where, values = self._where(table, row)
-        self._file.execute(f'UPDATE "{table}" SET "{columns[at]}" = ? WHERE {where}', (other, *values))
+        try:
+            self._file.execute(f'UPDATE "{table}" SET "{columns[at]}" = ? WHERE {where}', (other, *values))
+        except sqlite3.OperationalError as problem:
+            # An index on a member of the column keeps what is no JSON out of the file.
+            assert "malformed JSON" in str(problem)
+            return ""
         return f"{table}.{columns[at]}: {value!r} became {other!r}"
 
     def _delete(self, table: str, columns: list[str]) -> str:

@@ -57,6 +57,21 @@ def _chained(before: str, facts: dict[str, Any]) -> str:
     return hashlib.sha256(f"{before}\n{text}".encode()).hexdigest()
 
 
+#: What a line tells beside the change itself, and of which type.
+_FACTS: Final = {"n": int, "at": str, "actor": str, "request_id": str, "kind": str, "id": str, "chain": str}
+
+
+def _told_by(line: bytes) -> dict[str, Any] | None:
+    """What a line tells; ``None`` for one that somebody damaged, which ``verify`` names and nobody else stumbles on."""
+    try:
+        facts = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(facts, dict) or not {"before", "after"} <= facts.keys():
+        return None
+    return facts if all(isinstance(facts.get(name), kind) for name, kind in _FACTS.items()) else None
+
+
 def _shown(row: Row | None) -> Row | None:
     return None if row is None else {name: value for name, value in row.items() if name not in _HIDDEN}
 
@@ -146,8 +161,8 @@ class AuditTrail:
             for number, line in enumerate(file, start=1):
                 if number > last:
                     return
-                if number >= first and line.endswith(b"\n"):
-                    yield json.loads(line)
+                if number >= first and line.endswith(b"\n") and (told := _told_by(line)) is not None:
+                    yield told
 
     def told_of(self, kind: str) -> dict[str, Row | None]:
         """Id → what the newest change of a kind left of it, as the trail tells."""
@@ -161,8 +176,8 @@ class AuditTrail:
         with file:
             for line in file:
                 if mark in line and line.endswith(b"\n"):
-                    facts = json.loads(line)
-                    if facts["kind"] == kind:
+                    facts = _told_by(line)
+                    if facts is not None and facts["kind"] == kind:
                         found[facts["id"]] = facts["after"]
         return found
 
@@ -175,7 +190,10 @@ class AuditTrail:
             os.ftruncate(handle, size - (len(tail) - whole))
         if not whole:
             return 0, ""
-        last = json.loads(tail[:whole].rsplit(b"\n", 2)[-2])
+        last = _told_by(tail[:whole].rsplit(b"\n", 2)[-2])
+        if last is None:
+            # Changes go on, in a chain that begins behind the damage: the line stays where it is for ``verify``.
+            return _count_lines(handle), ""
         return last["n"], last["chain"]
 
     def newest(
@@ -196,9 +214,9 @@ class AuditTrail:
             end = min(os.fstat(handle).st_size, os.fstat(handle).st_size if end is None else end)
             looked = 0
             for start, line in _backwards(handle, end):
-                told = json.loads(line)
+                told = _told_by(line)
                 end, looked = start, looked + 1
-                if fits(told):
+                if told is not None and fits(told):
                     found.append(told)
                 if len(found) == limit or looked == LOOKED_AT_MAX:
                     break
@@ -254,7 +272,7 @@ class AuditTrail:
                 try:
                     facts = json.loads(line)
                     told = facts.pop("chain")
-                except (ValueError, KeyError, AttributeError, TypeError):
+                except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                     yield number, "", f"line {number} of the trail of changes cannot be read"
                     return
                 chain = _chained(chain, facts)
@@ -320,6 +338,15 @@ def _gaps(marks: Iterable[TrailMark], number: int) -> Iterator[tuple[int, int]]:
         covered = max(covered, mark.last)
     if covered < number:
         yield covered + 1, number
+
+
+def _count_lines(handle: int) -> int:
+    """How many whole lines there are."""
+    count = position = 0
+    while block := os.pread(handle, _BLOCK_BYTES, position):
+        count += block.count(b"\n")
+        position += len(block)
+    return count
 
 
 def _backwards(handle: int, end: int) -> Iterator[tuple[int, bytes]]:
