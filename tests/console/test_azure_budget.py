@@ -310,8 +310,11 @@ def test_the_quota_api_takes_alerts_too(made: Parts, api: Api) -> None:
     nobody = Api(made.app)
     assert api.post("/api/Quota/Budget", common("100", "0.2"), 200) is True
     assert nobody.call("POST", f"/api/Quota/Budget?code={SECRET}", json=common()).json() is True
+    headers = {"x-faregate-secret": SECRET}
+    assert nobody.call("POST", "/api/Quota/Budget", json=common(), headers=headers).json() is True
     assert len(_stops(api)) == 1
     assert nobody.call("POST", "/api/Quota/Budget", json=common()).status_code == 401
+    assert nobody.call("GET", "/api/Quota/", headers=headers).status_code == 401
     assert nobody.call("GET", f"/api/Quota/?code={SECRET}").status_code == 401
     assert nobody.call("POST", f"/api/Quota/Update?code={SECRET}", json={}).status_code == 401
     assert api.post("/api/Quota/Budget", common(BudgetName=""), 400)["code"] == "wh_body"

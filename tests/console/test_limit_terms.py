@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from console_parts import DAY, NOON, Api, Parts, opened, settled_call
+from console_parts import DAY, NOON, WHO, Api, Parts, opened, settled_call
 from faregate.console.compile import limit_of
+from faregate.console.keys import NewKey, create
 from faregate.core.limits.terms import Action, Past, Raise, Terms
 
 LIMIT: dict[str, Any] = {"select": {"team": "research"}, "unit": "usd", "amount": "100", "window": "month"}
@@ -189,3 +190,63 @@ def test_without_a_gate_the_rest_of_the_window_before_is_part_of_what_is_left(ma
     made.project()
     shown = api.get(f"/api/v1/limits/{limit['id']}")
     assert (shown["posted"], shown["amount"], shown["amount_now"]) == ("0.000000005", "100", "130")
+
+
+def test_a_downgrade_to_a_model_that_nobody_offers_is_refused(api: Api) -> None:
+    """Whoever mistyped it would believe that it holds; the nearest name is told."""
+    limit = {"select": {"team": "a"}, "unit": "usd", "amount": "1", "window": "day"}
+    action = {"do": "downgrade", "at": 80, "to": "gpt-4o-mni"}
+    problem = api.post("/api/v1/limits", {**limit, "actions": [action]}, 422)
+    assert problem["errors"][0] == {
+        "field": "actions",
+        "code": "field_enum",
+        "detail": "to: no model is called 'gpt-4o-mni'; did you mean gpt-4o-mini?",
+    }
+    made = api.post("/api/v1/limits", {**limit, "actions": [{**action, "to": "gpt-4o-mini"}]})
+    again = api.send("PATCH", f"/api/v1/limits/{made['id']}", {"actions": [action]}, 422)
+    assert again["errors"][0]["field"] == "actions"
+    bulk = api.post("/api/v1/limits/bulk", {"items": [{**limit, "actions": [action]}]}, 422)
+    assert bulk["errors"][0]["field"] == "items.0.actions"
+
+
+def test_exceptions_of_an_each_limit_are_kept_as_they_were_meant(made: Parts, api: Api) -> None:
+    """Names are composed, keys known by their id; setting it again leaves them, and an empty list takes them back."""
+    key = create(made.console, NewKey(name="ci"))[0]["id"]
+    limit = {"each": ["project", "key"], "unit": "requests", "amount": 3, "window": "hour"}
+    spared = [{"project": "Cafe\u0301"}, {"key": "ci", "project": "p"}]
+    first = api.post("/api/v1/limits", {**limit, "except": spared})
+    assert first["except"] == [{"project": "Caf\u00e9"}, {"key": key, "project": "p"}]
+    assert api.post("/api/v1/limits", {**limit, "amount": 4})["except"] == first["except"]
+    assert api.send("PATCH", f"/api/v1/limits/{first['id']}", {"except": []})["except"] == []
+
+
+@pytest.mark.parametrize(
+    ("each", "spared", "code"),
+    [
+        ([], [{"user": "bob"}], "field_conflict"),
+        (["user"], [{"team": "a"}], "field_conflict"),
+        (["user"], [{}], "field_conflict"),
+        (["user"], [{"user": ""}], "field_range"),
+        (["user"], [{"user": "x" * 257}], "field_range"),
+        (["user"], [{"user": f"u{n}"} for n in range(1_001)], "field_range"),
+        (["user"], [{"user": 5}], "field_type"),
+    ],
+)
+def test_exceptions_that_cannot_be_are_refused(api: Api, each: list[str], spared: list[Any], code: str) -> None:
+    """Only what a limit counts apart has exceptions, each names somebody, and they are bounded."""
+    limit = {"each": each, "unit": "requests", "amount": 3, "window": "hour", "except": spared}
+    problem = api.post("/api/v1/limits", limit, 422)
+    assert problem["code"] == code
+    assert problem["errors"][0]["field"].startswith("except")
+
+
+def test_who_is_an_exception_stands_in_no_list_of_the_limit(made: Parts, api: Api) -> None:
+    """What others used is counted to them; what the exception used is left out of subjects and sums."""
+    made.journal.add(opened())
+    for number, user in enumerate(("ann", "bob")):
+        made.journal.add(*settled_call(f"req_{number}", who=WHO._replace(user=user)))
+    made.project()
+    limit = {"each": ["user"], "unit": "requests", "amount": 3, "window": "day", "except": [{"user": "bob"}]}
+    shown = api.post("/api/v1/limits", limit)
+    assert [(each["subject"], each["posted"]) for each in shown["subjects"]] == [({"user": "ann"}, 1)]
+    assert shown["posted"] == 1

@@ -141,6 +141,7 @@ def prices(change: Changes) -> None:
     """Prices, capacities, and corrections of what was booked."""
     price = {"provider": "openai", "model": "house", "unit": "input_tokens", "per": 1_000_000, "price": "3"}
     row = change("PUT /api/v1/prices", price)
+    change("PATCH /api/v1/prices/{price_id}", {"price": "4"}, price_id=row["id"])
     change("DELETE /api/v1/prices/{price_id}", price_id=row["id"])
     head = "provider,model,unit,per,price\n"
     change("POST /api/v1/prices/import", {"file": "a.csv", "text": f"{head}openai,house,input_tokens,1000000,2\n"})
@@ -151,7 +152,7 @@ def prices(change: Changes) -> None:
 
 
 def places(change: Changes) -> None:
-    """Providers, deployments, pools and names of models."""
+    """Providers, deployments, pools, names of models and services."""
     change(
         "POST /api/v1/providers", {"name": "mine", "kind": "openai", "base_url": "https://a.test", "api_key": "sk-1"}
     )
@@ -166,6 +167,10 @@ def places(change: Changes) -> None:
     change("DELETE /api/v1/pools/{pool}", pool="main")
     change("DELETE /api/v1/deployments/{deployment}", deployment="mine-4o")
     change("DELETE /api/v1/providers/{provider}", provider="mine")
+    ocr = {"name": "ocr", "base_url": "https://a.test", "max_duration": "30s", "price": {"per_call": "0.001"}}
+    change("POST /api/v1/services", ocr)
+    change("PATCH /api/v1/services/{service}", {"bill_errors": True}, service="ocr")
+    change("DELETE /api/v1/services/{service}", service="ocr")
 
 
 def telling(change: Changes) -> None:

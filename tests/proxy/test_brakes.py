@@ -51,6 +51,22 @@ async def test_the_next_call_of_a_runaway_is_refused_before_anybody_was_asked(tm
 
 
 @scenario
+async def test_a_burst_that_has_ended_is_told_though_nobody_calls_again(tmp_path: Path) -> None:
+    """The console learns of it once it has told the key's past, and the next call is refused."""
+    async with running_gate(tmp_path, brake=RULES) as running:
+        for n in range(40):
+            assert (await running.chat(f"Call {n}.")).status_code == 200
+        before = await told(running)
+        assert (before.trips, before.wanted) == ((), ("key_caller",))
+
+        await running.ask(Habits((Habit("key_caller"),)))
+
+        (trip,) = (await told(running)).trips
+        assert trip.key == "key_caller"
+        assert (await running.chat("One more.")).status_code == 429
+
+
+@scenario
 async def test_other_keys_go_on(tmp_path: Path) -> None:
     """A brake holds one key."""
     async with running_gate(tmp_path, keys=(key(), key("other")), brake=RULES) as running:

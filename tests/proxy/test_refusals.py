@@ -165,6 +165,21 @@ async def test_a_cap_that_would_fit_passes_and_a_larger_one_does_not(
             assert (await running.chat(max_tokens=most)).status_code == 200
 
 
+@pytest.mark.parametrize("amount", [100, 200])
+@scenario
+async def test_the_largest_cap_is_told_though_the_body_is_longer_than_its_tokens(tmp_path: Path, amount: int) -> None:
+    """A short prompt is counted before its call is refused: what is told is to the token what passes."""
+    prompt = "Summarise the following report in a few clear sentences, please, and keep all of its figures."
+    limit = money(amount, "lifetime", unit="tokens")
+    async with running_gate(tmp_path, limits=(limit,)) as running:
+        answer = await running.chat(prompt, max_tokens=500)
+        assert answer.status_code == 429
+        fits = answer.json()["error"]["faregate"]["would_fit"]["max_tokens"]
+        assert amount - 40 < fits < amount
+        assert (await running.chat(prompt, max_tokens=fits + 1)).status_code == 429
+        assert (await running.chat(prompt, max_tokens=fits)).status_code == 200
+
+
 @scenario
 async def test_the_tightest_of_limits_that_never_free_is_named_first(tmp_path: Path) -> None:
     """Whatever their windows, and whichever was made first: it is the one that the caller has to fit."""

@@ -46,6 +46,12 @@ def set_limit(
         bool, typer.Option("--no-estimate", help="Hold nothing: only what calls used counts, and stops later ones.")
     ] = False,
     denial: Annotated[str | None, typer.Option(help="Name of the answer to refused callers.")] = None,
+    spared: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--except", help="With --each: whom it leaves to other limits, such as user=bob; may be repeated."
+        ),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for the limit's history.")] = None,
     data: Where = None,
     json: Json = False,
@@ -73,6 +79,7 @@ def set_limit(
             "until": moment(until, "--until") if until else None,
             "estimate": False if no_estimate else None,
             "denial": denial,
+            "except": [pairs(each) for each in spared] if spared else None,
             "reason": reason,
         }
     )

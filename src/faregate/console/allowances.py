@@ -18,6 +18,7 @@ from faregate.core.amounts import UNITS
 from faregate.core.attribution import dimension
 from faregate.core.ledger.events import Intended
 from faregate.core.limits.in_force import amount_at, carried
+from faregate.core.limits.index import spared_subjects
 from faregate.core.limits.windows import rolling_nanos, window_of
 from faregate.errors import Unavailable
 from faregate.ports import BalanceQuery, Balances, Books, Row
@@ -100,7 +101,10 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
     answers, open_intents = _of_one_moment(books, [query for _, _, query in asked], held=held)
     for (row, moment, _), balances in zip(asked, answers, strict=True):
         standing = found[row["id"]]
+        spared = spared_subjects(terms_of(row).spared, row["each"])
         for subject, posted in balances:
+            if spared is not None and spared(subject):
+                continue
             if moment >= standing.window_start or _paced(row):
                 standing.add(subject, posted, 0)
             else:
@@ -158,4 +162,7 @@ def _carry(row: Row, standing: LimitView, before: Mapping[tuple[str, ...], int])
 
 
 def _selects(row: Row, intent: Intended) -> bool:
+    spared = spared_subjects(terms_of(row).spared, row["each"])
+    if spared is not None and spared(tuple(dimension(intent.who, name) for name in row["each"])):
+        return False
     return all(dimension(intent.who, name) == value for name, value in row["selector"].items())

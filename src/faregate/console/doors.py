@@ -187,6 +187,8 @@ class IdentityDoor:
             return None
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
         secrets = _function_keys(scope) if _is_quota(scope["path"]) else []
+        if scope["path"] == hook_secrets.QUOTA_BUDGET:
+            secrets += [value.decode("latin-1") for value in hook_secrets.given(scope)]
         if not credentials and not secrets:
             return self._without_credential(scope)
         for credential in credentials:

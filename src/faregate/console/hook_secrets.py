@@ -34,14 +34,18 @@ def is_hook(path: str) -> bool:
     return path == AZURE_BUDGET
 
 
+def given(scope: Scope) -> list[bytes]:
+    """The secrets that a webhook brings in its own header."""
+    return [value for name, value in scope["headers"] if name == SECRET_HEADER]
+
+
 def refusal(console: Console, scope: Scope) -> Refusal | None:
     """Why a webhook may not come in, ``None`` where it may."""
     if console.azure_budget is None:
         return OFF
-    given = [value for name, value in scope["headers"] if name == SECRET_HEADER]
     query = scope.get("query_string", b"").decode("latin-1")
-    given += [value.encode("utf-8", "replace") for name, value in parse_qsl(query) if name == "code"]
-    if not given or len(set(given)) > 1 or not _is_secret(console, given[0]):
+    secrets = [*given(scope), *(value.encode("utf-8", "replace") for name, value in parse_qsl(query) if name == "code")]
+    if not secrets or len(set(secrets)) > 1 or not _is_secret(console, secrets[0]):
         return WRONG
     return None
 

@@ -6,10 +6,16 @@ Whoever starts the gate reads them, so nothing is imported here that takes its t
 from collections.abc import Mapping
 from typing import Any, Final
 
-from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Terms
+from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Spared, Terms
 from faregate.ports import Row
 
-_LISTS: Final[Mapping[str, type[Any]]] = {"history": Past, "raises": Raise, "actions": Action, "forced": Forced}
+_LISTS: Final[Mapping[str, type[Any]]] = {
+    "history": Past,
+    "raises": Raise,
+    "actions": Action,
+    "forced": Forced,
+    "spared": Spared,
+}
 
 
 def terms_of(row: Row) -> Terms:

@@ -1,6 +1,6 @@
 """The terms of a limit as people write them, and as they are shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -9,8 +9,8 @@ from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.problems import ApiProblem
 from faregate.console.texts import Amount, Body, Moment, Name, amount_text, moment, or_none, time_text
 from faregate.console.zones import zone_of
-from faregate.core.limits.term_rules import ACTIONS_MAX, PERCENT_MAX, RAISES_MAX
-from faregate.core.limits.terms import Action, Past, Raise, Terms
+from faregate.core.limits.term_rules import ACTIONS_MAX, PERCENT_MAX, RAISES_MAX, SPARED_MAX
+from faregate.core.limits.terms import Action, Past, Raise, Spared, Terms
 from faregate.core.limits.windows import window_of
 from faregate.ports import Row
 
@@ -64,6 +64,10 @@ class TermsAsked(Body):
     )
     #: Name of the answer that a refused caller gets, of those in the configuration.
     denial: Name | None = None
+    #: Of a limit that counts each: whom it does not concern, by dimensions of ``each``.
+    except_: (
+        Annotated[list[dict[str, str]], Field(max_length=2_000, json_schema_extra={"maxItems": SPARED_MAX})] | None
+    ) = Field(default=None, alias="except")
 
 
 def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -> Terms:
@@ -92,6 +96,8 @@ def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -
     elif row["amount"] is None:
         # What has ended is no reason against an unlimited amount.
         plain["raises"] = tuple(each for each in terms.raises if each.until > now)
+    if "except_" in sent:
+        plain["spared"] = tuple(spared_of(each) for each in wanted.except_ or ())
     if "carry_over" in sent:
         plain["carry_max"] = amount_of(wanted.carry_over, "carry_over") or 0
         if plain["carry_max"] and not terms.carry_max:
@@ -99,6 +105,12 @@ def asked_terms(row: Row, wanted: TermsAsked, amount_of: ReadAmount, now: int) -
             zone, year_start = zone_of(row["timezone"]), plain.get("year_start", terms.year_start)
             plain["carry_from"] = window_of(row["window"], zone, now, year_start)[0]
     return terms._replace(**plain)
+
+
+def spared_of(asked: Mapping[str, str]) -> Spared:
+    """One exception as it is kept: its dimensions in one order, however they were written."""
+    names = tuple(sorted(asked))
+    return Spared(names, tuple(asked[name] for name in names))
 
 
 def raises_kept(row: Row, now: int) -> tuple[Raise, ...]:
@@ -145,6 +157,7 @@ def shown_terms(row: Row) -> dict[str, Any]:
             }
             for place, action in enumerate(terms.actions)
         ],
+        "except": [dict(zip(each.names, each.values, strict=True)) for each in terms.spared],
         "denial": or_none(terms.denial),
         "reason": or_none(terms.reason),
     }

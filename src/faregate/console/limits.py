@@ -11,12 +11,14 @@ from unicodedata import normalize
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from faregate.config.findings import did_you_mean
 from faregate.console import limit_entries
 from faregate.console.allowances import LimitView, limit_views
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.kept_terms import stored_terms, terms_of
 from faregate.console.limit_terms import RaiseAsked, TermsAsked, asked_terms, raise_of, raises_kept, shown_terms
 from faregate.console.paging import page_of, read_page
+from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
@@ -174,13 +176,16 @@ def _check(row: Row) -> None:
     )
     if not faults:
         terms = terms_of(row)
-        faults = check_terms(terms, unit=row["unit"], amount=row["amount"], window=row["window"], mode=row["mode"])
+        rest = {name: row[name] for name in ("unit", "amount", "window", "mode", "each")}
+        faults = check_terms(terms, **rest)
         if any(action.do == "revoke" for action in terms.actions) and "key" not in {*row["selector"], *row["each"]}:
             rule = "revoke: this limit is of no single key; select one, or count each key"
             faults.append(Fault("actions", "field_conflict", rule))
-    if any(keys.holds_one(value) for value in row["selector"].values()):
-        rule = "a key is named by its id (key_…), never by its secret, which is kept nowhere; rotate this one"
-        raise ApiProblem("field_range", rule, field="select")
+    spared = [value for each in terms_of(row).spared for value in each.values]
+    for field, values in (("select", row["selector"].values()), ("except", spared)):
+        if any(keys.holds_one(value) for value in values):
+            rule = "a key is named by its id (key_…), never by its secret, which is kept nowhere; rotate this one"
+            raise ApiProblem("field_range", rule, field=field)
     if faults:
         told = [
             {"field": "select" if each.field == "selector" else each.field, "code": each.code, "detail": each.message}
@@ -195,6 +200,7 @@ def put(console: Console, wanted: NewLimit) -> Row:
     Raises:
         ApiProblem: it cannot be, or whoever asks may not set it.
     """
+    refuse_strange_models(console, wanted)
     row, before = proposed(console, wanted)
     row = claimed(console, before, row)
     limit_entries.write(console, before, row, wanted.reason or "")
@@ -225,12 +231,9 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     """
     window = wanted.window or ""
     now = console.clock.wall_nanos()
-    # The names of payers are in the composed form; in another one a limit would bind nobody.
     # What whoever asks leaves out of his own scope is meant: he cannot limit anybody else.
     select = console.principal.scope.named | wanted.select
-    select = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in select.items()}
-    if "key" in select:
-        select["key"] = _key_id(console, select["key"], select.get("organization", ""))
+    select = _as_kept(console, select, normalize("NFC", select.get("organization", "")))
     row: Row = {
         "id": "",
         "name": canonical(select, wanted.each, wanted.unit, window),
@@ -288,12 +291,42 @@ def _key_id(console: Console, wanted: str, organization: str) -> str:
     raise ApiProblem("field_enum", rule, field="select")
 
 
+def _as_kept(console: Console, named: Mapping[str, str], organization: str) -> dict[str, str]:
+    """Names as selectors hold them: those of payers in the composed form, in another one a limit would bind nobody."""
+    kept = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in named.items()}
+    if "key" in kept:
+        kept["key"] = _key_id(console, kept["key"], organization)
+    return kept
+
+
+def refuse_strange_models(console: Console, wanted: TermsAsked) -> None:
+    """Refuse a downgrade that leads nowhere: whoever set it would believe that it holds.
+
+    Raises:
+        ApiProblem: ``field_enum``.
+    """
+    targets = {action.to for action in wanted.actions or () if action.do == "downgrade" and action.to}
+    if not targets:
+        return
+    names = [route.model for route in compiled(console).routes]
+    # Without a configuration nobody knows the names.
+    strange = sorted(targets - set(names)) if names else []
+    if strange:
+        hint = did_you_mean(strange[0], names)
+        rule = f"to: no model is called {strange[0][:64]!r}{'; ' + hint if hint else ''}"
+        raise ApiProblem("field_enum", rule, field="actions")
+
+
 def _set_terms(console: Console, row: Row, wanted: TermsAsked, now: int) -> None:
     """Put the terms that were sent into a limit's row that is right otherwise; those that were not sent stay.
 
     Raises:
         ApiProblem: they cannot be.
     """
+    if wanted.except_:
+        organization = row["selector"].get("organization", "")
+        spared = [_as_kept(console, each, organization) for each in wanted.except_]
+        wanted = wanted.model_copy(update={"except_": spared})
     denials = console.facts.denials
     if wanted.denial and denials is not None and wanted.denial not in denials:
         known = ", ".join(sorted(denials)[:20])
@@ -322,6 +355,7 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         NotFound: no such limit.
         ApiProblem: a value that cannot be.
     """
+    refuse_strange_models(console, wanted)
     before = named(console, limit_id)
     row = claimed(console, before, changed(console, before, wanted))
     limit_entries.write(console, before, row, wanted.reason or "")

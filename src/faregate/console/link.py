@@ -54,6 +54,7 @@ from faregate.control import (
     Unknown,
     WantedIssuerKeys,
 )
+from faregate.core.limits.index import spared_subjects
 from faregate.core.tokens import Issuer
 from faregate.errors import Conflict, Failed, FaregateError, Unavailable
 from faregate.ports import Books, Clock, JournalReader, Row
@@ -92,7 +93,7 @@ _PARTS_AHEAD: Final = 4
 _READ_BYTES: Final = 1024 * 1024
 
 #: Kinds of resources that the catalogue is compiled from.
-_CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "pool", "model", "project", "stage"})
+_CATALOGUE_KINDS: Final = frozenset({"price", "provider", "deployment", "pool", "model", "service", "project", "stage"})
 
 #: Kinds of resources that the gate is told of.
 _LOADED_KINDS: Final = _CATALOGUE_KINDS | {"key", "limit"}
@@ -536,6 +537,8 @@ class GateLink:
         """
         self._project_to(position)
         now = self._clock.wall_nanos()
+        limits = list(limits)
+        spares = {each.id: spared_subjects(each.terms.spared, each.each) for each in limits if each.terms.spared}
         asked = [(limit.id, moment, query) for limit in limits for moment, query in questions(limit, now)]
         # All at once: limits are many, what must be summed for them is not.
         found = self._books.balances_of([query for _, _, query in asked])
@@ -543,6 +546,7 @@ class GateLink:
             Balance(id, subject, moment, posted)
             for (id, moment, _), sums in zip(asked, found, strict=True)
             for subject, posted in sums
+            if not (spares and (spared := spares.get(id)) is not None and spared(subject))
         )
         unknowns = tuple(unknown_of(row) for row in self._books.open_reservations("unknown")) if first else ()
         return Opening(position, tuple(ids), balances, first, unknowns)

@@ -56,8 +56,10 @@ class GateBrakes:
         ``amount`` is its cost or its charge, whichever is more: what nobody is charged for costs the operator.
         """
         trip = self._brake.spent(key, amount, now, body)
-        if trip is None:
-            return
+        if trip is not None:
+            self._tripped(key, trip, now)
+
+    def _tripped(self, key: str, trip: Trip, now: int) -> None:
         self._trips[key] = trip
         self.bridged[key] = Bridge(trip, now + self._rules.duration)
         self._metrics.braked(trip.cause)
@@ -115,7 +117,9 @@ class GateBrakes:
         for habit in habits.habits:
             if habit.key not in self._trips:
                 # Else it is older than the brake that was put on meanwhile.
-                self._brake.told(habit, now)
+                trip = self._brake.told(habit, now)
+                if trip is not None:
+                    self._tripped(habit.key, trip, now)
 
     def in_force(self, now: int) -> int:
         """How many keys are braked now."""

@@ -541,8 +541,10 @@ class Exchange:
             self.dispatch(target)
             return
         countable = not self.counted and outcome.limit.unit_name in _COUNTABLE and self._all_in_body
-        # A large form is nearly all file, whose length a count would find once more, on the loop.
-        if countable and target.encoding and not uploads.is_large(self) and self._may_fit(match, now):
+        # A large form is nearly all file, whose length a count would find once more, on the loop. A short body is also
+        # counted where what was asked for cannot fit, so that the refusal tells what would.
+        least = 1 if self._worth_counting(target) else 0
+        if countable and target.encoding and not uploads.is_large(self) and self._may_fit(match, now, least):
             self._count(target)
             return
         self._refuse_for(outcome, wants, now)
@@ -582,17 +584,15 @@ class Exchange:
             self.input_tokens = max(call.input_tokens_max, target.context_tokens_max) * call.turns
         return None
 
-    def _may_fit(self, match: Match, now: int) -> bool:
-        """Whether there is room for the answer alone: else no count of the prompt helps, however long it takes."""
-        cap = self.call.output_cap
-        least = upper_bound(
-            self.call,
-            self.tariff,
-            0,
-            self.gate.settings.min_answer_tokens if cap is None else cap,
-            self.tier_tariff,
-            match.charging,
-        )
+    def _may_fit(self, match: Match, now: int, output: int) -> bool:
+        """Whether there is room for the answer alone: else no count of the prompt helps, however long it takes.
+
+        ``output`` is its least length in tokens, 0 for what was asked for.
+        """
+        if not output:
+            cap = self.call.output_cap
+            output = self.gate.settings.min_answer_tokens if cap is None else cap
+        least = upper_bound(self.call, self.tariff, 0, output, self.tier_tariff, match.charging)
         room = self.gate.allowances.room(match.standing, now)
         return all(wanted <= left for wanted, left in zip(least, room, strict=True))
 

@@ -466,6 +466,33 @@ def test_a_key_whose_past_is_being_looked_up_is_not_braked_for_ten_seconds() -> 
     assert trips[100].usual == -1
 
 
+def test_a_burst_that_ends_before_its_past_is_known_is_braked_when_it_is() -> None:
+    """It may never call again, and people want to know of it; one that has such a past goes on."""
+    brake = Brake(RULES)
+    assert not any(brake.spent("key_1", 3 * DOLLAR, MONDAY + n) for n in range(200))
+
+    trip = brake.told(Habit("key_1"), MONDAY + SECOND)
+
+    assert trip is not None
+    assert (trip.cause, trip.spent) == ("velocity", 600 * DOLLAR)
+    assert brake.told(Habit("key_1", braked_until=MONDAY + HOUR), MONDAY + 2 * SECOND) is None
+    assert brake.in_force(MONDAY + 2 * SECOND) == 1
+
+    rich = Brake(RULES)
+    for n in range(200):
+        rich.spent("key_2", 3 * DOLLAR, MONDAY + n)
+    assert rich.told(Habit("key_2", 600 * DOLLAR, 600 * DOLLAR, MONDAY - 30 * DAY), MONDAY + SECOND) is None
+
+
+def test_what_was_spent_long_before_the_past_was_known_is_no_burst() -> None:
+    """The windows go on while nobody calls."""
+    brake = Brake(RULES)
+    for n in range(200):
+        brake.spent("key_1", 3 * DOLLAR, MONDAY + n)
+
+    assert brake.told(Habit("key_1"), MONDAY + 2 * HOUR) is None
+
+
 def test_keys_that_stop_spending_are_watched_no_more() -> None:
     """What is kept of them would grow for ever."""
     brake = Brake(RULES)

@@ -10,7 +10,7 @@ from faregate.core.attribution import Attribution
 from faregate.core.limits.admit import Allowances, LimitIndex, LimitRefusal, Reservation, Standing
 from faregate.core.limits.index import CompiledLimit
 from faregate.core.limits.term_rules import check_terms
-from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Terms
+from faregate.core.limits.terms import PLAIN, Action, Forced, Past, Raise, Spared, Terms
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
 
 #: Noon of a Monday in the middle of a month.
@@ -372,3 +372,56 @@ def test_terms_that_cannot_be_are_named(terms: Terms, changes: dict[str, Any], f
 def test_terms_that_can_be_have_no_fault(terms: Terms, changes: dict[str, Any]) -> None:
     """What the guide shows is allowed."""
     assert check_terms(terms, **{**GOOD, **changes}) == []
+
+
+# -- exceptions --------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_an_exception_is_left_to_other_limits() -> None:
+    """Three for everybody, ten for Bob, whose limit may be higher than the one for all."""
+    spared = Terms(spared=(Spared(("user",), ("bob",)),))
+    everybody = limit(spared, unit="requests", amount=3, each=("user",))
+    bobs = limit(id="lim_2", selector={"user": "bob"}, unit="requests", amount=10)
+    gate = Gate(everybody, bobs)
+    for _ in range(3):
+        gate.spends(1)
+    assert gate.stops(1).limit.id == "lim_1"
+    for _ in range(10):
+        gate.spends(1, who=BOB)
+    assert gate.stops(1, who=BOB).limit.id == "lim_2"
+
+
+def test_an_exception_may_name_some_of_what_is_counted() -> None:
+    """All of Bob's models, and one model of Ann's."""
+    terms = Terms(spared=(Spared(("user",), ("bob",)), Spared(("model", "user"), ("dear", "ann"))))
+    one = limit(terms, unit="requests", amount=1, each=("user", "model"))
+    assert one.matches(ANN._replace(model="cheap"))
+    assert not one.matches(ANN._replace(model="dear"))
+    assert not one.matches(BOB._replace(model="cheap"))
+    gate = Gate(one)
+    gate.spends(1, who=ANN._replace(model="cheap"))
+    gate.stops(1, who=ANN._replace(model="cheap"))
+    for _ in range(3):
+        gate.spends(1, who=ANN._replace(model="dear"))
+
+
+def test_callers_that_selectors_do_not_tell_apart_are_spared_each_for_themselves() -> None:
+    """What was found for one caller of a project is not taken for another one of it."""
+    one = limit(Terms(spared=(Spared(("user",), ("bob",)),)), selector={"team": "research"}, each=("user",))
+    index = LimitIndex([one])
+    assert [index.matching(who) for who in (ANN, BOB, ANN)] == [(one,), (), (one,)]
+
+
+def test_another_exception_counts_anew_from_the_books() -> None:
+    """Whoever is no exception any more has used what was booked meanwhile, so its balance is asked for."""
+    gate = Gate(limit(Terms(spared=(Spared(("user",), ("bob",)),)), each=("user",)))
+    gate.index = LimitIndex([limit(each=("user",))])
+    assert list(gate.allowances.replace_limits(gate.index, NOON)) == ["lim_1"]
+    gate.stops(1, who=BOB)
+
+
+def test_a_mode_that_nobody_knows_refuses() -> None:
+    """Damage in the books must not make a hard limit one that lets everything pass."""
+    gate = Gate(limit(mode="hrd"))
+    gate.spends(100)
+    gate.stops(1)

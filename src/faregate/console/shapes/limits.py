@@ -29,7 +29,10 @@ class Action(TypedDict):
     forced_until: Time | None
 
 
-class Terms(_Span):
+_Excepting = TypedDict("_Excepting", {"from": Time | None, "except": list[dict[str, str]]})
+
+
+class Terms(_Excepting):
     """What a limit says beyond whom it covers, its unit, amount and window; `null` is as usual."""
 
     algorithm: Literal["smooth"] | None

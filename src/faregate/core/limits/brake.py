@@ -235,6 +235,10 @@ class Brake:
             if now - watch.habit_at >= HABIT_AGE_MAX:
                 self._wanted[key] = None
         watch.repeat(now, amount, body, self._repeats)
+        return self._judged(key, watch, now)
+
+    def _judged(self, key: str, watch: Watch, now: int) -> Trip | None:
+        """Whether what a key has spent is more than it may."""
         if watch.repeats >= self._repeats and watch.repeated > watch.repeated_max:
             dear = watch.repeated >= REPEATED_COST_MIN * watch.repeats
             if dear:
@@ -301,8 +305,11 @@ class Brake:
         """Up to ``most`` keys whose past should be looked up and ``told``."""
         return tuple(key for key, _ in zip(self._wanted, range(most), strict=False))
 
-    def told(self, habit: Habit, now: int) -> None:
-        """Go by what the past of a key says, and by the brake on it that is in force, or is not any more."""
+    def told(self, habit: Habit, now: int) -> Trip | None:
+        """Go by what the past of a key says, and by the brake on it that is in force, or is not any more.
+
+        What it spent while its past was looked up is judged now, for it may never call again.
+        """
         self._wanted.pop(habit.key, None)
         if habit.braked_until > now:
             self._stopped[habit.key] = habit.braked_until
@@ -312,3 +319,8 @@ class Brake:
         watch.habit, watch.habit_at = habit, now
         watch.allow(self._rules, now)
         self.watches[habit.key] = watch
+        if habit.key in self._stopped:
+            return None
+        for window in (watch.minute, watch.ten, watch.hour, watch.calls):
+            window.add(now, 0)
+        return self._judged(habit.key, watch, now)

@@ -13,7 +13,7 @@ from typing import Any
 from faregate.core.amounts import UNITS
 from faregate.core.attribution import TAG_PREFIX, Attribution, dimension
 from faregate.core.limits.kinds import refusal_code
-from faregate.core.limits.terms import PLAIN, Terms
+from faregate.core.limits.terms import PLAIN, Spared, Terms
 from faregate.core.limits.windows import PERIODS, rolling_nanos
 
 #: Dimensions with a value for every request or end user: remembering what matched them would not pay.
@@ -45,6 +45,7 @@ class CompiledLimit:
         "rolling",
         "selector",
         "shadow",
+        "spared",
         "subject_of",
         "terms",
         "timed",
@@ -79,7 +80,8 @@ class CompiledLimit:
         self.amount = amount
         self.window = window
         self.zone = zone
-        self.hard = mode == "hard"
+        # A mode that nobody knows was damaged in the books: such a limit refuses rather than let everything pass.
+        self.hard = mode not in ("soft", "shadow")
         #: It refuses nobody and remembers whom it would have refused.
         self.shadow = mode == "shadow"
         self.terms = terms
@@ -104,6 +106,8 @@ class CompiledLimit:
         self.code = refusal_code(unit, window)
         #: Key of the counter for a caller: a plain value for one dimension, a tuple for several, ``None`` for a total.
         self.subject_of: _Getter | None = _getter(self.each) if self.each else None
+        #: Reads some dimensions → their values of callers whom it does not concern; nearly always empty.
+        self.spared: tuple[tuple[_Getter, frozenset[Any]], ...] = _spared(terms.spared)
 
     @property
     def bounds_money(self) -> bool:
@@ -120,6 +124,7 @@ class CompiledLimit:
             and self.window == other.window
             and self.terms.algorithm == other.terms.algorithm
             and self.terms.year_start == other.terms.year_start
+            and self.terms.spared == other.terms.spared
             and _zone_name(self.zone) == _zone_name(other.zone)
         )
 
@@ -130,7 +135,11 @@ class CompiledLimit:
 
     def matches(self, who: Attribution) -> bool:
         """Whether the limit applies to ``who``; a dimension that ``who`` lacks matches nothing."""
-        return all(dimension(who, name) == value for name, value in self.selector)
+        return all(dimension(who, name) == value for name, value in self.selector) and not self.spares(who)
+
+    def spares(self, who: Attribution) -> bool:
+        """Whether ``who`` is among those whom the limit leaves to others."""
+        return any(getter(who) in values for getter, values in self.spared)
 
     def subject(self, who: Attribution) -> tuple[str, ...]:
         """The values of ``each`` for ``who``; callers without a value share the counter of the empty string."""
@@ -155,6 +164,7 @@ class LimitIndex:
     __slots__ = (
         "_dynamic_shapes",
         "_found",
+        "_sparing",
         "_static_dimensions",
         "_static_shapes",
         "_tables",
@@ -236,6 +246,8 @@ class LimitIndex:
                 dimensions.update(shape)
         self._static_shapes = tuple(static)
         self._dynamic_shapes = tuple(varying)
+        #: Some limit does not concern all whom its selector matches; nearly never.
+        self._sparing = any(limit.spared for limit in self.limits.values())
         self._static_dimensions = _getter(tuple(sorted(dimensions)))
         self._found: dict[Any, tuple[CompiledLimit, ...]] = {}
 
@@ -249,6 +261,8 @@ class LimitIndex:
             more = table.get(getter(who))
             if more is not None:
                 found += more
+        if self._sparing:
+            found = tuple(limit for limit in found if not limit.spares(who))
         return found
 
     def _remember(self, values: Any, who: Attribution) -> tuple[CompiledLimit, ...]:
@@ -274,6 +288,29 @@ def _place(limit: CompiledLimit) -> tuple[_Shape, Any]:
         ((name, value),) = limit.selector
         return (name,), value
     return tuple(name for name, _ in limit.selector), tuple(value for _, value in limit.selector)
+
+
+def _spared(told: Sequence[Spared]) -> tuple[tuple[_Getter, frozenset[Any]], ...]:
+    """Those whom a limit spares, by the dimensions that name them, so that a thousand cost one look-up."""
+    by_names: dict[_Shape, set[Any]] = {}
+    for each in told:
+        value = each.values[0] if len(each.names) == 1 else each.values
+        by_names.setdefault(each.names, set()).add(value)
+    return tuple((_getter(names), frozenset(values)) for names, values in by_names.items())
+
+
+def spared_subjects(told: Sequence[Spared], each: Sequence[str]) -> Callable[[Sequence[str]], bool] | None:
+    """Whether a subject, the values of ``each``, is spared; ``None`` where a limit spares nobody."""
+    if not told:
+        return None
+    by_places: dict[tuple[int, ...], set[tuple[str, ...]]] = {}
+    for one in told:
+        by_places.setdefault(tuple(each.index(name) for name in one.names), set()).add(one.values)
+
+    def spared(subject: Sequence[str]) -> bool:
+        return any(tuple(subject[place] for place in places) in values for places, values in by_places.items())
+
+    return spared
 
 
 def _is_per_request(name: str) -> bool:

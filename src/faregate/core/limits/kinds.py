@@ -33,6 +33,9 @@ SELECTOR_MAX = 8
 EACH_MAX = 4
 VALUE_CHARACTERS_MAX = 256
 
+#: What people write who mean every value; as a name it would match nobody.
+_ANY = "*"
+
 _TAG_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
@@ -140,6 +143,9 @@ def _check_who(selector: Mapping[str, str], each: Sequence[str]) -> list[Fault]:
             faults.append(Fault("selector", "field_enum", _dimension_rule(name)))
         elif not value or len(value) > VALUE_CHARACTERS_MAX or not value.isprintable():
             rule = f"the value of {name} must have 1 to {VALUE_CHARACTERS_MAX} printable characters"
+            faults.append(Fault("selector", "field_range", rule))
+        elif value == _ANY:
+            rule = f"{name}: leave it out to cover every value, or name it in each to count every value apart"
             faults.append(Fault("selector", "field_range", rule))
     if len(each) > EACH_MAX:
         faults.append(Fault("each", "field_range", f"more than {EACH_MAX} dimensions"))

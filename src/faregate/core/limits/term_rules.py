@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from faregate.core.limits.in_force import NEVER
-from faregate.core.limits.kinds import KINDS, Fault
-from faregate.core.limits.terms import ALGORITHMS, BASES, DEEDS, Action, Raise, Terms
+from faregate.core.limits.kinds import KINDS, VALUE_CHARACTERS_MAX, Fault
+from faregate.core.limits.terms import ALGORITHMS, BASES, DEEDS, Action, Raise, Spared, Terms
 from faregate.core.limits.windows import PERIODS, is_year_start, rolling_nanos
 
 #: Each is looked at for every call that the limit concerns.
 ACTIONS_MAX = 8
 RAISES_MAX = 32
+
+#: Those whom a limit spares; all of one dimension are one look-up.
+SPARED_MAX = 1_000
 
 #: A threshold beyond ten times the amount is a mistake.
 PERCENT_MAX = 1_000
@@ -23,7 +26,9 @@ REQUESTS_PER_MINUTE_MAX = 1_000_000
 MODELS_MAX = 64
 
 
-def check_terms(terms: Terms, *, unit: str, amount: int | None, window: str, mode: str) -> list[Fault]:
+def check_terms(
+    terms: Terms, *, unit: str, amount: int | None, window: str, mode: str, each: Sequence[str] = ()
+) -> list[Fault]:
     """Everything that is wrong with the terms of a limit that is otherwise as it should be."""
     kind = KINDS.get(unit)
     if kind is None:
@@ -34,6 +39,7 @@ def check_terms(terms: Terms, *, unit: str, amount: int | None, window: str, mod
         *_check_calendar(terms, amount, window, most),
         *_check_raises(terms.raises, amount, most),
         *_check_actions(terms.actions, mode),
+        *_check_spared(terms.spared, each),
     ]
     if terms.until and terms.until <= terms.since:
         faults.append(Fault("until", "field_range", "it must end after it begins"))
@@ -94,6 +100,26 @@ def _check_raises(raises: Sequence[Raise], amount: int | None, most: int) -> lis
             faults.append(Fault("raises", "field_range", "the amount of a raise must be one that the limit may have"))
         if not 0 <= each.since < each.until < NEVER:
             faults.append(Fault("raises", "field_range", "a raise must end after it begins"))
+    return faults
+
+
+def _check_spared(spared: Sequence[Spared], each: Sequence[str]) -> list[Fault]:
+    faults = []
+    if len(spared) > SPARED_MAX:
+        faults.append(Fault("except", "field_range", f"more than {SPARED_MAX} exceptions"))
+    if not each and spared:
+        rule = "only a limit that counts each value of something has exceptions; name it with each"
+        return [*faults, Fault("except", "field_conflict", rule)]
+    for one in spared:
+        strange = [name for name in one.names if name not in each]
+        if strange or not one.names:
+            which = f"{strange[0][:40]!r} is" if strange else "nothing is"
+            faults.append(Fault("except", "field_conflict", f"{which} not counted apart; expected {', '.join(each)}"))
+        if not all(value and len(value) <= VALUE_CHARACTERS_MAX and value.isprintable() for value in one.values):
+            rule = f"a value must have 1 to {VALUE_CHARACTERS_MAX} printable characters"
+            faults.append(Fault("except", "field_range", rule))
+        if faults:
+            break
     return faults
 
 

@@ -53,6 +53,13 @@ class Past(NamedTuple):
     amount: int | None
 
 
+class Spared(NamedTuple):
+    """Those of a limit that counts each whom it does not concern: of these dimensions, those with these values."""
+
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+
+
 class Terms(NamedTuple):
     """The terms of one limit; as made, an ordinary limit."""
 
@@ -79,6 +86,8 @@ class Terms(NamedTuple):
     denial: str = ""
     #: Why it is there, told to whom it refuses; of stops and brakes that the product set itself.
     reason: str = ""
+    #: Whom a limit that counts each leaves to other limits.
+    spared: tuple[Spared, ...] = ()
 
 
 PLAIN = Terms()
