@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from console_parts import NOON, WHO, Api, Parts, opened, parts, settled_call
-from faregate.assembly.made import declared_rows
+from faregate.assembly.declared_rows import declared_rows
 from faregate.config.folder import DataFolder
 from faregate.config.load import load_text
 from faregate.config.schema import AzureBudget
@@ -245,7 +245,14 @@ def _places(api: Api) -> None:
     pool = api.post("/api/v1/pools", {"name": "main", **rule})
     led = [{"select": {"product": "bots"}, "to": ["weu", "main"]}]
     model = api.post("/api/v1/models", {"name": "best/of", "to": ["main"], "instead": led})
+    compute = {"rate_per_hour": "2.40", "memory_gb": "8", "memory_gb_total": "64"}
+    flops = {"price_per_teraflop": "0.1", "per_call": 1_000}
+    price = {"per_call": "0.001", "units": {"header": "x-pages", "price": "0.01", "max": 9}, "compute": compute,
+             "flops": flops}  # fmt: skip
+    place = {"name": "ocr", "base_url": "https://8.8.4.4/ocr", "api_key": secret, "max_duration": "30s"}
+    service = api.post("/api/v1/services", {**place, "price": price})
     for path, row, change in (
+        ("services", service, {"bill_errors": True}),
         ("models", model, {"max_output_tokens": 100}),
         ("pools", pool, {"sticky": "key"}),
         ("deployments", deployment, {"region": "regional"}),
@@ -309,6 +316,8 @@ def one_of_each(api: Api) -> dict[str, str]:
     made["deployments"] = api.post("/api/v1/deployments", {"name": "weu", "provider": "mine", "model": "gpt-4o"})["id"]
     made["pools"] = api.post("/api/v1/pools", {"name": "main", "use": ["weu"]})["id"]
     made["models"] = api.post("/api/v1/models", {"name": "best/of", "to": ["weu"]})["id"]
+    service = {"name": "ocr", "base_url": "https://8.8.4.4/ocr", "max_duration": "30s", "price": {"per_call": "0.001"}}
+    made["services"] = api.post("/api/v1/services", service)["id"]
     made["webhooks"] = api.post("/api/v1/webhooks", {"name": "ops", "url": "https://8.8.4.4/alerts"})["id"]
     made["alerts"] = api.post("/api/v1/alerts", {"channel": "ops"})["id"]
     asked = {"from": "2026-11-21", "limits": [{"unit": "usd", "amount": "0.001", "window": "day"}]}

@@ -23,10 +23,11 @@ from fastapi import FastAPI
 from described import described
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
-from faregate.assembly.made import declared_rows, opener
+from faregate.assembly.declared_rows import declared_rows
 from faregate.catalogue.tokens import ToktokCounter
 from faregate.config.schema import AzureBudget, Config
 from faregate.config.secret_box import SecretBox
+from faregate.config.service_rules import listeners_of
 from faregate.console.app import create_app
 from faregate.console.keys import NewKey, create
 from faregate.console.state import Console, Facts, Gate, Secrets
@@ -126,7 +127,7 @@ def catalogue_of(prices: Sequence[Row], projects: Sequence[str], made: MadePlace
         deployments=(
             Deployment("openai/gpt-4o", "openai", "gpt-4o", "gpt-4o", (card,), operations=("chat.completions",)),
         ),
-        routes=(Route("gpt-4o", ("openai/gpt-4o",)),),
+        routes=(Route("gpt-4o", ("openai/gpt-4o",)), Route("gpt-4o-mini", ("openai/gpt-4o",))),
         projects=tuple(projects),
     )
 
@@ -155,7 +156,7 @@ class Parts:
         self.folder = folder
         #: With a configuration the catalogue is the one that it really makes, and what it declares is shown.
         box = SecretBox("installation", [("e1", b64decode(ENCRYPTION_KEY))], os.urandom)
-        compiler = CatalogueCompiler(config, folder, {}, opener(box)) if config is not None else None
+        compiler = CatalogueCompiler(config, folder, {}, box.open) if config is not None else None
         self.clock = SetClock()
         alerting = Alerting(config.alerts, folder, self.clock) if config is not None else None
         (folder / "data").mkdir(exist_ok=True)
@@ -178,7 +179,13 @@ class Parts:
             capacities=compiler.prices.capacities() if compiler else (),
             channels=alerting.channels() if alerting else (),
             check_address=alerting.check_address if alerting else None,
-            facts=Facts("0.1.0", str(folder / "data"), "http://127.0.0.1:4000", tls=tls),
+            facts=Facts(
+                "0.1.0",
+                str(folder / "data"),
+                "http://127.0.0.1:4000",
+                tls=tls,
+                listeners=listeners_of(config) if config is not None else (),
+            ),
             gate=gate,
             projector=self.projector,
             tokenizer=ToktokCounter(size_of),

@@ -242,8 +242,14 @@ def _model_named(name: str) -> Any:
     from faregate.config import schema, section
 
     del schema
-    (found,) = (each for each in section.Section.__subclasses__() if each.__name__ == name)
+    (found,) = (each for each in _below(section.Section) if each.__name__ == name)
     return found
+
+
+def _below(model: Any) -> Iterator[Any]:
+    for each in model.__subclasses__():
+        yield each
+        yield from _below(each)
 
 
 def _section(model: Any, described: Mapping[str, Any], root: Mapping[str, Any]) -> str:

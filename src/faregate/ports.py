@@ -135,12 +135,13 @@ DECLARED: Final = "file:"
 
 
 class MadePlaces(NamedTuple):
-    """What was made through the API of places to send calls to: rows of the kinds provider, deployment, model, pool."""
+    """What was made through the API of places to send calls to: rows of a kind each."""
 
     providers: Sequence[Row] = ()
     deployments: Sequence[Row] = ()
     models: Sequence[Row] = ()
     pools: Sequence[Row] = ()
+    services: Sequence[Row] = ()
 
 
 NO_PLACES: Final = MadePlaces()

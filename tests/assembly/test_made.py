@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from faregate.assembly.declare import declared
-from faregate.assembly.made import declared_rows, made_pool
+from faregate.assembly.declared_rows import declared_rows
+from faregate.assembly.made import made_pool
 from faregate.catalogue.compile import compile_catalogue
 from faregate.config.load import load_text
 from faregate.config.schema import Config
+from faregate.config.secret_box import Place, service_place
+from faregate.config.services import rule_in_full, service_of
 from faregate.control import Catalogue, RoutedPool, Selection
+from faregate.core.pricing.card import Rate
 from faregate.core.routing.choose import Member, PoolRule, Range
 from faregate.core.routing.health import DEFAULT_BREAKER, SECOND
 from faregate.ports import MadePlaces, Row
@@ -34,6 +38,34 @@ MAIN: Row = {
         "use": [{"deployment": "east", "weight": 2}, {"deployment": "west", "timeout": "5s"}],
         "priority": [{"use": ["west"]}],
         "breaker": {"trip": "2s"},
+    },
+}
+SEARCH = """\
+services:
+  - name: search
+    base_url: http://127.0.0.1:9000
+    api_key: sk-of-the-file-0123456789
+    proxy: http://proxy:3128
+    headers: [x-own]
+    max_duration: 5s
+    price: {per_second: "0.50", units: {header: x-pages, price: 1, max: 2}}
+"""
+OCR: Row = {
+    "id": "svc_1",
+    "name": "ocr",
+    "base_url": "https://ocr.example.com/v1",
+    "secret": "sealed",
+    "masked": "sk-…vice",
+    "state": "active",
+    "reach": "private",
+    "rule": {
+        "api_key_header": "x-key",
+        "methods": ["PUT"],
+        "paths": ["/read"],
+        "max_duration": "30s",
+        "max_answer_bytes": 1024,
+        "connections_max": 7,
+        "price": {"per_call": "0.001"},
     },
 }
 
@@ -117,3 +149,59 @@ models:
     assert [made_pool(row) for row in rows.pools] == list(config.pools)
     assert rows.models[0]["instead"] == [{"select": {"product": "premium"}, "to": ["east"]}]
     assert rows.pools[0]["id"] == "file:main"
+
+
+def test_made_services_stand_behind_those_of_the_file_and_in_every_stage_that_names_none() -> None:
+    """Each by its own rule; its secret is opened for its own place, and where nobody can, it waits for one."""
+    config = config_of(SEARCH + "stages: {dev: {}}\n")
+    opened: list[tuple[str, Place]] = []
+
+    def open_secret(sealed: str, place: Place) -> str:
+        opened.append((sealed, place))
+        return "sk-of-the-service"
+
+    told = declared(config, NOWHERE, {}, made=MadePlaces(services=(OCR,)), open_secret=open_secret)
+    search, ocr = told.services
+    assert (search.provider.name, search.provider.reach, search.source) == (
+        "search",
+        "",
+        "services in the configuration",
+    )
+    assert opened == [("sealed", service_place("svc_1", "https://ocr.example.com/v1"))]
+    assert (ocr.provider.credential, ocr.provider.reach) == ({"x-key": "sk-of-the-service"}, "private")
+    assert (ocr.provider.total_timeout_ms, ocr.provider.connections_max) == (30_000, 7)
+    assert (ocr.terms.methods, ocr.terms.paths, ocr.terms.answer_bytes_max) == (("PUT",), ("/read",), 1024)
+    assert (ocr.rates[0], ocr.source) == (Rate("requests", 10**9, 1), "services of the API")
+    assert told.stages == (("dev", ("openai", "search", "ocr")),)
+
+    closed = declared(config, NOWHERE, {}, made=MadePlaces(services=(OCR,))).services[1].provider
+    assert (closed.credential, closed.renewed) == ({}, True)
+
+
+def test_services_that_are_disabled_or_named_in_the_file_do_not_act() -> None:
+    """Nor do other things that were made under the name of a service that the file comes to declare."""
+    config = config_of(SEARCH)
+    named = {**OCR, "name": "search"}
+    deployment = {**WEST, "name": "search"}
+    made = MadePlaces((), (deployment,), (model("search", "east"),), (), (named, {**OCR, "state": "disabled"}))
+    told = declared(config, NOWHERE, {}, made=made)
+
+    assert [(each.provider.name, each.provider.reach) for each in told.services] == [("search", "")]
+    assert [each.name for each in told.deployments] == ["east"]
+    assert told.models == ()
+
+
+def test_services_of_the_configuration_read_back_from_their_rows() -> None:
+    """With all that was said but their files, proxies and secrets."""
+    config = config_of(SEARCH)
+    (row,) = declared_rows(config).services
+
+    assert (row["id"], row["base_url"], row["masked"], row["secret"]) == (
+        "file:search",
+        "http://127.0.0.1:9000",
+        "sk-…6789",
+        "",
+    )
+    read = service_of(row["name"], row["base_url"], row["rule"])
+    assert rule_in_full(read) == rule_in_full(config.services[0])
+    assert "proxy" not in str(row)

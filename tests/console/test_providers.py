@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from console_parts import Api, Parts, parts
-from faregate.assembly.made import opener
 from faregate.config.load import load_text
 from faregate.config.secret_box import MARK, Place, SecretBox, provider_place
 from faregate.console.providers import ProviderChange, change
@@ -19,6 +18,7 @@ from faregate.console.sealing import channel_opened, seal_anew
 from faregate.console.writing import put
 from faregate.control import Ask, Load, decode_ask, encode
 from faregate.errors import Conflict, Failed
+from faregate.ports import Row
 
 SECRET = "sk-provider-CANARY-0123456789abcdef"
 URL = "https://8.8.4.4/v1"
@@ -60,6 +60,10 @@ def console(placed: tuple[Parts, Api]) -> Parts:
 def made(api: Api, **fields: Any) -> dict[str, Any]:
     row: dict[str, Any] = api.post("/api/v1/providers", {**PROVIDER, **fields})
     return row
+
+
+def opened(box: SecretBox, row: Row) -> str:
+    return box.open(row["secret"], provider_place(row["id"], row["base_url"]))
 
 
 def refused(
@@ -191,7 +195,7 @@ def test_a_secret_is_sealed_in_the_books_and_shown_as_a_mask(console: Parts, adm
     assert SECRET not in str(shown)
     assert (console.books.get("provider", row["id"]) or {})["secret"].startswith(MARK)
     assert console.console.box is not None
-    assert opener(console.console.box)(console.books.get("provider", row["id"]) or {}) == SECRET
+    assert opened(console.console.box, console.books.get("provider", row["id"]) or {}) == SECRET
     for file in (console.folder / "data").rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
 
@@ -210,11 +214,11 @@ def test_a_sealed_secret_opens_nowhere_else(console: Parts, admin: Api) -> None:
     ]
     for each in elsewhere:
         with pytest.raises(Failed, match="does not open"):
-            opener(box)(each)
+            opened(box, each)
     with pytest.raises(Failed, match="does not open"):
-        opener(SecretBox("another", [("e1", b"\x11" * 32)], os.urandom))(row)
+        opened(SecretBox("another", [("e1", b"\x11" * 32)], os.urandom), row)
     with pytest.raises(Failed, match="which is not here"):
-        opener(SecretBox("installation", [("e2", b"\x11" * 32)], os.urandom))(row)
+        opened(SecretBox("installation", [("e2", b"\x11" * 32)], os.urandom), row)
 
 
 def test_another_address_wants_the_secret_again(console: Parts, admin: Api) -> None:
@@ -277,7 +281,7 @@ def test_a_rotated_key_seals_anew_what_the_older_one_sealed(console: Parts, admi
     assert seal_anew(console.books, newer) == 0
 
     alone = SecretBox("installation", [("e2", b"\x22" * 32)], os.urandom)
-    assert opener(alone)(console.books.get("provider", row["id"]) or {}) == SECRET
+    assert opened(alone, console.books.get("provider", row["id"]) or {}) == SECRET
     channel = console.books.get("channel", "chn_1") or {}
     assert "token" not in str(channel)
     assert channel_opened(alone, channel)["url"] == "https://a.example/token"

@@ -32,7 +32,7 @@ TEAMS = ("red", "blue")
 NOUNS = {
     **{name: name for name in ("keys", "limits", "prices", "capacities", "requests", "usage", "audit")},
     **dict.fromkeys(("organizations", "teams", "projects", "users", "products", "stages", "subscriptions"), "payers"),
-    **dict.fromkeys(("providers", "deployments", "pools", "models", "places", "route"), "providers"),
+    **dict.fromkeys(("providers", "deployments", "pools", "models", "services", "places", "route"), "providers"),
     **dict.fromkeys(("alerts", "webhooks"), "alerts"),
     **dict.fromkeys(("adjustments", "reprice"), "corrections"),
     **dict.fromkeys(("health", "verify", "backup", "peppers", "owned", "reload"), "installation"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from faregate.assembly.declare import declared
@@ -539,6 +540,28 @@ async def test_a_service_that_is_not_there(tmp_path: Path) -> None:
         answer = await here.ask()
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_connect")
         assert await allowances(here.running) == {"lim_money": (0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "code"),
+    [
+        ({"credential": {}, "renewed": True}, 503, "credential_unavailable"),
+        ({"reach": "public"}, 502, "upstream_connect"),
+    ],
+)
+@scenario
+async def test_a_service_that_must_not_be_called_is_not(
+    tmp_path: Path, changed: dict[str, Any], status: int, code: str
+) -> None:
+    """Its credential is not there, or its address leads where it may not be: nothing is sent or charged."""
+    async with little_service() as service:
+        made = configured(EVERYTHING, service)
+        made["providers"] = tuple(msgspec.structs.replace(each, **changed) for each in made["providers"])
+        async with running_gate(tmp_path, **made) as gate:
+            answer = await Rig(gate, service).ask()
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+            assert gate.of(Intended) == []
+        assert service.seen == []
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -839,6 +839,16 @@ def test_rules_of_pools_come_back_as_they_were_put(books: BooksUnderTest) -> Non
     assert [row["instead"] for row in books.listing("model")] == [None, led]
 
 
+def test_services_come_back_as_they_were_put(books: BooksUnderTest) -> None:
+    """With all of their rules; no two services have one name."""
+    rule = {"max_duration": "30s", "price": {"per_call": "0.0010", "units": {"header": "x-pages", "max": 9}}}
+    row = {"id": "svc_1", "name": "ocr", "base_url": "https://a", "secret": "sealed", "reach": "private", "rule": rule}
+    books.put("service", row)
+    assert [each | row for each in books.listing("service", state="active")] == books.listing("service", name="ocr")
+    with pytest.raises(Conflict):
+        books.put("service", {**row, "id": "svc_2"})
+
+
 def test_limits_keep_unlimited_apart_from_nothing(books: BooksUnderTest) -> None:
     """An amount of ``None`` is unlimited, 0 admits nothing, and the largest money survives."""
     for id, amount in (("lim_1", None), ("lim_2", 0), ("lim_3", 10**18)):

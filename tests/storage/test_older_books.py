@@ -251,6 +251,22 @@ def test_names_of_before_pools_lead_all_alike_and_may_lead_to_pools(tmp_path: Pa
     books.close()
 
 
+def test_books_of_before_services_take_them(tmp_path: Path) -> None:
+    """0013: the table is there, with what is as usual where a row does not say it."""
+    path = tmp_path / "books.sqlite3"
+    open_books(path, HeldClock()).close()
+    as_of(path, "0013")
+
+    books = open_books(path, HeldClock())
+    assert books.listing("service") == []
+    rule = {"max_duration": "30s", "price": {"per_call": "0.001"}}
+    books.put("service", {"id": "svc_1", "name": "ocr", "base_url": "https://ocr.example.com", "rule": rule})
+    (row,) = books.listing("service", name="ocr")
+    assert (row["rule"], row["secret"], row["state"], row["reach"]) == (rule, "", "active", "public")
+    assert books.prove(lambda done, total: None).faults == []
+    books.close()
+
+
 def test_rate_cards_of_older_books_are_standard_ones(tmp_path: Path) -> None:
     """A card that was kept before there were service tiers belongs to none."""
     path = tmp_path / "books.sqlite3"

@@ -185,13 +185,60 @@ def test_a_crash_in_the_middle_of_a_call_leaves_it_to_the_policy(running: Instal
     assert nanos(row["held"]) > 0
 
 
+def made_service(running: Installation, name: str, **words: Any) -> dict[str, Any]:
+    """One that the API makes, where the services of the file are."""
+    place = running.admin("GET", "/api/v1/services/ocr")["base_url"]
+    rule = {"max_duration": "5s", "api_key": CANARY, "api_key_header": "x-key", "allow_http": True}
+    row: dict[str, Any] = running.admin("POST", "/api/v1/services", {"name": name, "base_url": place, **rule, **words})
+    # The answer waits until the gate works from it, so that nobody has to wait here.
+    assert row["applied"]
+    return row
+
+
+def test_a_service_of_the_api_is_called_priced_and_recorded_until_it_goes(running: Installation) -> None:
+    """Made, it takes calls at once, with its credential; a new price holds from its answer on, then it is gone."""
+    key = new_key(running, "made", team="made")
+    assert ask(running, key["secret"], "/services/made/a").status == 404
+    units_price = {"header": "x-units", "price": "0.01", "max": 9, "name": "pages"}
+    row = made_service(running, "made", price={"per_call": "0.001", "units": units_price})
+    only = new_key(running, "only-made", team="made", operations=["made"])
+    first = ask(running, only["secret"], "/services/made/read?units=3&say=secret", content=b"abc")
+    assert (first.status, CANARY in first.text + str(first.headers)) == (200, False)
+    booked = record(running, first.id)
+    assert (booked["operation"], booked["provider"], booked["charge"]) == ("made", "made", "0.031")
+    assert units(booked)["units", "pages"] == 3
+    assert ask(running, only["secret"], "/services/ocr/a").code == "operation_forbidden"
+
+    changed = running.admin("PATCH", f"/api/v1/services/{row['id']}", {"price": {"per_call": "0.002"}})
+    second = record(running, ask(running, key["secret"], "/services/made/a").id)
+    assert (changed["applied"], second["charge"]) == (True, "0.002")
+    assert record(running, first.id)["charge"] == "0.031"
+    limit = new_limit(running, {"team": "made", "service": "made"}, "requests", 0)
+    assert ask(running, key["secret"], "/services/made/a").code == "budget_exhausted"
+    running.admin("DELETE", f"/api/v1/limits/{limit['id']}")
+
+    running.admin("PATCH", f"/api/v1/services/{row['id']}", {"state": "disabled"})
+    assert ask(running, key["secret"], "/services/made/a").code == "not_found"
+    running.admin("PATCH", f"/api/v1/services/{row['id']}", {"state": "active", "methods": ["GET"]})
+    assert ask(running, key["secret"], "/services/made/a").status == 405
+    assert ask(running, key["secret"], "/services/made/a", "GET").status == 200
+    running.admin("DELETE", f"/api/v1/services/{row['id']}")
+    gone = ask(running, key["secret"], "/services/made/a", "GET")
+    assert (gone.status, gone.code) == (404, "not_found")
+    files = [path for path in running.data.rglob("*") if path.is_file()]
+    assert [path.name for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
 def test_the_books_verify_and_outlive_a_restart(running: Installation) -> None:
-    """Every posting has two sides, and services are there again."""
+    """Every posting has two sides, and services are there again, also those of the API with their secrets."""
+    made_service(running, "kept", price={"per_call": "0.001"})
     checked = running.settled()
     assert (checked["ok"], checked["sum"], checked["held"]) == (True, "0", "0")
     running.restart()
     key = new_key(running, "again", team="again")
     assert ask(running, key["secret"], "/services/ocr/a").status == 200
+    kept = ask(running, key["secret"], "/services/kept/a?say=secret")
+    assert (kept.status, kept.text) == (200, "secret***")
     assert running.settled()["ok"]
     assert CANARY not in running.log()
 
@@ -223,10 +270,11 @@ def test_the_guide_is_followed_as_it_is_written(tmp_path: Path) -> None:
         (tmp_path / "faregate.yaml").write_text(config)
         running = Installation(tmp_path, config=config.replace("{", "{{").replace("}", "}}"), serve=False)
         environment = {"FAREGATE_DATA": str(running.data)}
+        own = {"pages": Fraction("0.001")}
         said: dict[str, str] = {}
         secret = ""
         with running:
-            for line in "".join(fences("console")).splitlines():
+            for line in "".join(fences("console")).replace(":9000", f":{port}").splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
                 if words[0] == "export":
                     running.start()
@@ -235,9 +283,8 @@ def test_the_guide_is_followed_as_it_is_written(tmp_path: Path) -> None:
                     path = words[3].removeprefix("http://127.0.0.1:4000")
                     answer = ask(running, secret, path, "GET")
                     row = record(running, answer.id)
-                    cost = Fraction("0.001") + Fraction(
-                        units(row)["busy_milliseconds", None], 3_600_000
-                    ) * 8 / 64 * Fraction("2.40")
+                    busy = Fraction(units(row)["busy_milliseconds", None], 3_600_000)
+                    cost = own.get(row["operation"]) or Fraction("0.001") + busy * 8 / 64 * Fraction("2.40")
                     assert (answer.status, nanos(row["charge"])) == (200, round(cost * 10**9))
                 else:
                     told = program(tmp_path, environment, *words[1:])
@@ -246,6 +293,8 @@ def test_the_guide_is_followed_as_it_is_written(tmp_path: Path) -> None:
                     if words[1:3] == ["key", "create"]:
                         secret = told.json["secret"]
         assert "1 service" in said["check"]
+        assert [line.split()[1] for line in said["service list"].splitlines()] == ["name", "ocr", "pages"]
+        assert "deleted svc_" in said["service delete pages --yes"]
         assert "busy_milliseconds" in said["price list --provider ocr"]
         assert "ocr" in said["usage --by team,model"]
         assert "\nanchor " in said["verify"]

@@ -23,7 +23,7 @@ class CatalogueCompiler:
     def __init__(
         self, config: Config, folder: Path, environment: Environment, open_secret: OpenSecret | None = None
     ) -> None:
-        """``open_secret`` opens the secrets of providers that were made by the API; ``None`` where nobody can."""
+        """``open_secret`` opens the secrets of what was made by the API; ``None`` where nobody can."""
         self._config = config
         #: Where relative file names of the configuration start.
         self.folder = folder

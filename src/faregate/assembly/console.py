@@ -153,10 +153,10 @@ def _acting(settings: ConsoleSettings, started: _Started, config: "Config") -> "
 def compiler_of(settings: ConsoleSettings, config: "Config") -> "CatalogueCompiler":
     """What compiles the catalogue of a configuration."""
     from faregate.assembly.compiler import CatalogueCompiler
-    from faregate.assembly.made import opener, secret_box
+    from faregate.assembly.made import secret_box
 
     box = secret_box(settings.secrets)
-    open_secret = opener(box) if box is not None else None
+    open_secret = box.open if box is not None else None
     return CatalogueCompiler(config, Path(settings.folder), process_environment(), open_secret)
 
 

@@ -13,7 +13,7 @@ from faregate.assembly.made import (
     made_pool,
     made_provider,
 )
-from faregate.assembly.services import declared_services
+from faregate.assembly.services import declared_services, made_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
 from faregate.config.environment import proxy_for
 from faregate.config.identity_rules import identity_of
@@ -23,6 +23,7 @@ from faregate.config.pools import breaker_rule, pool_rule, retry_rule, who_of
 from faregate.config.schema import ChargeRule as ConfiguredCharge
 from faregate.config.schema import Config
 from faregate.config.schema import Provider as ConfiguredProvider
+from faregate.config.secret_box import Place
 from faregate.config.tree import Environment
 from faregate.control import Mirror, Provider, RoutedPool, Selection, masked_of
 from faregate.core import money
@@ -32,9 +33,9 @@ from faregate.errors import Failed
 from faregate.ports import NO_PLACES, MadePlaces, Row
 
 
-def _sealed(row: Row) -> str:
+def _sealed(sealed: str, place: Place) -> str:
     """Nobody can open it here."""
-    raise Failed(f"the secret of {row['name']} cannot be opened here", code="secret_sealed")
+    raise Failed(f"the secret of {place.kind} {place.id} cannot be opened here", code="secret_sealed")
 
 
 def declared(
@@ -87,7 +88,10 @@ def declared(
             for each in config.pricing.ceiling
         ),
         charges=tuple(_charge(rule) for rule in config.pricing.charges),
-        services=declared_services(config, folder, proxy),
+        services=(
+            *declared_services(config, folder, proxy),
+            *made_services(made.services, config.gateway.body_bytes_max, open_secret, proxy),
+        ),
         identity=identity_of(config.identity, folder, proxy),
         pools=tuple(_pool(pool, config) for pool in (*config.pools, *map(made_pool, made.pools))),
         breaker=breaker_rule(config.breaker),
@@ -105,7 +109,7 @@ def _everybody(config: Config, made: MadePlaces) -> tuple[str, ...]:
     return (
         *(provider.name for provider in config.providers),
         *(service.name for service in config.services),
-        *(row["name"] for row in made.providers),
+        *(row["name"] for row in (*made.providers, *made.services)),
     )
 
 

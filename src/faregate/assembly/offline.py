@@ -11,7 +11,7 @@ import msgspec
 
 from faregate.assembly.clock import SystemClock
 from faregate.assembly.compiler import CatalogueCompiler
-from faregate.assembly.made import opener, secret_box
+from faregate.assembly.made import secret_box
 from faregate.assembly.workshop import Workshop, console_secrets
 from faregate.config.environment import process_environment
 from faregate.config.findings import Invalid
@@ -53,7 +53,7 @@ def open_console(root: Path) -> tuple[Any, Callable[[], None], str]:
             config,
             loaded.folder if loaded is not None else Path.cwd(),
             environment,
-            opener(box) if box is not None else None,
+            box.open if box is not None else None,
         )
         secrets = console_secrets(kept)
         clock = SystemClock()

@@ -11,13 +11,14 @@ from faregate.assembly.declare import declared
 from faregate.catalogue.explain import bundled_list, explain
 from faregate.catalogue.importing import read_prices
 from faregate.config.schema import Config
+from faregate.config.secret_box import Place
 from faregate.config.tree import Environment
 from faregate.core import money
 from faregate.core.pricing.listing import BundledList, Explanation, PriceFile
 from faregate.ports import NO_PLACES, MadePlaces, Row
 
 
-def _unopened(row: Row) -> str:
+def _unopened(sealed: str, place: Place) -> str:
     """What a model costs has nothing to do with secrets."""
     return ""
 

@@ -1,17 +1,23 @@
-"""The services of the configuration → what the catalogue is compiled from."""
+"""Services of the configuration, and those made by the API → what the catalogue is compiled from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
+
+from faregate.assembly.made import OpenSecret, own_secret
 from faregate.catalogue.declared import DeclaredService
-from faregate.config.schema import Config, Service, ServicePrice
+from faregate.config.schema import Config
+from faregate.config.secret_box import service_place
+from faregate.config.services import PlainService, Service, ServicePrice, service_of
 from faregate.control import Provider, masked_of
 from faregate.core import money
 from faregate.core.metering.service import ServiceTerms, Told
 from faregate.core.pricing.compute import ServicePrices, service_rates
 from faregate.core.usage import COUNT_MAX, Measure
 from faregate.dialects.operations import HTTP
+from faregate.ports import Row
 
 #: Operations on numbers are counted in thousand millions.
 _FLOPS_PER_GIGAFLOP = 10**9
@@ -19,9 +25,16 @@ _FLOPS_PER_GIGAFLOP = 10**9
 
 def declared_services(config: Config, folder: Path, proxy_for: Callable[[str], str]) -> tuple[DeclaredService, ...]:
     """All services; ``proxy_for`` says which proxy a URL is reached through where its service does not."""
+
+    def place_of(service: Service) -> Provider:
+        secret = service.api_key.get_secret_value() if service.api_key is not None else ""
+        proxy = service.proxy if service.proxy is not None else proxy_for(service.base_url)
+        ca_file = str(folder / service.ca_file) if service.ca_file else ""
+        return msgspec.structs.replace(_provider(service, secret, proxy), ca_file=ca_file)
+
     return tuple(
         DeclaredService(
-            _provider(service, folder, proxy_for),
+            place_of(service),
             _terms(service, config.gateway.body_bytes_max),
             service_rates(_prices(service.price)),
         )
@@ -29,8 +42,29 @@ def declared_services(config: Config, folder: Path, proxy_for: Callable[[str], s
     )
 
 
-def _provider(service: Service, folder: Path, proxy_for: Callable[[str], str]) -> Provider:
-    secret = service.api_key.get_secret_value() if service.api_key is not None else ""
+def made_services(
+    rows: Sequence[Row], body_bytes_max: int, open_secret: OpenSecret, proxy_for: Callable[[str], str]
+) -> tuple[DeclaredService, ...]:
+    """Services of the books; ``body_bytes_max`` is the largest body that the gateway takes at all.
+
+    One whose secret does not open waits for a credential that never comes, as a provider does.
+    """
+
+    def declared_of(row: Row) -> DeclaredService:
+        service = service_of(row["name"], row["base_url"], row["rule"])
+        secret, closed = own_secret(row, service_place(row["id"], row["base_url"]), open_secret)
+        place = _provider(service, secret, proxy_for(row["base_url"]))
+        return DeclaredService(
+            msgspec.structs.replace(place, renewed=closed, reach=row["reach"]),
+            _terms(service, body_bytes_max),
+            service_rates(_prices(service.price)),
+            "services of the API",
+        )
+
+    return tuple(map(declared_of, rows))
+
+
+def _provider(service: PlainService, secret: str, proxy: str) -> Provider:
     credential: dict[str, str] = {}
     if secret:
         scheme = "Bearer " if service.api_key_header == "authorization" else ""
@@ -45,14 +79,13 @@ def _provider(service: Service, folder: Path, proxy_for: Callable[[str], str]) -
         first_byte_timeout_ms=service.max_duration,
         idle_timeout_ms=service.max_duration,
         total_timeout_ms=service.max_duration,
-        ca_file=str(folder / service.ca_file) if service.ca_file else "",
-        proxy=service.proxy if service.proxy is not None else proxy_for(service.base_url),
+        proxy=proxy,
         connections_max=service.connections_max,
         masked=masked_of(secret),
     )
 
 
-def _terms(service: Service, body_bytes_max: int) -> ServiceTerms:
+def _terms(service: PlainService, body_bytes_max: int) -> ServiceTerms:
     price = service.price
     told: list[Told] = []
     fixed: list[Measure] = []

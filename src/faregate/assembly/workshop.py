@@ -10,9 +10,9 @@ import faregate
 from faregate.assembly.alerting import Alerting
 from faregate.assembly.compiler import CatalogueCompiler
 from faregate.assembly.credentials import wanted_credentials
+from faregate.assembly.declared_rows import declared_rows
 from faregate.assembly.following import Following
 from faregate.assembly.keeping import content_jobs, content_store
-from faregate.assembly.made import declared_rows
 from faregate.assembly.projection import tell_nobody
 from faregate.assembly.soundness import Soundness
 from faregate.catalogue.tokens import ToktokCounter
@@ -22,6 +22,7 @@ from faregate.config.gate import brake_rules
 from faregate.config.schema import Alerts, Config
 from faregate.config.secret_box import box_of
 from faregate.config.secrets import Secrets as KeptSecrets
+from faregate.config.service_rules import listeners_of
 from faregate.console.accounts import keys_without_pepper
 from faregate.console.audit import AuditTrail, settle
 from faregate.console.brakes import KeyBrakes
@@ -193,6 +194,8 @@ class Workshop:
                 forbid_private_urls=gateway.forbid_private_urls,
                 denials=frozenset((*limits.denials, *BUILT_IN)),
                 trusted_proxies=gateway.trusted_proxies,
+                listeners=listeners_of(self._config),
+                body_bytes_max=gateway.body_bytes_max,
                 keeps_contents=self._config.content.retention is not None,
                 cache=_cache_facts(self._config),
             )

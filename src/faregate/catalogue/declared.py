@@ -49,6 +49,8 @@ class DeclaredService(NamedTuple):
     provider: Provider
     terms: ServiceTerms
     rates: tuple[Rate, ...]
+    #: Where its prices stand.
+    source: str = "services in the configuration"
 
 
 class PriceRow(NamedTuple):

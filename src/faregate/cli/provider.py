@@ -1,13 +1,12 @@
 """``faregate provider``: accounts at model services that are made through the API, and those of the file."""
 
-import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from faregate.cli.client import Where, connect, segment
 from faregate.cli.output import Json, emit, emit_deleted, emit_json, emit_row, table
+from faregate.cli.secret_input import FromFile, FromStdin, given_secret
 from faregate.cli.words import without_nothing
 from faregate.errors import Failed, Unsafe, UsageError
 
@@ -15,12 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Providers: 
 
 _COLUMNS: Final = ("id", "name", "kind", "base_url", "api_key", "state", "source")
 
-#: No key of a provider is longer.
-_SECRET_BYTES_MAX: Final = 16 * 1024
-
 Provider = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the provider.")]
-FromStdin = Annotated[bool, typer.Option("--secret-stdin", help="Read its key from standard input.")]
-FromFile = Annotated[Path | None, typer.Option("--secret-file", metavar="FILE", help="Read its key from a file.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Where its API starts.")]
 Version = Annotated[str | None, typer.Option("--api-version", help="Azure's api-version.")]
 AllowHttp = Annotated[bool | None, typer.Option("--allow-http/--no-allow-http", help="Plain http to this machine.")]
@@ -63,7 +57,7 @@ def create_provider(
             "name": name,
             "kind": kind,
             "base_url": base_url,
-            "api_key": _secret(secret_stdin, secret_file),
+            "api_key": given_secret(secret_stdin, secret_file),
             "api_version": api_version,
             "allow_http": allow_http,
             "allow_private": allow_private,
@@ -99,7 +93,7 @@ def set_provider(
     body = without_nothing(
         {
             "base_url": base_url,
-            "api_key": _secret(secret_stdin, secret_file),
+            "api_key": given_secret(secret_stdin, secret_file),
             "api_version": api_version,
             "state": state,
             "allow_http": allow_http,
@@ -139,28 +133,3 @@ def try_provider(provider: Provider, data: Where = None, json: Json = False) -> 
         emit(f"{told['name']}: {told['detail']}, {told['milliseconds']} ms")
     if not told["ok"]:
         raise Failed(f"{told['name']}: {told['detail']}")
-
-
-def _secret(from_stdin: bool, file: Path | None) -> str | None:
-    """The key, from where nobody else sees it: arguments stand in the list of processes and in a shell's history.
-
-    Raises:
-        UsageError: two places were named, or there is nothing.
-    """
-    if from_stdin and file is not None:
-        raise UsageError("--secret-stdin and --secret-file exclude each other")
-    if from_stdin:
-        content, place = sys.stdin.buffer.read(_SECRET_BYTES_MAX + 1), "standard input"
-    elif file is not None:
-        try:
-            with file.open("rb") as opened:
-                content, place = opened.read(_SECRET_BYTES_MAX + 1), str(file)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"{file} cannot be read: {reason}", code="value") from error
-    else:
-        return None
-    secret = content.decode("utf-8", "replace").strip("\r\n \t")
-    if not secret or len(content) > _SECRET_BYTES_MAX:
-        raise UsageError(f"{place} holds no key", code="value")
-    return secret

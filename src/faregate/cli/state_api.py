@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from faregate.cli.client import segment
+from faregate.config.services import RULE_FIELDS
 from faregate.config.state_file import DEFAULT_ORGANIZATION, UNLIMITED
 from faregate.config.state_things import LISTS, USUAL, Entry, key_called, thing_of
 from faregate.core.desired_state import Plan, Step, Thing
@@ -36,7 +37,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "limit": (
         *("each", "unit", "amount", "window", "timezone", "mode", "clamp", "contact", "algorithm", "burst"),
-        *("year_start", "carry_over", "raises", "from", "until", "estimate", "actions", "denial"),
+        *("year_start", "carry_over", "raises", "from", "until", "estimate", "actions", "denial", "except"),
     ),
     "price": (
         *("provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens", "per", "price"),
@@ -49,6 +50,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "deployment": ("name", "provider", "deployment", "model", "max_output_tokens", "region", "state"),
     "pool": ("name", "strategy", "use", "priority", "beyond", "sticky", "breaker", "retry"),
     "model": ("name", "to", "instead", "max_output_tokens", "max_context_tokens"),
+    "service": ("name", "base_url", *RULE_FIELDS, "state"),
     "webhook": ("name", "kind", "alerts", "state"),
 }
 
@@ -68,6 +70,7 @@ _LIMIT_USUAL: Final[Entry] = {
     "estimate": None,
     "actions": None,
     "denial": None,
+    "except": None,
 }
 _ACTION_FIELDS: Final = ("do", "at", "on", "to", "models", "requests_per_minute")
 
@@ -318,7 +321,7 @@ def _do(api: Api, step: Step, entry: Entry, ids: Mapping[tuple[str, tuple[str, .
             change.field: USUAL.get(kind, {}).get(change.field) if change.after is None else change.after
             for change in step.changes
         }
-        if kind == "provider" and "base_url" in body and "api_key" in entry:
+        if kind in ("provider", "service") and "base_url" in body and "api_key" in entry:
             # A secret is bound to where it may go.
             body["api_key"] = entry["api_key"]
         return api.call("PATCH", f"{path}/{segment(step.thing.id)}", body)

@@ -19,8 +19,9 @@ from faregate.config.identity_rules import check_identity
 from faregate.config.leading import LED_MAX, places_of
 from faregate.config.places import Known, place_problem, points_nowhere
 from faregate.config.pool_rules import check_pools
-from faregate.config.schema import Config, Gateway, Provider, Service
-from faregate.config.service_rules import check_service
+from faregate.config.schema import Config, Gateway, Provider
+from faregate.config.service_rules import check_service, surroundings_of
+from faregate.config.services import Service
 from faregate.config.tls import certificate_problem
 from faregate.config.values import is_address, is_loopback, is_private
 from faregate.core import money
@@ -38,9 +39,10 @@ def check_rules(config: Config, folder: FilePath) -> Iterator[Ruled]:
     yield from _unique_names(config)
     for index, provider in enumerate(config.providers):
         yield from _provider(provider, ("providers", index), folder)
+    around = surroundings_of(config)
     for index, service in enumerate(config.services):
         yield from _reached(service, ("services", index), folder)
-        yield from check_service(service, ("services", index), config)
+        yield from check_service(service, ("services", index), around)
     if not config.providers and not config.services:
         hint = "name at least one provider, or start with `faregate init` or `faregate serve --demo`"
         yield Ruled("CFG-MISSING", ("providers",), "is missing", hint=hint)

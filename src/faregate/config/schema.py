@@ -18,17 +18,16 @@ from faregate.config.findings import quoted
 from faregate.config.identity_rules import Identity
 from faregate.config.pools import Breaker, Instead, MirrorTo, Pool, Retry
 from faregate.config.section import Section
+from faregate.config.services import Service
 from faregate.config.values import (
     Amount,
     Duration,
     Flag,
-    Gigabytes,
     Header,
     Host,
     JsonBody,
     Label,
     Name,
-    PathPrefix,
     Percent,
     Port,
     Price,
@@ -43,7 +42,6 @@ from faregate.config.values import (
 )
 from faregate.core.alerts import KINDS as ALERT_KINDS
 from faregate.core.caching.policy import WORDS
-from faregate.core.metering.service import METHODS
 from faregate.core.networks import NETWORKS_MAX
 from faregate.core.pricing.card import PRICED_UNITS, SERVICE_TIERS
 
@@ -248,99 +246,6 @@ def _moment(value: str) -> str:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-class ServiceUnits(Section):
-    """Units that a service tells in a header of its answers."""
-
-    header: Header = Field(description="header of the answer that tells how many, as a whole number")
-    price: Price = Field(description="dollars")
-    per: Bound = Field(default=1, description="how many units the price is for", le=1_000_000_000)
-    max: Bound = Field(
-        description="most units of one call: held, and billed where the header is missing or cannot be true",
-        le=1_000_000_000,
-    )
-    name: Name | None = Field(default=None, description="what the units are, such as pages; shown in records")
-
-
-class ServiceCompute(Section):
-    """Busy time × share of the memory × price of the machine."""
-
-    rate_per_hour: Price = Field(description="dollars of the whole machine for an hour")
-    memory_gb: Gigabytes = Field(description="memory of the machine, or of its accelerator, that the service takes")
-    memory_gb_total: Gigabytes = Field(description="memory of the machine, or of its accelerator")
-
-
-class ServiceFlops(Section):
-    """Operations on numbers, declared for every call or told by the answer."""
-
-    price_per_teraflop: Price = Field(description="dollars for a million million operations")
-    per_call: Annotated[Whole, Field(ge=1, le=10**18)] | None = Field(
-        default=None, description="operations of every call"
-    )
-    header: Header | None = Field(
-        default=None, description="header of the answer that tells how many, as a whole number"
-    )
-    max: Annotated[Whole, Field(ge=1, le=10**18)] | None = Field(
-        default=None, description="with header: most operations of one call"
-    )
-
-
-class ServicePrice(Section):
-    """What a call of a service costs; everything that is given is added up."""
-
-    per_call: Price | None = Field(default=None, description="dollars for each call that ran")
-    per_second: Price | None = Field(
-        default=None, description="dollars for a second of busy time, which is billed by the millisecond"
-    )
-    per_million_bytes_in: Price | None = Field(
-        default=None, description="dollars for a million bytes of request bodies"
-    )
-    per_million_bytes_out: Price | None = Field(default=None, description="dollars for a million bytes of answers")
-    units: ServiceUnits | None = Field(default=None, description="units that the service tells itself")
-    compute: ServiceCompute | None = Field(default=None, description="busy time by share of a machine")
-    flops: ServiceFlops | None = Field(default=None, description="operations on numbers")
-
-
-class Service(Section):
-    """Any HTTP service, reached through the gateway below ``/services/{name}``."""
-
-    name: Name = Field(description="how paths, keys, limits and reports call it")
-    base_url: Url = Field(description="where it is; https, or http on loopback")
-    api_key: Secret | None = Field(default=None, description="its credential, as ${NAME} or file:PATH")
-    api_key_header: Header = Field(
-        default="authorization", description="header of the credential; in authorization it is a bearer token"
-    )
-    methods: tuple[Literal[METHODS], ...] = Field(  # type: ignore[valid-type]
-        default=("GET", "POST"), description="methods that callers may use", min_length=1, max_length=len(METHODS)
-    )
-    paths: tuple[PathPrefix, ...] = Field(
-        default=(), description="beginnings of the paths that callers may use; default: all", max_length=256
-    )
-    headers: tuple[Header, ...] = Field(
-        default=(), description="headers that pass in both directions beside the usual ones", max_length=64
-    )
-    price: ServicePrice = Field(description="what a call costs")
-    max_duration: Duration = Field(description="when a call is ended; its busy time costs no more than that")
-    max_request_bytes: Size | None = Field(
-        default=None, description="largest body of a request; default: gateway.body_bytes_max", le=1_000_000_000
-    )
-    max_answer_bytes: Size | None = Field(
-        default=None,
-        description="largest answer; longer ones are cut; needed where bytes out have a price",
-        le=1_000_000_000,
-    )
-    bill_errors: Flag = Field(default=False, description="errors of the service cost what ran, too")
-    connect_timeout: Duration = Field(default=5_000, description="how long to wait for its connection")
-    ca_file: Text = Field(default="", description="PEM file with the authorities to trust instead of the system's")
-    proxy: Proxy | None = Field(
-        default=None,
-        repr=False,
-        description='proxy to reach it through; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY; "" for none',
-    )
-    allow_http: Flag = Field(default=False, description="allow plain http to another machine")
-    allow_private: Flag = Field(default=False, description="allow a private address")
-    connections_max: Bound = Field(default=2_000, description="connections to it at once")
 
 
 class PriceOverride(Section):

@@ -101,8 +101,17 @@ def box_of(
 
 def provider_place(id: str, base_url: str) -> Place:
     """The place of a provider's secret: it opens for that provider and that host alone."""
+    return _place_at("provider", id, base_url)
+
+
+def service_place(id: str, base_url: str) -> Place:
+    """The place of the secret of a service behind the gate, likewise."""
+    return _place_at("service", id, base_url)
+
+
+def _place_at(kind: str, id: str, base_url: str) -> Place:
     parts = urlsplit(base_url)
-    return Place("provider", id, "secret", f"{parts.scheme}://{parts.netloc.lower()}")
+    return Place(kind, id, "secret", f"{parts.scheme}://{parts.netloc.lower()}")
 
 
 #: A secret at least this long shows its last four characters; of a shorter one that would be too much.

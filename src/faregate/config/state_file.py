@@ -16,6 +16,7 @@ from faregate.config.findings import Invalid, quoted
 from faregate.config.pools import Instead, Pool
 from faregate.config.read import parse, read_bytes
 from faregate.config.section import Section
+from faregate.config.services import PlainService
 from faregate.config.tree import Environment, PlainNumber, Tree
 from faregate.config.validated import published_schema, validated
 from faregate.config.values import Duration, Flag, Name, Price, Secret, Text, Url, Whole, wrong
@@ -251,6 +252,9 @@ class LimitState(Section):
     estimate: Flag = Field(default=True, description="refuse what may not fit, not only what does not")
     actions: tuple[ActionState, ...] = Field(default=(), description="what happens at shares", max_length=8)
     denial: PayerName | None = Field(default=None, description="name of the answer that a refused caller gets")
+    except_: Annotated[tuple[dict[StrictStr, PayerName], ...], Field(max_length=1_000)] = Field(
+        default=(), alias="except", description="with each: whom it leaves to other limits"
+    )
 
     @model_validator(mode="after")
     def _window_fits(self) -> "LimitState":
@@ -329,6 +333,12 @@ class ProviderState(Section):
     state: State | None = Field(default=None, description="not given: as it is")
 
 
+class ServiceState(PlainService):
+    """An HTTP service behind the gate that was made through the API; those of faregate.yaml stand there."""
+
+    state: State | None = Field(default=None, description="not given: as it is")
+
+
 class DeploymentState(Section):
     """A place to send calls to that was made through the API."""
 
@@ -383,6 +393,7 @@ class StateFile(Section):
     deployments: tuple[DeploymentState, ...] = Field((), description="deployments that were made through the API")
     pools: tuple[Pool, ...] = Field((), description="pools that were made through the API")
     models: tuple[ModelState, ...] = Field((), description="names of models that were made through the API")
+    services: tuple[ServiceState, ...] = Field((), description="services that were made through the API")
     webhooks: tuple[WebhookState, ...] = Field((), description="channels for alerts")
 
 

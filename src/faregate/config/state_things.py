@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from faregate.config import services
 from faregate.config.findings import Finding, Invalid, Path, key_text
 from faregate.config.pools import Pool, rule_in_short
 from faregate.config.references import escaped as escaped_reference
+from faregate.config.services import PlainService
 from faregate.config.state_file import DEFAULT_ORGANIZATION, UNLIMITED, ReadState, StateFile
 from faregate.core import money
 from faregate.core.desired_state import Thing
@@ -36,6 +38,7 @@ LISTS: Final[Mapping[str, str]] = {
     "deployments": "deployment",
     "pools": "pool",
     "models": "model",
+    "services": "service",
     "webhooks": "webhook",
 }
 
@@ -49,7 +52,7 @@ CALLED_BY: Final[Mapping[str, tuple[str, ...]]] = {
         *("provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens"),
         "effective_from",
     ),
-    **dict.fromkeys(("provider", "deployment", "pool", "model", "webhook"), ("name",)),
+    **dict.fromkeys(("provider", "deployment", "pool", "model", "service", "webhook"), ("name",)),
 }
 
 #: What is as usual beside nothing at all.
@@ -66,6 +69,7 @@ USUAL: Final[Mapping[str, Entry]] = {
     "deployment": {"region": "global"},
     "pool": {"strategy": "ordered", "priority": [], "beyond": "clamp"},
     "model": {"instead": []},
+    "service": services.usual_rule(),
 }
 
 #: Fields that nobody can compare: what is secret is never shown, and a confirmation is no state.
@@ -73,6 +77,7 @@ _NOT_COMPARED: Final[Mapping[str, frozenset[str]]] = {
     "webhook": frozenset({"url", "secret"}),
     "price": frozenset({"confirm_price"}),
     "provider": frozenset({"api_key"}),
+    "service": frozenset({"api_key"}),
 }
 
 _AMOUNTS: Final = ("amount", "burst", "carry_over")
@@ -89,16 +94,27 @@ def entries_of(state: StateFile) -> dict[str, list[dict[str, Any]]]:
     for entry in lists.get("providers", ()):
         # As the API has them: durations are written with their unit, also out of a model.
         entry["timeouts"] = {name: int(text.removesuffix("ms")) for name, text in entry["timeouts"].items()}
-    for entry in lists.get("pools", ()):
-        _shorten(entry)
+    for kind in _SHORTENED:
+        for entry in lists.get(f"{kind}s", ()):
+            _shorten(kind, entry)
     return lists
 
 
-def _shorten(entry: dict[str, Any]) -> None:
-    """Say no more of a pool than has to be said, so that it is the same however it was written."""
-    pool = Pool.model_validate(entry)
-    entry.clear()
-    entry |= {"name": pool.name, **rule_in_short(pool)}
+#: Kinds of which no more is said than has to be, so that one is the same however it was written.
+_SHORTENED: Final = ("pool", "service")
+
+
+def _shorten(kind: str, entry: dict[str, Any]) -> None:
+    """Say no more of a pool or service than has to be said."""
+    if kind == "pool":
+        pool = Pool.model_validate(entry)
+        entry.clear()
+        entry |= {"name": pool.name, **rule_in_short(pool)}
+    else:
+        beside: Entry = {name: entry.pop(name) for name in ("api_key", "state") if name in entry}
+        service = PlainService.model_validate(entry)
+        entry.clear()
+        entry |= {"name": service.name, "base_url": service.base_url, **services.rule_in_short(service), **beside}
 
 
 def things_in(read: ReadState, now: str) -> list[Thing]:
@@ -139,8 +155,8 @@ def thing_of(kind: str, entry: Entry, now: str) -> Thing:
         entry = _limit_entry(entry, now)
     elif kind == "deployment" and entry.get("deployment") == entry["model"]:
         del entry["deployment"]
-    elif kind == "pool":
-        _shorten(entry)
+    elif kind in _SHORTENED:
+        _shorten(kind, entry)
     elif kind == "price":
         entry["price"] = money.dollars_of_picos(money.picos(str(entry["price"])))
         if entry.get("effective_from", "") <= now:
@@ -219,6 +235,12 @@ def _selected(dimension: str, value: Any) -> str:
 def _needed(kind: str, entry: Entry) -> Iterator[tuple[str, tuple[str, ...]]]:
     if kind == "limit" and "key" in (entry.get("select") or {}):
         yield "key", key_called(entry["select"]["key"])
+    if kind == "limit":
+        for action in entry.get("actions") or ():
+            if action.get("do") == "downgrade" and action.get("to"):
+                yield "model", (str(action["to"]),)
+    # What calls may be restricted to has to be there; the gateway's own operations are.
+    yield from (("service", (str(name),)) for name in entry.get("operations") or ())
     if kind == "key" and entry.get("subscription"):
         yield "subscription", (str(entry["organization"]), str(entry.get("product", "")), str(entry["subscription"]))
 

@@ -1,4 +1,4 @@
-"""Providers, deployments, pools and names of models of both kinds: of the configuration file, and in the books.
+"""Providers, deployments, pools, names of models and services of both kinds: of the configuration, and in the books.
 
 The file's are shown and never changed here; where both have the same name, the file's is the one that acts.
 """
@@ -19,11 +19,18 @@ from faregate.errors import Conflict, NotFound
 from faregate.ports import DECLARED, Row
 
 #: About as the configuration file bounds them; each pool is a part of every snapshot of the gate.
-MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000, "pool": 1_000}
+MOST: Final = {"provider": 256, "deployment": 2_000, "model": 5_000, "pool": 1_000, "service": 256}
 
-#: Kinds of which no two may have the same name, because what leads to them says the name alone: a pool is none of the
-#: others. A name of a model may be a deployment's, which it then leads to.
-_TWINS: Final = {"deployment": ("pool",), "model": ("pool",), "pool": ("deployment", "model")}
+#: Kinds of which no two may have the same name. What leads to a pool says the name alone, so a pool is none of the
+#: others; a name of a model may be a deployment's, which it then leads to. Reports call provider, deployment and model
+#: of a service by its name, so none of these has it.
+_TWINS: Final = {
+    "provider": ("service",),
+    "deployment": ("pool", "service"),
+    "model": ("pool", "service"),
+    "pool": ("deployment", "model"),
+    "service": ("provider", "deployment", "model"),
+}
 
 #: Kinds that names lead to.
 _LED_TO: Final = ("deployment", "pool", "model")
@@ -37,10 +44,16 @@ NAMES: Final = NAME_PATTERN
 
 
 def declared_of(console: Console, kind: str) -> Sequence[Row]:
-    """What the configuration file declares of a kind: ``provider``, ``deployment``, ``pool`` or ``model``."""
+    """What the configuration file declares of a kind that ``MOST`` names."""
     declared = console.declared
-    by_kind = {"provider": declared.providers, "deployment": declared.deployments, "pool": declared.pools}
-    return by_kind.get(kind, declared.models)
+    by_kind = {
+        "provider": declared.providers,
+        "deployment": declared.deployments,
+        "pool": declared.pools,
+        "model": declared.models,
+        "service": declared.services,
+    }
+    return by_kind[kind]
 
 
 def all_of(console: Console, kind: str) -> list[Row]:

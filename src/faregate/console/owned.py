@@ -27,7 +27,7 @@ OWNER: Final = "owner"
 
 KINDS: Final = (
     *("organization", "team", "project", "user", "product", "stage", "subscription"),
-    *("key", "limit", "price", "webhook", "provider", "deployment", "pool", "model"),
+    *("key", "limit", "price", "webhook", "provider", "deployment", "pool", "model", "service"),
 )
 #: What the books call otherwise than the API.
 _IN_BOOKS: Final = {"webhook": "channel"}

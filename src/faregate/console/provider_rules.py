@@ -1,4 +1,4 @@
-"""Where a provider that somebody makes through the API may be, and what its secret may look like.
+"""Where a provider or service that somebody makes through the API may be, and what its secret may look like.
 
 The rules are stricter than those of the configuration file: whoever writes that can reach the network anyway, and an
 admin key that leaks must not open it. What is judged here is judged again each time a connection is made, by ``reach``.
@@ -28,7 +28,7 @@ _MASKED: Final = re.compile(r"…|\*{3}|\.{3}|•")
 
 
 class Wanted(NamedTuple):
-    """An address that somebody wants for a provider."""
+    """An address that somebody wants for a provider or service."""
 
     base_url: str
     allow_http: bool
@@ -72,7 +72,7 @@ async def reach_of(wanted: Wanted) -> str:
     """How far connections to an address may lead (``dialects.urls.REACHES``); its name is looked up for that.
 
     Raises:
-        ApiProblem: url_forbidden: it leads where no provider may be.
+        ApiProblem: url_forbidden: it leads where nothing of ours may be.
     """
     parts = split_address(wanted.base_url)
     # Some resolvers take numbers for addresses in every spelling that C does, so they are asked rather than the text.
@@ -87,7 +87,7 @@ async def reach_of(wanted: Wanted) -> str:
 def _judged(scheme: str, addresses: Iterable[str], wanted: Wanted) -> str:
     known = list(addresses)
     if not all(may_reach(each, "private") for each in known):
-        raise _forbidden("it leads to link-local or metadata addresses, where no provider is")
+        raise _forbidden("it leads to link-local or metadata addresses, where nothing may be called")
     if all(may_reach(each, "loopback") for each in known):
         if not (wanted.allow_http if scheme == "http" else wanted.allow_http or wanted.allow_private):
             raise _forbidden("it leads to this machine; set allow_http: true to allow that")
@@ -113,7 +113,7 @@ async def _looked_up(host: str) -> list[str]:
 
 
 def check_secret(secret: str) -> None:
-    """Refuse what cannot be a provider's secret.
+    """Refuse what cannot be the secret of a provider or service.
 
     Raises:
         ApiProblem: field_range, or url_forbidden for a reference.

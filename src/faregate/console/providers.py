@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from faregate.config.schema import BASE_URLS
-from faregate.config.secret_box import masked, provider_place
+from faregate.config.secret_box import provider_place
 from faregate.console.declared import NAMES, found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.leading import leading_to, refuse_users
@@ -19,6 +19,7 @@ from faregate.console.problems import ApiProblem
 from faregate.console.provider_rules import SECRET_CHARACTERS_MAX, URL_CHARACTERS_MAX, Wanted, check_secret, reach_of
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
+from faregate.console.sealing import secret_columns
 from faregate.console.shapes import care as shapes
 from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
@@ -129,14 +130,6 @@ def shape(row: Row) -> dict[str, Any]:
     }
 
 
-def _sealed(console: Console, row: Row, secret: str) -> dict[str, str]:
-    """The columns of a secret, bound to its provider and host."""
-    if console.box is None:
-        hint = "this installation has no key to encrypt secrets with; start it once with `faregate serve`"
-        raise Unavailable("the secret cannot be stored", hint=hint)
-    return {"secret": console.box.seal(secret, provider_place(row["id"], row["base_url"])), "masked": masked(secret)}
-
-
 def _settings_of(sent: dict[str, Any], before: dict[str, Any], reach: str) -> dict[str, Any]:
     """The settings after a change, without what is as usual."""
     settings = {**before, **{name: sent[name] for name in _SETTINGS if name in sent}, "reach": reach}
@@ -200,7 +193,7 @@ async def create(console: Console, wanted: NewProvider) -> Row:
             "updated_at": now,
         }
         if "api_key" in sent:
-            row |= _sealed(console, row, sent["api_key"])
+            row |= secret_columns(console.box, sent["api_key"], provider_place(row["id"], row["base_url"]))
         put_row(console, "provider", row)
         return row
 
@@ -240,7 +233,7 @@ async def change(
         _check_version(row["kind"], row["api_version"])
         row["settings"] = _settings_of(sent, row["settings"] or {}, reach)
         if "api_key" in sent:
-            row |= _sealed(console, row, sent["api_key"])
+            row |= secret_columns(console.box, sent["api_key"], provider_place(row["id"], row["base_url"]))
         row["updated_at"] = console.clock.wall_nanos()
         put_row(console, "provider", row)
         return row

@@ -76,5 +76,5 @@ def every(books: Books, kind: str, **equal: object) -> list[Row]:
 
 
 def made_places(books: Books) -> MadePlaces:
-    """What the API made of providers, deployments, names of models and pools."""
-    return MadePlaces(*(every(books, kind) for kind in ("provider", "deployment", "model", "pool")))
+    """What the API made of providers, deployments, names of models, pools and services."""
+    return MadePlaces(*(every(books, kind) for kind in ("provider", "deployment", "model", "pool", "service")))

@@ -7,15 +7,18 @@ sealed anew when the console starts.
 import logging
 from typing import Final
 
-from faregate.config.secret_box import MARK, Place, SecretBox, provider_place
+from faregate.config.secret_box import MARK, Place, SecretBox, masked, provider_place, service_place
 from faregate.console.reading import every
-from faregate.errors import Failed
+from faregate.errors import Failed, Unavailable
 from faregate.ports import Books, Row
 
 log = logging.getLogger(__name__)
 
 #: Columns of a channel that hold secrets: its address may have a token in its path.
 _OF_CHANNEL: Final = ("url", "secret")
+
+#: Kinds of which each has one secret, for the host of its ``base_url`` → what that is bound to.
+_AT_A_HOST: Final = {"provider": provider_place, "service": service_place}
 
 
 def channel_sealed(box: SecretBox | None, row: Row) -> Row:
@@ -50,6 +53,20 @@ def _place(row: Row, column: str) -> Place:
     return Place("channel", row["id"], column)
 
 
+def secret_columns(box: SecretBox | None, secret: str, place: Place) -> dict[str, str]:
+    """The columns of a secret that is kept for one host, sealed and masked; of none they are empty.
+
+    Raises:
+        Unavailable: this installation cannot keep any.
+    """
+    if not secret:
+        return {"secret": "", "masked": ""}
+    if box is None:
+        hint = "this installation has no key to encrypt secrets with; start it once with `faregate serve`"
+        raise Unavailable("the secret cannot be stored", hint=hint)
+    return {"secret": box.seal(secret, place), "masked": masked(secret)}
+
+
 def seal_anew(books: Books, box: SecretBox) -> int:
     """Seal with the newest key what is plain or was sealed with an older one; how many rows there were.
 
@@ -64,15 +81,16 @@ def seal_anew(books: Books, box: SecretBox) -> int:
                 log.error("secret_unreadable", extra={"channel": row["name"], "why": error.message})
             else:
                 count += 1
-    for row in every(books, "provider"):
-        if row["secret"] and not box.is_current(row["secret"]):
-            place = provider_place(row["id"], row["base_url"])
-            try:
-                books.put("provider", row | {"secret": box.seal(box.open(row["secret"], place), place)})
-            except Failed as error:
-                log.error("secret_unreadable", extra={"provider": row["name"], "why": error.message})
-            else:
-                count += 1
+    for kind, place_of in _AT_A_HOST.items():
+        for row in every(books, kind):
+            if row["secret"] and not box.is_current(row["secret"]):
+                place = place_of(row["id"], row["base_url"])
+                try:
+                    books.put(kind, row | {"secret": box.seal(box.open(row["secret"], place), place)})
+                except Failed as error:
+                    log.error("secret_unreadable", extra={kind: row["name"], "why": error.message})
+                else:
+                    count += 1
     if count:
         log.info("secrets_sealed", extra={"rows": count})
     return count

@@ -214,6 +214,9 @@ class Facts:
     denials: frozenset[str] | None = None
     #: Networks of reverse proxies whose X-Forwarded-For is believed where a key is restricted to networks.
     trusted_proxies: tuple[str, ...] = ()
+    #: Name and port of each listener of this installation, and the largest body that its gateway takes at all.
+    listeners: tuple[tuple[str, int], ...] = ()
+    body_bytes_max: int = 10 * 1024**2
     #: Keys and products may say that contents are kept, as it is known for how long.
     keeps_contents: bool = False
     cache: CacheFacts = _NO_CACHE
@@ -252,7 +255,8 @@ class Console:
     azure_budget: AzureBudget | None = None
     #: ``None`` where nobody sends alerts.
     check_address: CheckAddress | None = None
-    #: Providers, deployments, pools and names of models by the configuration, as rows; their ids begin with ``file:``.
+    #: Providers, deployments, pools, names of models and services by the configuration, as rows; their ids begin with
+    #: ``file:``.
     declared: MadePlaces = NO_PLACES
     #: Name of a provider → how a harmless question to it went; ``None`` where nobody can ask.
     try_provider: Callable[[str], Awaitable[Tried]] | None = None

@@ -31,7 +31,7 @@ from faregate.core.attribution import DIMENSIONS
 from faregate.core.restrictions import RESTRICTIONS
 
 #: The newest migration; a file with a later one is refused.
-SCHEMA_VERSION: Final = "0013"
+SCHEMA_VERSION: Final = "0014"
 
 #: The dimensions that a set of dimensions names and roll-ups keep apart; ``run`` and tags are only in the records.
 SET_DIMENSIONS: Final = (
@@ -333,6 +333,20 @@ models = _resource(
     _number("max_context_tokens"),
     #: Where it leads for some callers, in the form of the configuration.
     _json("instead"),
+    unique=("name",),
+)
+
+services = _resource(
+    "services",
+    _text("base_url"),
+    #: As of a provider.
+    _text("secret"),
+    _text("masked"),
+    Column("state", Text, nullable=False, server_default="active"),
+    #: How far connections to it may lead (``dialects.urls.REACHES``).
+    Column("reach", Text, nullable=False, server_default="public"),
+    #: What else was sent of it, in the form of the configuration.
+    _json("rule"),
     unique=("name",),
 )
 
@@ -655,5 +669,6 @@ RESOURCES: Final = {
     "deployment": deployments,
     "pool": pools,
     "model": models,
+    "service": services,
     "alert": alerts,
 }
