@@ -1,6 +1,8 @@
 """A cache server that dies, stalls, forgets, or holds what we did not write: nothing wrong, and nobody waits."""
 
 import asyncio
+import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from redis_server import RedisServer, redis_server
 #: Of look-ups here, and what a busy machine may add.
 TIMEOUT_MS, SLACK_S = 100, 0.4
 SECRET = b"a secret of this installation"
+CERTIFICATES = Path(__file__).parent.parent / "config" / "certificates"
 
 
 @pytest.fixture(scope="module")
@@ -465,3 +468,62 @@ def test_the_same_answer_is_sealed_differently_each_time() -> None:
     assert one[HEADER_BYTES:] != other[HEADER_BYTES:]
     assert seal.opened(key(1), one) == seal.opened(key(1), other) == answer()
     assert "secret" not in repr(seal)
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def behind_tls(server: RedisServer) -> AsyncIterator[int]:
+    """The server's port behind an end of TLS, whose certificate is of an authority of its own."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(pass_on(reader, outer), pass_on(inner, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / "good.pem", CERTIFICATES / "good.key")
+    listening = await asyncio.start_server(tunnel, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+def test_a_server_behind_tls_whose_authority_the_url_names(server: RedisServer) -> None:
+    """With ``rediss`` everything is the same, over a connection whose certificate was checked."""
+
+    async def scene() -> None:
+        async with behind_tls(server) as port:
+            url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={CERTIFICATES / 'good.pem'}"
+            store = SharedStore(url, SECRET, 1_000, asyncio.get_running_loop())
+            await keep(store, 1, answer(b"over TLS"))
+            kept = await found(store, key(1))
+            assert kept is not None
+            assert kept.body == b"over TLS"
+            store.close()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_not_asked(server: RedisServer) -> None:
+    """Whoever stands between would see what is asked for: it is a server that does not answer."""
+
+    async def scene() -> None:
+        async with behind_tls(server) as port:
+            store = SharedStore(f"rediss://127.0.0.1:{port}/0", SECRET, 1_000, asyncio.get_running_loop())
+            await keep(store, 1, answer(b"never sent"))
+            assert await found(store, key(1)) is None
+            assert server.names() == []
+            store.close()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
