@@ -267,7 +267,7 @@ def test_the_limits_of_the_guide_are_set_as_typed(tmp_path: Path) -> None:
 
     rows = command("limit", "list", "--json", "--data", data).json
 
-    assert len(rows) == 12
+    assert len(rows) == 14
     assert {"2500", "650"} <= {row["amount"] for row in rows}
     assert [each["amount"] for row in rows for each in row["raises"]] == ["400"]
 

@@ -100,7 +100,14 @@ class Naive:
 async def main(port: int, upstream: int, file: Path, limit: int, prices: tuple[int, int]) -> None:
     """Serve until killed."""
     naive = Naive(upstream, file, limit, prices)
-    server = await asyncio.start_server(naive.accept, "127.0.0.1", port)
+    while True:
+        try:
+            server = await asyncio.start_server(naive.accept, "127.0.0.1", port)
+        except OSError:
+            # Another test tries just now whether the port is free.
+            await asyncio.sleep(0.01)
+        else:
+            break
     async with server:
         await asyncio.gather(server.serve_forever(), naive.flush())
 

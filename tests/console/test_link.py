@@ -344,7 +344,7 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
             assert (asked.count("balances_of"), asked.count("balances"), asked.count("get")) == (1, 0, 0)
             # Each list is read to its end: a page, and one that says that there are no more. And each kind of payer is
             # asked for those that are stopped or restrict their keys, of which there are none.
-            assert asked.count("listing") + asked.count("columns") <= 8 + 10
+            assert asked.count("listing") + asked.count("columns") <= 9 + 10
 
     run(all_of_it())
 

@@ -219,5 +219,5 @@ def test_places_are_listed_without_any_secret(api: Api) -> None:
     places = api.get("/api/v1/places")
     assert places["providers"][0]["name"] == "openai"
     assert places["deployments"][0]["priced"] is True
-    assert places["models"] == [{"name": "gpt-4o", "to": ["openai/gpt-4o"]}]
+    assert places["models"][0] == {"name": "gpt-4o", "to": ["openai/gpt-4o"]}
     assert "upstream-secret" not in str(places)

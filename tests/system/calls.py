@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
@@ -143,8 +145,17 @@ async def until_async(look: Callable[[], _T], content: Callable[[_T], bool], sec
 
 
 def new_key(running: Installation, name: str, **words: Any) -> dict[str, Any]:
-    """A key by the admin API, which is what ``key create`` speaks, without the start of a process."""
-    made: dict[str, Any] = running.admin("POST", "/api/v1/keys", {"name": name, **words})
+    """A key by the admin API, which is what ``key create`` speaks, without the start of a process.
+
+    Where there is one of this name, made by the same fixture before the tests of another module came in between, it
+    has another one.
+    """
+    try:
+        made: dict[str, Any] = running.admin("POST", "/api/v1/keys", {"name": name, **words})
+    except Refused as problem:
+        if problem.status != HTTPStatus.CONFLICT:
+            raise
+        made = running.admin("POST", "/api/v1/keys", {"name": f"{name}-{secrets.token_hex(4)}", **words})
     return made
 
 
