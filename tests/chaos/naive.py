@@ -10,6 +10,7 @@ notice is broken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -100,14 +101,14 @@ class Naive:
 async def main(port: int, upstream: int, file: Path, limit: int, prices: tuple[int, int]) -> None:
     """Serve until killed."""
     naive = Naive(upstream, file, limit, prices)
-    while True:
-        try:
+    for _ in range(200):
+        with contextlib.suppress(OSError):
             server = await asyncio.start_server(naive.accept, "127.0.0.1", port)
-        except OSError:
-            # Another test tries just now whether the port is free.
-            await asyncio.sleep(0.01)
-        else:
             break
+        # Another test tries just now whether the port is free.
+        await asyncio.sleep(0.01)
+    else:
+        raise SystemExit(f"port {port} stays taken")
     async with server:
         await asyncio.gather(server.serve_forever(), naive.flush())
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import msgspec
 import pytest
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from faregate.control import Load, Route, RoutedPool, Selection
@@ -251,3 +255,129 @@ async def test_a_place_that_could_hold_no_session_is_passed_by(tmp_path: Path) -
     async with pooled(tmp_path, PoolRule("", members()), window_one=0) as running:
         assert await places_of(running, 1) == ["two"]
         assert running.gate.deployments.resting == 0
+
+
+# -- while a session is being opened -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unanswering() -> Iterator[str]:
+    """An address whose connections are neither opened nor refused: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(full.getsockname())
+        yield f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+
+
+async def set_up(running: RunningGate, **timeouts: int) -> None:
+    """Give each account a secret of its own, and all of them these times."""
+    catalogue = running.gate.snapshot.catalogue
+    accounts = tuple(
+        msgspec.structs.replace(each, credential={"authorization": f"Bearer sk-of-{each.name}"}, **timeouts)
+        for each in catalogue.providers
+    )
+    await running.ask(Load(3, catalogue=msgspec.structs.replace(catalogue, providers=accounts)))
+
+
+def idle(running: RunningGate) -> bool:
+    """No place is busy, or is being tried."""
+    healths = [place.health for place in running.gate.snapshot.routes["sim-1"]]
+    return not any(health.busy or health.state == "probing" for health in healths)
+
+
+async def keep_head(seen: list[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Keep what is asked, and answer nothing."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+    writer.close()
+
+
+@scenario
+async def test_a_connection_that_comes_too_late_is_nobodys(tmp_path: Path) -> None:
+    """After a standstill two tries are over at once: no place is sent what was meant for another, nor blamed for it."""
+    heads: dict[str, list[bytes]] = {"two": [], "three": []}
+    async with contextlib.AsyncExitStack() as stack:
+        urls = {"one": stack.enter_context(unanswering())}
+        for name, seen in heads.items():
+            server = await asyncio.start_server(partial(keep_head, seen), "127.0.0.1", 0)
+            stack.callback(server.close)
+            urls[name] = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        running = await stack.enter_async_context(pooled(tmp_path, PoolRule("", members()), urls=urls))
+        await set_up(running, connect_timeout_ms=1_000, first_byte_timeout_ms=1_000)
+        asyncio.get_running_loop().call_later(0.6, time.sleep, 3)
+        with contextlib.suppress(InvalidStatus, TimeoutError):
+            async with asyncio.timeout(8):
+                await opened(running)
+        await running.until(lambda: idle(running))
+    for name, seen in heads.items():
+        for head in seen:
+            assert f"sk-of-at-{name}".encode() in head
+            assert f"model=sim-{name}".encode() in head
+    assert heads["two"]
+
+
+@pytest.mark.parametrize("rests", [False, True])
+@scenario
+async def test_a_client_that_leaves_while_a_session_is_opened_leaves_nothing_behind(
+    tmp_path: Path, rests: bool
+) -> None:
+    """No place stays busy, and where it was the one that tries whether a place is well, the next one may."""
+    seen: list[bytes] = []
+    server = await asyncio.start_server(partial(keep_head, seen), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    breaker = BREAKER._replace(trip=SECOND // 5)
+    async with pooled(tmp_path, PoolRule("", members("one")), urls={"one": url}, breaker=breaker) as running:
+        if rests:
+            place = running.gate.snapshot.routes["sim-1"][0]
+            running.gate.deployments.failed(place, None, 500, "")
+            await asyncio.sleep(0.3)
+        for n in range(2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await opened(running)
+            await running.until(lambda: idle(running))
+            assert len(seen) == n + 1
+    server.close()
+
+
+@scenario
+async def test_a_stop_while_a_session_is_opened_leaves_nothing_behind(tmp_path: Path) -> None:
+    """It is refused as draining, and no other place is asked."""
+    seen: list[bytes] = []
+    server = await asyncio.start_server(partial(keep_head, seen), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with pooled(tmp_path, PoolRule("", members()), urls={"one": url}) as running:
+        opening = asyncio.ensure_future(refused(running))
+        await running.until(lambda: seen)
+        running.gate.drain()
+        answer = await opening
+        assert (answer.status_code, b"draining" in answer.body) == (503, True)
+        assert idle(running)
+    server.close()
+
+
+@pytest.mark.parametrize(("code", "failed"), [(1000, False), (1009, False), (3000, False), (1011, True), (1012, True)])
+@scenario
+async def test_closes_that_tell_of_the_caller_are_no_failures_of_the_place(
+    tmp_path: Path, code: int, failed: bool
+) -> None:
+    """A message that is too large for its provider rests no deployment; a provider that says that it failed does."""
+
+    async def close(session: ServerConnection) -> None:
+        await session.close(code)
+
+    async with serve(close, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1"
+        async with pooled(tmp_path, PoolRule("", members()), urls={"one": url}) as running:
+            async with opened(running) as session:
+                with contextlib.suppress(ConnectionClosed):
+                    await session.recv()
+            await running.until(lambda: idle(running))
+            assert (running.gate.deployments.resting == 1) is failed

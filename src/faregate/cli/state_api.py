@@ -171,7 +171,8 @@ def _entry(
         # The API shows its id.
         entry["subscription"] = subscriptions.get(entry["subscription"], entry["subscription"])
     if kind == "limit":
-        entry = {"select": {name: _selected(name, value, keys) for name, value in row["select"].items()}, **entry}
+        entry = {"select": _named_keys(row["select"], keys), **entry}
+        entry["except"] = [_named_keys(each, keys) for each in row["except"]]
         entry["amount"] = UNLIMITED if row["amount"] is None else row["amount"]
         entry["actions"] = [{name: each.get(name) for name in _ACTION_FIELDS} for each in row["actions"]]
         if row["estimate"] is None:
@@ -181,11 +182,11 @@ def _entry(
     return entry
 
 
-def _selected(dimension: str, value: str, keys: Mapping[str, Any]) -> Any:
-    row = keys.get(value) if dimension == "key" else None
-    if row is None:
-        return value
-    return _key_name(row.get("organization") or "", row["name"])
+def _named_keys(dimensions: Mapping[str, str], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Dimensions and their values, a key by its name."""
+    row = keys.get(dimensions.get("key", ""))
+    named = {} if row is None else {"key": _key_name(row.get("organization") or "", row["name"])}
+    return {**dimensions, **named}
 
 
 def _key_name(organization: str, name: str) -> Any:
@@ -356,17 +357,21 @@ def _remove(api: Api, kind: str, path: str, id: str) -> Any:
 
 
 def _limit_body(thing: Thing, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str]) -> dict[str, Any]:
-    select = dict(entry.get("select") or {})
-    if "key" in select:
-        select["key"] = _key_id(select["key"], ids)
     amount = entry["amount"]
-    body = {**_LIMIT_USUAL, **entry, "select": select, "amount": None if amount == UNLIMITED else amount}
+    body = {**_LIMIT_USUAL, **entry, "amount": None if amount == UNLIMITED else amount}
+    body["select"] = _with_key_id(entry.get("select") or {}, ids)
+    if entry.get("except"):
+        body["except"] = [_with_key_id(each, ids) for each in entry["except"]]
     if entry["unit"] == "usd":
         for name in ("amount", "burst", "carry_over"):
             body[name] = str(body[name]) if body.get(name) is not None else None
     # Those that have ended are of no use, and would be refused.
     body["raises"] = thing.fields.get("raises")
     return body
+
+
+def _with_key_id(dimensions: Mapping[str, Any], ids: Mapping[tuple[str, tuple[str, ...]], str]) -> dict[str, Any]:
+    return {name: _key_id(value, ids) if name == "key" else value for name, value in dimensions.items()}
 
 
 def _key_id(value: Any, ids: Mapping[tuple[str, tuple[str, ...]], str]) -> str:

@@ -252,8 +252,8 @@ class LimitState(Section):
     estimate: Flag = Field(default=True, description="refuse what may not fit, not only what does not")
     actions: tuple[ActionState, ...] = Field(default=(), description="what happens at shares", max_length=8)
     denial: PayerName | None = Field(default=None, description="name of the answer that a refused caller gets")
-    except_: Annotated[tuple[dict[StrictStr, PayerName], ...], Field(max_length=1_000)] = Field(
-        default=(), alias="except", description="with each: whom it leaves to other limits"
+    except_: Annotated[tuple[dict[StrictStr, PayerName | KeyName], ...], Field(max_length=1_000)] = Field(
+        default=(), alias="except", description="with each: whom it leaves to other limits; a key by its name"
     )
 
     @model_validator(mode="after")

@@ -236,6 +236,9 @@ def _needed(kind: str, entry: Entry) -> Iterator[tuple[str, tuple[str, ...]]]:
     if kind == "limit" and "key" in (entry.get("select") or {}):
         yield "key", key_called(entry["select"]["key"])
     if kind == "limit":
+        for spared in entry.get("except") or ():
+            if "key" in spared:
+                yield "key", key_called(spared["key"])
         for action in entry.get("actions") or ():
             if action.get("do") == "downgrade" and action.get("to"):
                 yield "model", (str(action["to"]),)

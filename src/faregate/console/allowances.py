@@ -96,12 +96,12 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
     found = {}
     asked = [(row, moment, query) for row in rows for moment, query in questions(limit_of(row), now)]
     before: dict[str, dict[tuple[str, ...], int]] = {}
+    spares = {row["id"]: spared_subjects(terms_of(row).spared, row["each"]) for row in rows}
     for row in rows:
         found[row["id"]] = _empty(row, now)
     answers, open_intents = _of_one_moment(books, [query for _, _, query in asked], held=held)
     for (row, moment, _), balances in zip(asked, answers, strict=True):
-        standing = found[row["id"]]
-        spared = spared_subjects(terms_of(row).spared, row["each"])
+        standing, spared = found[row["id"]], spares[row["id"]]
         for subject, posted in balances:
             if spared is not None and spared(subject):
                 continue
@@ -111,10 +111,12 @@ def by_books(books: Books, rows: Sequence[Row], now: int, *, held: bool = True) 
                 before.setdefault(row["id"], {})[subject] = posted
     for row in rows:
         standing = found[row["id"]]
-        unit = UNITS.index(row["unit"])
+        unit, spared = UNITS.index(row["unit"]), spares[row["id"]]
         for intent in open_intents:
             if intent.admitted_at >= standing.window_start and _selects(row, intent):
-                standing.add(tuple(dimension(intent.who, name) for name in row["each"]), 0, intent.held[unit])
+                subject = tuple(dimension(intent.who, name) for name in row["each"])
+                if spared is None or not spared(subject):
+                    standing.add(subject, 0, intent.held[unit])
         _carry(row, standing, before.get(row["id"], {}))
     return found
 
@@ -162,7 +164,4 @@ def _carry(row: Row, standing: LimitView, before: Mapping[tuple[str, ...], int])
 
 
 def _selects(row: Row, intent: Intended) -> bool:
-    spared = spared_subjects(terms_of(row).spared, row["each"])
-    if spared is not None and spared(tuple(dimension(intent.who, name) for name in row["each"])):
-        return False
     return all(dimension(intent.who, name) == value for name, value in row["selector"].items())

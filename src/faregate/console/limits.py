@@ -233,7 +233,7 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     now = console.clock.wall_nanos()
     # What whoever asks leaves out of his own scope is meant: he cannot limit anybody else.
     select = console.principal.scope.named | wanted.select
-    select = _as_kept(console, select, normalize("NFC", select.get("organization", "")))
+    select = _as_kept(console, select, "select")
     row: Row = {
         "id": "",
         "name": canonical(select, wanted.each, wanted.unit, window),
@@ -263,7 +263,7 @@ def proposed(console: Console, wanted: NewLimit) -> tuple[Row, Row | None]:
     return row, found[0] if found else None
 
 
-def _key_id(console: Console, wanted: str, organization: str) -> str:
+def _key_id(console: Console, wanted: str, organization: str, field: str) -> str:
     """The id of the key that a selector means by its id or its name; in another form the limit would bind nobody.
 
     Keys that have ended go on being named by their ids. What is a secret is left for ``_check`` to refuse.
@@ -288,14 +288,17 @@ def _key_id(console: Console, wanted: str, organization: str) -> str:
         rule = (
             f"key: there is no key {wanted[:64]!r}; write its id (key_…) or its name, as `faregate key list` tells them"
         )
-    raise ApiProblem("field_enum", rule, field="select")
+    raise ApiProblem("field_enum", rule, field=field)
 
 
-def _as_kept(console: Console, named: Mapping[str, str], organization: str) -> dict[str, str]:
-    """Names as selectors hold them: those of payers in the composed form, in another one a limit would bind nobody."""
+def _as_kept(console: Console, named: Mapping[str, str], field: str, organization: str = "") -> dict[str, str]:
+    """Names as selectors hold them: those of payers in the composed form, in another one a limit would bind nobody.
+
+    A key's name is that of one in ``organization`` where the names themselves name none.
+    """
     kept = {name: normalize("NFC", value) if name in _PAYERS else value for name, value in named.items()}
     if "key" in kept:
-        kept["key"] = _key_id(console, kept["key"], organization)
+        kept["key"] = _key_id(console, kept["key"], kept.get("organization", organization), field)
     return kept
 
 
@@ -325,7 +328,7 @@ def _set_terms(console: Console, row: Row, wanted: TermsAsked, now: int) -> None
     """
     if wanted.except_:
         organization = row["selector"].get("organization", "")
-        spared = [_as_kept(console, each, organization) for each in wanted.except_]
+        spared = [_as_kept(console, each, "except", organization) for each in wanted.except_]
         wanted = wanted.model_copy(update={"except_": spared})
     denials = console.facts.denials
     if wanted.denial and denials is not None and wanted.denial not in denials:

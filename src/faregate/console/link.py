@@ -128,7 +128,7 @@ class GateLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = asyncio.Event()
         self._first_contact = asyncio.Event()
-        #: What a new gate needs of the books was read.
+        #: Nothing is read of the books any more for a new gate: all was, or it has failed and is tried again.
         self._was_read = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._sequence = 0
@@ -182,7 +182,7 @@ class GateLink:
         self._nudged.set()
 
     async def read(self, within_s: float) -> None:
-        """Wait until what the gate needs was read, at most ``within_s`` seconds."""
+        """Wait until what the gate needs was read, or could not be, at most ``within_s`` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._was_read.wait()

@@ -35,7 +35,7 @@ from faregate.console.provider_rules import SECRET_CHARACTERS_MAX, URL_CHARACTER
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
 from faregate.console.sealing import secret_columns
-from faregate.console.shapes import care as shapes
+from faregate.console.shapes import services as shapes
 from faregate.console.shapes.values import Removed
 from faregate.console.state import Console
 from faregate.console.texts import or_left_out, or_none, time_text

@@ -48,8 +48,9 @@ GOING_AWAY: Final = 1001
 POLICY: Final = 1008
 BROKEN: Final = 1011
 
-#: How a provider closes a session that has lasted long enough: nothing has failed.
-_IN_ORDER: Final = frozenset((NORMAL, GOING_AWAY, 1005))
+#: Closes by which a provider says that it failed (RFC 6455 section 7.4.1; 1006 is no word at all). Others tell of what
+#: a caller sent, of an end in order, or are our own: no single caller may rest a deployment for all.
+_FAILED: Final = frozenset((1006, BROKEN, 1012, 1014))
 
 _SELF_STARTING: Final = Problem(
     "feature_unbounded",
@@ -156,7 +157,7 @@ class Session:
         if socket is self._client:
             self._leave()
         elif not self._over:
-            if code not in _IN_ORDER:
+            if code in _FAILED:
                 self._broke("upstream_truncated")
             self._break_off("upstream_truncated", code if code != 1005 else NORMAL, reason)
 

@@ -4,6 +4,7 @@ The client is answered only when the provider has accepted, so that every refusa
 the status and the code that any call would get. Then the session takes over.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -75,7 +76,6 @@ class Opening:
         self._gate = gate
         self._owner = owner
         self._request = request
-        self._early = early
         self._id = gate.new_id()
         self._began_nanos = gate.monotonic_nanos()
         self._began_at = gate.now
@@ -84,16 +84,17 @@ class Opening:
         self._account: Account | None = None
         self._answer: Handshake | None = None
         self._way: Way | None = None
-        #: When the try under way began.
+        #: When the try under way began, and its number: what comes of an earlier one concerns nobody any more.
         self._tried_at = gate.now
+        self._try = 0
         self._provider: Socket | None = None
         self._session: Session | None = None
         self._refused = False
-        # Nothing of the client is read until there is somebody to read it; its socket tells when it leaves.
+        # Nothing of the client is heard until there is somebody to hear it; its socket tells when it leaves.
         framing = ServerProtocol(state=OPEN, max_size=MESSAGE_BYTES_MAX, logger=QUIET)
         self._client = Socket(self, framing, owner.transport, gate.now)
         self._client.on_gone = self._client_gone
-        self._client.pause(True)
+        self._client.hold_back(early)
 
     # -- the request ---------------------------------------------------------------------------------------------------
 
@@ -165,11 +166,14 @@ class Opening:
         return problem or resting(account.model, way.lane.wait(self._gate.monotonic_nanos()))
 
     def _dial(self) -> None:
-        pool = self._target.pool
+        target = self._target
+        pool = target.pool
+        self._try += 1
         if pool.lacks:
-            self._not_connected("credential_unavailable", pool.lacks)
+            self._not_connected(self._try, "credential_unavailable", pool.lacks)
             return
-        pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
+        connected = guarded(partial(self._connected, self._try, target), self.mistaken)
+        pool.dial(connected, guarded(partial(self._not_connected, self._try), self.mistaken))
 
     @property
     def _target(self) -> Target:
@@ -178,9 +182,9 @@ class Opening:
         assert target is not None
         return target
 
-    def _not_connected(self, code: str, why: str) -> None:
+    def _not_connected(self, number: int, code: str, why: str) -> None:
         """Nothing was sent: the next place is tried."""
-        if not self._refused:
+        if not self._refused and number == self._try:
             self._failed(
                 Problem(code, f"Provider {self._target.provider.name}: {why}. Charged: nothing.", retry_after_s=1)
             )
@@ -195,6 +199,8 @@ class Opening:
         way = self._way
         assert way is not None
         provider, self._provider = self._provider, None
+        # Whatever a connection that is still being opened comes to, it is not that of the next deployment.
+        self._try += 1
         if not way.failed(status, code, retry_after) or self._go() is not None:
             self._provider = provider
             return False
@@ -203,12 +209,12 @@ class Opening:
         self._dial()
         return True
 
-    def _connected(self, connection: UpstreamConnection) -> None:
+    def _connected(self, number: int, target: Target, connection: UpstreamConnection) -> None:
         """The provider's connection is open: ask for the upgrade."""
-        if self._refused:
+        if self._refused or number != self._try:
             connection.close()
             return
-        target, wanted = self._target, self._wanted
+        wanted = self._wanted
         assert wanted is not None
         provider = target.provider
         parts = urlsplit(provider.base_url)
@@ -304,10 +310,7 @@ class Opening:
         self._session = session
         self._client.tell(session)
         provider.tell(session)
-        early, self._early = self._early, b""
-        if early:
-            self._client.data_received(early)
-        self._client.pause(False)
+        self._client.let_in()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,9 @@ CLOSE_S: Final = 2.0
 #: Bytes waiting for one side before the other is no longer read.
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 
+#: More than a client may send before its session is open, which no client does, is left in its socket.
+EARLY_BYTES_MAX: Final = 16 * 1024
+
 REASON_BYTES_MAX: Final = 123
 
 #: Messages above this are counted among all bodies that are held, as they come.
@@ -77,6 +80,8 @@ class Socket(asyncio.Protocol):
         self._framing = framing
         self._transport = transport
         self._pieces: list[bytes] = []
+        #: Bytes that came before somebody listens; ``None`` once somebody does.
+        self._early: bytearray | None = None
         self._begun = False
         self._over = False
         self._closed_at = 0.0
@@ -103,8 +108,24 @@ class Socket(asyncio.Protocol):
 
     # -- bytes in ------------------------------------------------------------------------------------------------------
 
+    def hold_back(self, early: bytes) -> None:
+        """Keep what came, and a little of what comes, until ``let_in``; that the other side leaves is noticed."""
+        self._early = bytearray(early)
+
+    def let_in(self) -> None:
+        """Somebody listens from now on: what was kept counts as if it came now."""
+        early, self._early = self._early, None
+        if early:
+            self.data_received(bytes(early))
+        self.pause(False)
+
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        if self._early is not None:
+            self._early += data
+            if len(self._early) > EARLY_BYTES_MAX:
+                self.pause(True)
+            return
         self._heard_at = self._now
         if self._over:
             # Only the end of the closing handshake is still of interest.

@@ -493,6 +493,16 @@ def test_what_was_spent_long_before_the_past_was_known_is_no_burst() -> None:
     assert brake.told(Habit("key_1"), MONDAY + 2 * HOUR) is None
 
 
+@pytest.mark.parametrize("minutes", [21, 40, 55])
+def test_what_was_repeated_long_before_the_past_was_known_is_no_loop(minutes: int) -> None:
+    """The console may have been away: what is told then is true of the last ten minutes, or of nobody."""
+    brake = Brake(RULES)
+    for n in range(400):
+        brake.spent("key_1", 10 * CENT, MONDAY + n * SECOND // 50, b"the same")
+
+    assert brake.told(Habit("key_1"), MONDAY + minutes * MINUTE) is None
+
+
 def test_keys_that_stop_spending_are_watched_no_more() -> None:
     """What is kept of them would grow for ever."""
     brake = Brake(RULES)

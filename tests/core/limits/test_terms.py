@@ -412,6 +412,16 @@ def test_callers_that_selectors_do_not_tell_apart_are_spared_each_for_themselves
     assert [index.matching(who) for who in (ANN, BOB, ANN)] == [(one,), (), (one,)]
 
 
+def test_exceptions_hold_after_other_limits_changed() -> None:
+    """An index that was made by changing another one knows of them, and of the last one that goes."""
+    one = limit(Terms(spared=(Spared(("user",), ("bob",)),)), each=("user",))
+    other = limit(id="lim_2")
+    index = LimitIndex([other]).changed([one]).changed([limit(id="lim_2", amount=7)])
+    assert [each.id for each in index.matching(BOB)] == ["lim_2"]
+    assert {each.id for each in index.changed([limit(each=("user",))]).matching(BOB)} == {"lim_1", "lim_2"}
+    assert {each.id for each in index.changed([], ["lim_2"]).matching(ANN)} == {"lim_1"}
+
+
 def test_another_exception_counts_anew_from_the_books() -> None:
     """Whoever is no exception any more has used what was booked meanwhile, so its balance is asked for."""
     gate = Gate(limit(Terms(spared=(Spared(("user",), ("bob",)),)), each=("user",)))

@@ -156,13 +156,8 @@ class Watch:
         self.repeated = 0
         self.repeats_since = 0
 
-    def repeat(self, now: int, amount: int, body: bytes, most: int) -> None:
-        """Compare a call with the one that is repeated most; at least four fifths of all are its like, or it changes.
-
-        Its length and its end tell nearly all calls apart and cost next to nothing. Where they agree although a word
-        in the midst of a long template differs, the second half of ``most`` calls shows it: those are compared whole.
-        What is counted fades by half when it is ten minutes old.
-        """
+    def fade(self, now: int) -> None:
+        """Forget of what was repeated as much as is too old."""
         age = now - self.repeats_since
         if age >= 2 * _TEN_MINUTES:
             self.forget_repeats()
@@ -171,6 +166,15 @@ class Watch:
             self.others //= 2
             self.repeated //= 2
             self.repeats_since += _FADES_BY
+
+    def repeat(self, now: int, amount: int, body: bytes, most: int) -> None:
+        """Compare a call with the one that is repeated most; at least four fifths of all are its like, or it changes.
+
+        Its length and its end tell nearly all calls apart and cost next to nothing. Where they agree although a word
+        in the midst of a long template differs, the second half of ``most`` calls shows it: those are compared whole.
+        What is counted fades by half when it is ten minutes old.
+        """
+        self.fade(now)
         equal = len(body) == self.length and body.endswith(self.tail)
         if equal and 2 * self.repeats >= most:
             # Python's hash of bytes is salted anew in each process: nobody can prepare bodies that have the same.
@@ -323,4 +327,5 @@ class Brake:
             return None
         for window in (watch.minute, watch.ten, watch.hour, watch.calls):
             window.add(now, 0)
+        watch.fade(now)
         return self._judged(habit.key, watch, now)

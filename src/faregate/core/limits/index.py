@@ -182,11 +182,14 @@ class LimitIndex:
         self.changed_from: object | None = None
         self.changed_ids: tuple[str, ...] = ()
         self._tables: dict[_Shape, _Table] = {}
+        #: Limits that do not concern all whom their selectors match; nearly never any.
+        self._sparing = 0
         for limit in limits:
             if limit.id in self.limits:
                 msg = f"two limits have the id {limit.id}"
                 raise ValueError(msg)
             self.limits[limit.id] = limit
+            self._sparing += bool(limit.spared)
             shape, key = _place(limit)
             table = self._tables.setdefault(shape, {})
             table[key] = (*table.get(key, ()), limit)
@@ -201,6 +204,7 @@ class LimitIndex:
         index.changed_from = self.edition
         index.limits = dict(self.limits)
         index._tables = dict(self._tables)
+        index._sparing = self._sparing
         new = {limit.id: limit for limit in limits}
         copied: set[_Shape] = set()
 
@@ -215,6 +219,7 @@ class LimitIndex:
             old = index.limits.pop(id, None)
             if old is None:
                 continue
+            index._sparing -= bool(old.spared)
             shape, key = _place(old)
             table = table_of(shape)
             left = tuple(limit for limit in table[key] if limit is not old)
@@ -224,6 +229,7 @@ class LimitIndex:
                 del table[key]
         for limit in new.values():
             index.limits[limit.id] = limit
+            index._sparing += bool(limit.spared)
             shape, key = _place(limit)
             table = table_of(shape)
             table[key] = (*table.get(key, ()), limit)
@@ -246,8 +252,6 @@ class LimitIndex:
                 dimensions.update(shape)
         self._static_shapes = tuple(static)
         self._dynamic_shapes = tuple(varying)
-        #: Some limit does not concern all whom its selector matches; nearly never.
-        self._sparing = any(limit.spared for limit in self.limits.values())
         self._static_dimensions = _getter(tuple(sorted(dimensions)))
         self._found: dict[Any, tuple[CompiledLimit, ...]] = {}
 
