@@ -26,6 +26,18 @@ def test_the_trail_is_a_table_for_people_and_json_for_scripts(tmp_path: Path) ->
     assert "made: two" in people[2]
 
 
+def test_what_became_different_is_told_as_people_write_it(tmp_path: Path) -> None:
+    """Amounts in dollars and times as times, for people and for scripts."""
+    data = tmp_path / "data"
+    words = ("--select", "team=a", "--unit", "usd", "--window", "day", "--data", data)
+    for amount in ("5", "7.25"):
+        assert command("limit", "set", "--amount", amount, *words).code == 0
+    line = command("audit", "--kind", "limit", "--json", "--data", data).json[0]
+    assert (line["before"]["amount"], line["after"]["amount"]) == ("5", "7.25")
+    assert line["after"]["created_at"].endswith("Z")
+    assert "amount: 5 -> 7.25" in command("audit", "--kind", "limit", "--data", data).out.splitlines()[1]
+
+
 def test_filters_and_limits_hold(tmp_path: Path) -> None:
     """What does not fit is not there; a limit out of range is refused before anything is asked."""
     data = tmp_path / "data"

@@ -39,6 +39,51 @@ def test_a_price_is_set_and_listed(running: Parts) -> None:
     ]
 
 
+SET = ("set", "--provider", "openai", "--model", "gpt-4o", "--unit", "input_tokens", "--price")
+
+
+def test_own_prices_are_found_changed_and_taken_back_by_their_ids(running: Parts) -> None:
+    """Also those to come; what a price was until now is kept, and nothing is deleted without a word."""
+    price(running, *SET, "3")
+    price(running, *SET, "4", "--from", "2027-01-01T00:00:00Z")
+    now, later = price(running, "list", "--own", "--json").json
+    assert [(each["price"], each["effective_from"]) for each in (now, later)] == [
+        ("3", "2026-11-21T12:00:00Z"),
+        ("4", "2027-01-01T00:00:00Z"),
+    ]
+    assert price(running, "list", "--own", "--model", "gpt-4o-mini", "--json").json == []
+    listed = price(running, "list", "--own", "--model", "gpt-4o").out.splitlines()
+    assert ["id" in listed[0].split(), now["id"] in listed[1], later["id"] in listed[2]] == [True, True, True]
+
+    running.clock.now += 3_600 * 10**9
+    changed = price(running, "change", now["id"], "--price", "3.50", "--json").json
+    assert (changed["id"], changed["price"], changed["effective_from"]) == (now["id"], "3.5", "2026-11-21T13:00:00Z")
+    assert "applied" not in changed
+    assert price(running, "show", now["id"], "--json").json == changed
+    assert "2026-11-21T13:00:00Z" in price(running, "show", now["id"]).out
+    ended = [row for row in running.books.listing("price") if row["effective_to"] == running.clock.now]
+    assert [row["pico"] for row in ended] == [3 * 10**12]
+
+    refused = price(running, "delete", later["id"])
+    assert (refused.code, "--yes" in refused.err) == (4, True)
+    assert price(running, "delete", later["id"], "--yes").out == f"deleted {later['id']}\n"
+    assert price(running, "delete", now["id"], "--yes", "--json").json["deleted"] is True
+    assert price(running, "show", later["id"]).code == 1
+
+
+def test_a_change_of_a_price_is_as_careful_as_a_new_one(running: Parts) -> None:
+    """It names what it changes, of a price that there is, and one that is far off is confirmed."""
+    made = price(running, *SET, "3", "--json").json
+    nothing = price(running, "change", made["id"], "--confirm")
+    assert (nothing.code, "--price or --per" in nothing.err) == (2, True)
+    far = price(running, "change", made["id"], "--per", "1")
+    assert (far.code, "times off" in far.err) == (4, True)
+    assert price(running, "change", made["id"], "--per", "1", "--confirm", "--json").json["per"] == 1
+    for words in (("change", "prc_none", "--price", "1"), ("show", "prc_none"), ("delete", "prc_none", "--yes")):
+        gone = price(running, *words)
+        assert (gone.code, "no such own price" in gone.err) == (1, True)
+
+
 def test_a_configuration_that_cannot_be_used_is_pointed_at(tmp_path: Path) -> None:
     """A variable that is not set here makes every provider unknown; the message says where the reason is told."""
     (tmp_path / "faregate.yaml").write_text(CONFIG.replace("OPENAI_API_KEY", "SET_NOWHERE"))

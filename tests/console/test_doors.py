@@ -140,6 +140,32 @@ def test_every_problem_has_the_shape_of_rfc_9457(made: Parts, secret: str, metho
     assert {"type", "title", "status", "code", "detail"} <= set(body)
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong", "allowed"),
+    [
+        ("/api/v1/services/x", "PUT", "DELETE, GET, PATCH"),
+        ("/api/v1/keys", "PUT", "GET, POST"),
+        ("/api/v1/prices", "DELETE", "GET, PUT"),
+        ("/api/v1/models/best/of", "PUT", "DELETE, GET, PATCH"),
+        ("/api/v1/teams/bulk", "PUT", "DELETE, GET, PATCH, POST"),
+        ("/api/Quota", "DELETE", "GET, POST"),
+        ("/api/Quota/", "PATCH", "GET, POST"),
+        ("/", "DELETE", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take_is_told_all_that_it_takes(
+    made: Parts, secret: str, path: str, wrong: str, allowed: str
+) -> None:
+    """RFC 9110, 15.5.6: of every route at the path; what each of them answers is something else than 405."""
+    api = Api(made.app, secret)
+    for method in ("OPTIONS", wrong):
+        answer = api.call(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["code"] == "method_not_allowed"
+    for method in allowed.split(", "):
+        assert api.call(method, path).status_code != 405
+
+
 def test_every_answer_carries_an_id_and_the_headers_that_keep_browsers_in_check(made: Parts) -> None:
     """Pages, problems and probes alike."""
     for path in ("/", "/api/v1/keys", "/health/live", "/nope"):

@@ -194,6 +194,34 @@ def test_a_price_is_changed_and_taken_back_only_as_it_was_read(api: Api) -> None
     assert api.call("DELETE", path, headers={"if-match": changed.headers["etag"]}).status_code == 200
 
 
+def test_a_price_ends_where_it_is_told_to(made: Parts, api: Api) -> None:
+    """From then on the bundled one holds, and not the own one before; what was booked by it can be explained still."""
+    api.send("PUT", "/api/v1/prices", PRICE)
+    made.clock.now += HOUR
+    second = api.send("PUT", "/api/v1/prices", {**PRICE, "price": "4"})
+    path = f"/api/v1/prices/{second['id']}"
+    assert api.send("PATCH", path, {"effective_to": "2026-12-01T00:00:00Z"})["effective_to"] == "2026-12-01T00:00:00Z"
+    assert api.send("PATCH", path, {"effective_to": None})["effective_to"] is None
+    made.clock.now += HOUR
+    ended = api.send("PATCH", path, {"effective_to": "2026-11-21T13:59:30Z"})
+    assert ended["effective_to"] == "2026-11-21T14:00:00Z"
+    assert api.get("/api/v1/prices/own")["data"] == []
+    assert api.send("PATCH", path, {"effective_to": None}, 409)["code"] == "conflict"
+
+
+def test_a_price_never_ends_after_the_next_one_has_begun(api: Api) -> None:
+    """Two at one time would be two truths; one that has not begun yet is deleted instead."""
+    first = api.send("PUT", "/api/v1/prices", PRICE)
+    next_one = api.send("PUT", "/api/v1/prices", {**PRICE, "price": "4", "effective_from": "2026-12-01T00:00:00Z"})
+    path = f"/api/v1/prices/{first['id']}"
+    for wanted in ("2027-01-01T00:00:00Z", None):
+        assert api.send("PATCH", path, {"effective_to": wanted})["effective_to"] == "2026-12-01T00:00:00Z"
+    early = api.send("PATCH", f"/api/v1/prices/{next_one['id']}", {"effective_to": "2026-11-22T00:00:00Z"}, 422)
+    assert early["errors"][0]["field"] == "effective_to"
+    past = api.send("PATCH", path, {"effective_to": "2026-01-01T00:00:00Z"}, 422)
+    assert (past["code"], past["errors"][0]["field"]) == ("invariant", "effective_to")
+
+
 def test_prices_come_in_pages(api: Api) -> None:
     """Each price in force comes once and in order, whatever the length of a page; own ones likewise."""
     for unit in ("input_tokens", "output_tokens", "cached_input_tokens"):

@@ -555,3 +555,47 @@ def test_a_secret_of_a_key_is_not_kept_and_not_repeated(console: Parts, admin: A
         assert problem["errors"][0]["field"] == field
         assert secret not in str(problem)
     assert console.books.listing("service") == []
+
+
+@pytest.mark.parametrize("name", ["chat.completions", "gpt-4o"])
+def test_no_service_has_the_name_of_an_operation_or_of_a_model_on_offer(admin: Api, name: str) -> None:
+    """A key that is restricted to the operation would have the service, too."""
+    problem = admin.post(PATH, {**OCR, "name": name}, 409)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("conflict", "name")
+
+
+def test_an_id_goes_before_a_name_that_looks_like_it(admin: Api) -> None:
+    """What is asked for by its id is never another service that somebody named so."""
+    made = admin.post(PATH, OCR)
+    admin.post(PATH, {**OCR, "name": made["id"]})
+    assert admin.get(f"{PATH}/{made['id']}")["name"] == "ocr"
+    admin.send("DELETE", f"{PATH}/{made['id']}")
+    assert [row["name"] for row in admin.get(PATH)["data"]] == ["search", made["id"]]
+
+
+def test_another_secret_is_a_change_though_its_mask_is_the_same(admin: Api) -> None:
+    """Whoever could choose the end of a secret could otherwise change it unseen."""
+    made = admin.post(PATH, {**OCR, "api_key": "sk-abcA-0123456789-1234"})
+    admin.send("PATCH", f"{PATH}/{made['id']}", {"api_key": "sk-abcB-0123456789-1234"})
+    line = admin.get("/api/v1/audit?kind=service")["data"][0]
+    assert line["before"]["masked"] == line["after"]["masked"]
+    changed = {name for name in line["after"] if line["before"][name] != line["after"][name]}
+    assert changed - {"updated_at"} <= {"details"}
+
+
+def test_secrets_that_do_not_open_are_told_by_health(console: Parts, admin: Api) -> None:
+    """Their calls are refused, and nobody should have to find that out by them."""
+    assert "credentials" not in admin.get("/api/v1/health")
+    admin.post(PATH, OCR)
+    put(
+        console.console,
+        "service",
+        kept(console)
+        | {
+            "secret": SecretBox("installation", [("e9", b"k" * 32)], os.urandom).seal(
+                SECRET, service_place(kept(console)["id"], URL)
+            )
+        },
+    )
+    told = admin.get("/api/v1/health")
+    assert (told["status"], told["credentials"]["unreadable"]) == ("degraded", ["service ocr"])

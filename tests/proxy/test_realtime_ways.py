@@ -24,9 +24,27 @@ from faregate.core.ledger.events import Intended, Refused, Settled
 from faregate.core.routing.choose import Member, PoolRule, Range
 from faregate.core.routing.health import SECOND, BreakerRule
 from gates import OPERATIONS, RunningGate, deployment, key, provider, running_gate, scenario, script, secret, steered
-from realtimes import CARD, raw, says, talking, turn
+from realtimes import (
+    CARD,
+    SILENCE,
+    SPEECH,
+    WHISPER,
+    client_of,
+    hears,
+    places,
+    raw,
+    says,
+    talking,
+    turn,
+    until,
+)
 
 NAMES = ("one", "two", "three")
+HEARD: Any = {
+    "type": "realtime",
+    "output_modalities": ["audio"],
+    "audio": {"input": {"transcription": {"model": "hear2"}}},
+}
 BREAKER = BreakerRule(failures=1, trip=60 * SECOND)
 
 
@@ -381,3 +399,50 @@ async def test_closes_that_tell_of_the_caller_are_no_failures_of_the_place(
                     await session.recv()
             await running.until(lambda: idle(running))
             assert (running.gate.deployments.resting == 1) is failed
+
+
+@scenario
+async def test_a_key_that_is_revoked_while_its_session_is_opened_has_none(tmp_path: Path) -> None:
+    """The provider may take its time; what holds when it accepts decides."""
+    accept = asyncio.Event()
+
+    async def slowly(session: ServerConnection) -> None:
+        await session.wait_closed()
+
+    async def when_told(*_: Any) -> None:
+        await accept.wait()
+
+    async with serve(slowly, "127.0.0.1", 0, process_request=when_told) as server:
+        url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1"
+        async with pooled(tmp_path, PoolRule("", members()), urls={"one": url}) as running:
+            opening = asyncio.ensure_future(refused(running))
+            await running.until(lambda: server.connections or not idle(running))
+            await running.ask(Load(4, keys=(key(state="revoked"),)))
+            accept.set()
+            assert (await opening).status_code == 401
+            await running.until(lambda: idle(running))
+
+
+@scenario
+async def test_what_transcribes_is_found_along_the_callers_way(tmp_path: Path) -> None:
+    """A name that leads a team elsewhere transcribes for it there, and for nobody else; the dear one is not theirs."""
+    dear = deployment("dear", upstream_model="whisper-1", model="dear", cards=(WHISPER,), operations=())
+    routes = (
+        Route("sim-1", ("sim/sim-1",)),
+        Route("hear2", ("sim/whisper-1", "dear"), ("sim/whisper-1",), (Selection((("team", "vip"),), ("dear",)),)),
+    )
+    keys = (key(), key("vip", team="vip"))
+    async with running_gate(tmp_path, deployments=(*places(), dear), routes=routes, keys=keys) as running:
+        for name in ("caller", "vip"):
+            async with client_of(running, name) as client, client.realtime.connect(model="sim-1") as connection:
+                await connection.session.update(session=HEARD)
+                await until(connection, "session.updated")
+                await hears(connection, SPEECH + SILENCE)
+                await until(connection, "conversation.item.input_audio_transcription.completed")
+                await until(connection, "response.done", "session.updated")
+    asked = {
+        (event.who.team, event.who.deployment)
+        for event in running.of(Intended)
+        if event.who.service == "realtime.transcription"
+    }
+    assert asked == {("research", "sim/whisper-1"), ("vip", "dear")}

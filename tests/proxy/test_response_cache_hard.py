@@ -43,7 +43,7 @@ def answered(body: bytes, content_type: bytes = b"text/event-stream") -> bytes:
     ("answer", "is_kept"),
     [
         (answered(TEXT + END + DONE), True),
-        (answered(TEXT + END), True),
+        (answered(TEXT + END), False),
         (answered(TEXT + DONE), False),
         (answered(TEXT + END + b"data: " + b"[" * 20_000 + b"]" * 20_000 + b"\n\n" + DONE), False),
         (answered(TEXT + b"data: oops\n\n" + END + DONE), False),

@@ -57,6 +57,9 @@ def _change(line: dict[str, Any]) -> str:
         text = f"made: {told}"
     else:
         names = [name for name in {**after, **before} if before.get(name) != after.get(name) and name != "updated_at"]
+        if line["kind"] == "configuration":
+            # All that it lists differs, also secrets whose masks are the same.
+            names = list({**after, **before})
         changes = [f"{name}: {_text(before.get(name))} -> {_text(after.get(name))}" for name in names]
         text = ", ".join(changes) or "no change"
     return text if len(text) <= _CHANGE_CHARACTERS else f"{text[: _CHANGE_CHARACTERS - 3]}..."

@@ -350,6 +350,10 @@ def _cache(folder: DataFolder) -> list[Look]:
 
 def _credentials(told: dict[str, Any]) -> Look:
     """The credentials of providers that are fetched; a provider without one takes no calls."""
+    if told["unreadable"]:
+        why = f"calls to {', '.join(told['unreadable'])} are refused"
+        mend = "bring back the secrets.json that they were stored with, or send each secret again"
+        return Look("credentials", "failed", told["detail"], why, mend)
     lacking = [each["name"] for each in told["providers"] if not each["usable"]]
     if lacking:
         why = f"calls to {', '.join(lacking)} are refused"

@@ -53,7 +53,8 @@ def _of_request(row: dict[str, Any], client: AdminClient, *, as_json: bool) -> N
     for number, each in enumerate(row["attempts"], 1):
         emit(f"{number}. {each['deployment']}: {_came_of(each)} after {each['duration_ms']} ms")
     if not row["attempts"]:
-        emit("it was answered from the cache" if row["cache"] == "hit" else "it was sent nowhere")
+        sent = "no provider took it" if (row["code"] or "").startswith("upstream_") else "it was sent nowhere"
+        emit("it was answered from the cache" if row["cache"] == "hit" else sent)
     if (row["notes"] or {}).get(MIRROR_OF):
         emit(f"it is a copy of {row['notes'][MIRROR_OF]}, made to compare deployments: nobody waited for it")
     if names:

@@ -54,7 +54,7 @@ COMMANDS = {
     "pool": Command("pool", "list, create, change and delete pools of deployments"),
     "model": Command("model", "list, create, change and delete names of models"),
     "service": Command("service", "list, create, change and delete HTTP services behind the gate"),
-    "price": Command("price", "list, set, import, sync and explain prices"),
+    "price": Command("price", "list, set, change, import, sync and explain prices"),
     "quote": Command("quote", "tell what a call will cost, without making it"),
     "usage": Command("usage", "sum up what was used and charged"),
     "report": Command("report", "tell what caches saved and how deployments compare"),

@@ -86,7 +86,8 @@ def emit_deleted(row: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit_json(row)
     else:
-        emit(f"deleted {row['id']} ({row['name']})")
+        named = f" ({row['name']})" if "name" in row else ""
+        emit(f"deleted {row['id']}{named}")
 
 
 def _cell(value: object) -> str:

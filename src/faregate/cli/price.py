@@ -1,21 +1,25 @@
-"""``faregate price``: look at prices, set own ones, take in whole files of them, and see where one comes from."""
+"""``faregate price``: look at prices, set and change own ones, take in whole files, and see where one comes from."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from faregate.cli.client import Where, connect
-from faregate.cli.output import Json, emit, emit_json, say, table
+from faregate.cli.client import Where, connect, segment
+from faregate.cli.output import Json, emit, emit_deleted, emit_json, emit_row, say, table
 from faregate.cli.progress import waiting
 from faregate.cli.words import ascii_name, file_text, json_object, without_nothing
-from faregate.errors import Unsafe
+from faregate.errors import Unsafe, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Prices, bundled, imported and own.")
 
 _COLUMNS = (
     *("provider", "model", "unit", "variant", "service_tier", "per", "price"),
     *("above_input_tokens", "effective_from", "layer"),
+)
+_OWN_COLUMNS = (
+    *("id", "provider", "model", "unit", "variant", "service_tier", "region", "per", "price"),
+    *("above_input_tokens", "effective_from", "effective_to", "source"),
 )
 _CHANGES = (
     *("change", "provider", "model", "unit", "variant", "service_tier", "region", "above_input_tokens"),
@@ -25,21 +29,34 @@ _CHANGES = (
 #: Lines of a difference that a terminal gets; --json has all.
 _SHOWN_MAX = 200
 
+Own = Annotated[str, typer.Argument(metavar="ID", help="Id of an own price, as `price list --own` tells it.")]
+Meant = Annotated[bool, typer.Option("--confirm", help="The price is meant, however far from the last.")]
+
 
 @app.command("list")
 def list_prices(
     provider: Annotated[str | None, typer.Option()] = None,
     model: Annotated[str | None, typer.Option()] = None,
+    own: Annotated[bool, typer.Option("--own", help="Own prices with their ids, also those to come.")] = False,
     data: Where = None,
     json: Json = False,
 ) -> None:
     """List the prices in force now; ``--json`` and ``explain`` have the source of each."""
+    columns = _OWN_COLUMNS if own else _COLUMNS
     with connect(data) as client:
-        rows = list(client.pages("/prices", {"provider": provider, "model": model}))
+        rows = list(client.pages("/prices/own" if own else "/prices", {"provider": provider, "model": model}))
     if json:
         emit_json(rows)
     else:
-        table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+        table(columns, [[row[name] for name in columns] for row in rows])
+
+
+@app.command("show")
+def show_price(price_id: Own, data: Where = None, json: Json = False) -> None:
+    """Show one own or imported price, also one that has ended."""
+    with connect(data) as client:
+        row = client.call("GET", f"/prices/{segment(price_id)}")
+    emit_row(row, as_json=json)
 
 
 @app.command("set")
@@ -54,7 +71,7 @@ def set_price(
     service_tier: Annotated[str | None, typer.Option(help="priority, flex, batch or scale.")] = None,
     region: Annotated[str | None, typer.Option(help="Where it is processed: global, data_zone or regional.")] = None,
     above: Annotated[int | None, typer.Option(help="Only for calls with more input tokens than that.")] = None,
-    confirm: Annotated[bool, typer.Option("--confirm", help="The price is meant, however far from the last.")] = False,
+    confirm: Meant = False,
     data: Where = None,
     json: Json = False,
 ) -> None:
@@ -77,6 +94,41 @@ def set_price(
         emit_json(row)
     else:
         table(_COLUMNS, [[row[name] for name in _COLUMNS]])
+
+
+@app.command("change")
+def change_price(
+    price_id: Own,
+    price: Annotated[str | None, typer.Option(help="Dollars for --per units, such as 2.50.")] = None,
+    per: Annotated[int | None, typer.Option(help="Units that the price is for.")] = None,
+    until: Annotated[str | None, typer.Option(help="When it ends, such as 2027-01-01T00:00:00Z.")] = None,
+    confirm: Meant = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Change what an own price costs from now on, or end it; what it was until now is kept as a price that has ended."""
+    body = without_nothing({"price": price, "per": per, "effective_to": until})
+    if not body:
+        raise UsageError("nothing to change; name --price, --per or --until")
+    body |= without_nothing({"confirm": True if confirm else None})
+    with connect(data) as client:
+        row = client.call("PATCH", f"/prices/{segment(price_id)}", body)
+    emit_row(row, as_json=json)
+
+
+@app.command("delete")
+def delete_price(
+    price_id: Own,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, delete it.")] = False,
+    data: Where = None,
+    json: Json = False,
+) -> None:
+    """Take an own or imported price back; the own one that it ended holds on, and what is booked stays."""
+    if not yes:
+        raise Unsafe(f"this deletes the price {price_id}", hint="add --yes if that is meant")
+    with connect(data) as client:
+        row = client.call("DELETE", f"/prices/{segment(price_id)}")
+    emit_deleted(row, as_json=json)
 
 
 @app.command("import")

@@ -311,7 +311,7 @@ def _mark(api: Api, carried: Carried) -> None:
 def _do(api: Api, step: Step, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str], carried: Carried) -> Any:
     kind, path = step.thing.kind, f"/{_KIND_LISTS[step.thing.kind]}"
     if step.action == "delete":
-        return _remove(api, kind, path, step.thing.id)
+        return _remove(api, step.thing, path)
     if kind == "limit":
         return api.call("POST", path, _limit_body(step.thing, entry, ids))
     if kind == "price":
@@ -350,10 +350,14 @@ def _create(
     return row
 
 
-def _remove(api: Api, kind: str, path: str, id: str) -> Any:
-    if kind == "key":
-        return api.call("POST", f"{path}/{segment(id)}/revoke", {"reason": "taken out of the state file"})
-    return api.call("DELETE", f"{path}/{segment(id)}")
+def _remove(api: Api, thing: Thing, path: str) -> Any:
+    place = f"{path}/{segment(thing.id)}"
+    if thing.kind == "key":
+        return api.call("POST", f"{place}/revoke", {"reason": "taken out of the state file"})
+    if thing.kind == "price" and not thing.identity[-1]:
+        # It has begun: taken back, the one that it ended would hold again.
+        return api.call("PATCH", place, {"effective_to": now_text()})
+    return api.call("DELETE", place)
 
 
 def _limit_body(thing: Thing, entry: Entry, ids: Mapping[tuple[str, tuple[str, ...]], str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from faregate.console.problems import ApiProblem
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs
 from faregate.console.shapes import care as shapes
+from faregate.console.shown_changes import shown
 from faregate.console.state import Console
 from faregate.console.texts import moment
 from faregate.console.writing import console_of
@@ -47,7 +48,13 @@ async def list_changes(request: Request) -> dict[str, Any]:
     before = int(page.after) if page.after else None
     fits = _fitting(console, page.filters)
     found, start = await in_thread(lambda: console.audit.newest(before, page.limit, fits))
-    return sealed_page(request, page, found, str(start) if start else "")
+    return sealed_page(request, page, [_shown(line) for line in found], str(start) if start else "")
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    """A line with its rows as people read them; its ``chain`` is of the line as it is in the file."""
+    kind = line["kind"]
+    return {**line, "before": shown(kind, line["before"]), "after": shown(kind, line["after"])}
 
 
 def _fitting(console: Console, filters: Mapping[str, Any]) -> Callable[[Line], bool]:

@@ -226,7 +226,11 @@ def change(console: Console, channel_id: str, wanted: ChannelChange) -> tuple[Ro
     if "url" not in sent and not row["url"]:
         rule = "the key that its address was encrypted with is not here; send url, and secret or new_secret, again"
         raise ApiProblem("field_missing", rule, field="url")
-    row |= {**sent, "updated_at": console.clock.wall_nanos()}
+    now = console.clock.wall_nanos()
+    row |= {**sent, "updated_at": now}
+    if sent.keys() & {"url", "secret"}:
+        # Neither is in the trail: that they were changed is.
+        row["details"] = {**(row["details"] or {}), "secret_at": now}
     put_row(console, "channel", channel_sealed(console.box, row))
     return row, made
 

@@ -81,11 +81,12 @@ def found(console: Console, kind: str, wanted: str) -> Row:
     for row in declared_of(console, kind):
         if wanted in (row["id"], row["name"]):
             return row
-    named = console.books.listing(kind, name=wanted, limit=1) if len(wanted) <= 256 else []
-    kept = named[0] if named else console.books.get(kind, wanted[:256])
-    if kept is None:
+    # Its id goes before: a name that looks like the id of another one must not stand in its way.
+    kept = console.books.get(kind, wanted) if len(wanted) <= 256 else None
+    named = console.books.listing(kind, name=wanted, limit=1) if kept is None and len(wanted) <= 256 else []
+    if kept is None and not named:
         raise NotFound(f"there is no such {kind}")
-    return kept
+    return kept or named[0]
 
 
 def own(console: Console, kind: str, wanted: str) -> Row:

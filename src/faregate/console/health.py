@@ -11,6 +11,7 @@ from faregate.console.describing import answers, asks
 from faregate.console.paging import single_values
 from faregate.console.reading import in_thread
 from faregate.console.rights import needs, open_to_all
+from faregate.console.sealing import unreadable
 from faregate.console.shapes import care as shapes
 from faregate.console.state import Console
 from faregate.console.texts import or_none, second_text
@@ -27,9 +28,9 @@ async def detail(console: Console) -> dict[str, Any]:
     """What works and what does not, by part."""
     parts = {"books": await _books(console), "projector": _projector(console), "gate": await _gate(console)}
     parts["alerts"] = await _alerts(console)
-    states = console.credentials()
-    if states:
-        parts["credentials"] = _credentials(states)
+    states, shut = console.credentials(), await _unreadable(console)
+    if states or shut:
+        parts["credentials"] = _credentials(states, shut)
     ok = all(part["ok"] for part in parts.values())
     return {
         "status": "ok" if ok else "degraded",
@@ -63,12 +64,22 @@ async def _alerts(console: Console) -> dict[str, Any]:
         return {"ok": False, "detail": problem.message}
 
 
-def _credentials(states: Sequence[CredentialState]) -> dict[str, Any]:
-    """The credentials of providers that are fetched: whether all are there, and none of them fails to be renewed."""
+async def _unreadable(console: Console) -> list[str]:
+    try:
+        return await in_thread(lambda: unreadable(console.all_books, console.box), console.at_once.submit)
+    except FaregateError:
+        # The part of the books says so.
+        return []
+
+
+def _credentials(states: Sequence[CredentialState], shut: Sequence[str]) -> dict[str, Any]:
+    """The credentials of providers that are fetched, and what stored secrets do not open: whether all can be used."""
     ailing = [each for each in states if not each.usable or each.trouble]
     told = [f"{each.provider}: {each.trouble or 'is not there yet'}" for each in ailing]
+    told += [f"{name}: its stored secret does not open with the keys in secrets.json; send it again" for name in shut]
     return {
-        "ok": not ailing,
+        "ok": not told,
+        "unreadable": list(shut),
         **({"detail": "; ".join(told)} if told else {}),
         "providers": [
             {

@@ -43,6 +43,7 @@ from faregate.core import keys, money, tokens
 from faregate.core.attribution import DIMENSIONS, METADATA_PREFIX, TAG_PREFIX
 from faregate.core.limits.kinds import EACH_MAX, KINDS, MODES, SELECTOR_MAX, WINDOWS, Fault, check_limit, escaped
 from faregate.core.limits.term_rules import check_terms
+from faregate.core.limits.windows import rolling_nanos
 from faregate.errors import Conflict, NotFound
 from faregate.ports import Row
 
@@ -442,6 +443,10 @@ def _by_selector(console: Console, filters: Mapping[str, str]) -> dict[str, Any]
         ApiProblem: ``filter_invalid``: something that no limit selects.
     """
     found: dict[str, Any] = {}
+    window = filters.get("window", "")
+    if window and window not in WINDOWS and not rolling_nanos(window):
+        rule = f"expected one of {', '.join(WINDOWS)}, or rolling with a length such as rolling 24h"
+        raise ApiProblem("filter_invalid", rule, field="window")
     for name, value in filters.items():
         if name not in DIMENSIONS and not name.startswith(TAG_PREFIX):
             if name.startswith(METADATA_PREFIX):
@@ -480,7 +485,7 @@ async def set_limit(request: Request, wanted: NewLimit) -> dict[str, Any]:
     choice("unit", tuple(KINDS), "What it counts."),
     text("window", "Over which time."),
     choice("mode", MODES, "Whether it refuses."),
-    text("source", "Who made it."),
+    choice("source", ("api", "file", "apply", "quota", "stop", "brake"), "Who made it."),
     tags=True,
 )
 @answers(shapes.Limits)

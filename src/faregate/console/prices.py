@@ -85,27 +85,34 @@ class NewPrice(Body):
 class OwnPriceChange(Body):
     """What may be changed of an own price; of another unit, or from another moment on, it is another price."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = _READ_ONLY | {*Place._fields, "effective_from"}
+    READ_ONLY: ClassVar[frozenset[str]] = (_READ_ONLY - {"effective_to"}) | {*Place._fields, "effective_from"}
 
     per: int | None = Field(default=None, ge=1, le=PER_MAX)
     #: Dollars for ``per`` units, as a decimal text.
     price: PriceDollars | None = None
+    #: When it ends, now or later; ``null`` for when the next one begins, or never.
+    effective_to: Moment | None = None
     #: Says that a price far from the one before is meant.
     confirm: bool = False
 
 
-def _moment(console: Console, text: str | None) -> int:
+def _moment(console: Console, text: str | None, field: str, does: str) -> int:
+    """The moment at which a price begins, or ends; now where none is given.
+
+    Raises:
+        ApiProblem: it is none, or lies in the past or far ahead.
+    """
     now = console.clock.wall_nanos()
     if text is None:
         return now
     try:
         at = moment(text)
     except ValueError as problem:
-        raise ApiProblem("field_type", str(problem), field="effective_from") from problem
+        raise ApiProblem("field_type", str(problem), field=field) from problem
     if at < now - PAST_NANOS_MAX:
-        raise ApiProblem("invariant", "a price cannot begin in the past: what is booked stays", field="effective_from")
+        raise ApiProblem("invariant", f"a price cannot {does} in the past: what is booked stays", field=field)
     if at > now + 5 * 366 * 86_400 * NANOS_PER_SECOND:
-        raise ApiProblem("field_range", "lies more than five years ahead", field="effective_from")
+        raise ApiProblem("field_range", "lies more than five years ahead", field=field)
     return at
 
 
@@ -137,7 +144,7 @@ def put(console: Console, wanted: NewPrice) -> Row:
         rule = f"expected one of {', '.join(REGIONS[1:])}, or nothing for all of them"
         raise ApiProblem("field_enum", rule, field="region")
     pico = _picos(wanted.price)
-    begins = _moment(console, wanted.effective_from)
+    begins = _moment(console, wanted.effective_from, "effective_from", "begin")
     catalogue = compiled(console)
     known = sorted({each.name for each in catalogue.providers})
     if wanted.provider not in known:
@@ -155,14 +162,7 @@ def put(console: Console, wanted: NewPrice) -> Row:
     )
     if not wanted.confirm:
         _refuse_outlier(pico, wanted.per, rates_at(catalogue, begins).get(place))
-    rows = sorted(
-        (
-            row
-            for row in every(console.books, "price", provider=wanted.provider, model=wanted.model, unit=wanted.unit)
-            if place_of(row) == place and layer_of(row) == "override"
-        ),
-        key=_start,
-    )
+    rows = _own_of(console, place)
     same = [row for row in rows if row["effective_from"] == begins]
     later = [row for row in rows if row["effective_from"] > begins]
     now = console.clock.wall_nanos()
@@ -182,8 +182,31 @@ def put(console: Console, wanted: NewPrice) -> Row:
     return row
 
 
+def _own_of(console: Console, place: Place) -> list[Row]:
+    """All own prices of one thing, oldest first."""
+    rows = every(console.books, "price", provider=place.provider, model=place.model, unit=place.unit)
+    return sorted((row for row in rows if place_of(row) == place and layer_of(row) == "override"), key=_start)
+
+
+def _end_of(console: Console, row: Row, wanted: OwnPriceChange) -> int:
+    """When a price ends after a change: never after the next one has begun.
+
+    Raises:
+        ApiProblem: a moment that cannot be.
+    """
+    if "effective_to" not in wanted.model_fields_set:
+        return int(row["effective_to"])
+    later = [_start(each) for each in _own_of(console, place_of(row)) if _start(each) > _start(row)]
+    if wanted.effective_to is None:
+        return min(later, default=0)
+    ends = max(_moment(console, wanted.effective_to, "effective_to", "end"), console.clock.wall_nanos())
+    if ends <= _start(row):
+        raise ApiProblem("invariant", "this price begins later; delete it instead", field="effective_to")
+    return min([ends, *later])
+
+
 def change(console: Console, price_id: str, wanted: OwnPriceChange) -> Row:
-    """Change an own price from now on; what it was until now is kept as a row of its own, for what is booked by it.
+    """Change an own price from now on, or end it; what it was until now is kept as a row of its own.
 
     Raises:
         NotFound: no such price.
@@ -201,12 +224,13 @@ def change(console: Console, price_id: str, wanted: OwnPriceChange) -> Row:
             raise ApiProblem("field_range", "must not be null; leave it out instead", field=name)
     per = before["per"] if wanted.per is None else wanted.per
     pico = before["pico"] if wanted.price is None else _picos(wanted.price)
-    if (pico, per) == (before["pico"], before["per"]):
+    row = {**before, "pico": pico, "per": per, "effective_to": _end_of(console, before, wanted), "updated_at": now}
+    costs_the_same = (pico, per) == (before["pico"], before["per"])
+    if costs_the_same and row["effective_to"] == before["effective_to"]:
         return before
     if not wanted.confirm:
         _refuse_outlier(pico, per, Rate(before["unit"], before["pico"], before["per"]))
-    row = {**before, "pico": pico, "per": per, "updated_at": now}
-    if before["effective_from"] >= now:
+    if costs_the_same or before["effective_from"] >= now:
         put_all(console, "price", [row])
         return row
     row["effective_from"] = now
@@ -489,7 +513,10 @@ async def change_price(request: Request, price_id: str, wanted: OwnPriceChange) 
 @needs("prices.write")
 @answers(Removed, versioned=True)
 async def delete_price(request: Request, price_id: str) -> dict[str, Any]:
-    """Take an own or imported price back; what was booked with it stays."""
+    """Take an own or imported price back, as if it had not been set: the own price that it ended goes on.
+
+    What was booked with it stays. To end a price instead, change its ``effective_to``.
+    """
     console = console_of(request)
     unchanged = only_if_unchanged(request, lambda: _found(console, price_id))
     await locked(console, lambda: take_back(console, _own_row(console, price_id)), unchanged)

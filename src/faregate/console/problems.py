@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -288,6 +289,15 @@ async def _on_faregate_error(request: Request, error: Exception) -> Response:
     return respond(request_id_of(request), code, error.message + hint, status=status, headers=headers)
 
 
+def _allowed(request: Request) -> str:
+    """The methods of all routes at the path of a request; the one that refused it knows its own only."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.methods and route.path_regex.match(request.scope["path"]):
+            methods |= route.methods
+    return ", ".join(sorted(methods))
+
+
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "media_unsupported"}
@@ -297,7 +307,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
         "method_not_allowed": "this path does not take this method",
     }
     detail = details.get(code, "the request could not be read")
-    return respond(request_id_of(request), code, detail, status=error.status_code, headers=error.headers)
+    headers = {"allow": _allowed(request)} if code == "method_not_allowed" else error.headers
+    return respond(request_id_of(request), code, detail, status=error.status_code, headers=headers)
 
 
 def failed_inside(request_id: str, error: Exception) -> Response:

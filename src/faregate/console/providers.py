@@ -193,7 +193,7 @@ async def create(console: Console, wanted: NewProvider) -> Row:
             "updated_at": now,
         }
         if "api_key" in sent:
-            row |= secret_columns(console.box, sent["api_key"], provider_place(row["id"], row["base_url"]))
+            row |= secret_columns(console.box, sent["api_key"], provider_place(row["id"], base_url), None, now)
         put_row(console, "provider", row)
         return row
 
@@ -232,9 +232,11 @@ async def change(
         row |= {name: sent[name] for name in ("base_url", "api_version", "state") if name in sent}
         _check_version(row["kind"], row["api_version"])
         row["settings"] = _settings_of(sent, row["settings"] or {}, reach)
+        now = console.clock.wall_nanos()
         if "api_key" in sent:
-            row |= secret_columns(console.box, sent["api_key"], provider_place(row["id"], row["base_url"]))
-        row["updated_at"] = console.clock.wall_nanos()
+            place = provider_place(row["id"], row["base_url"])
+            row |= secret_columns(console.box, sent["api_key"], place, row["details"], now)
+        row["updated_at"] = now
         put_row(console, "provider", row)
         return row
 

@@ -5,7 +5,7 @@ sealed anew when the console starts.
 """
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 from faregate.config.secret_box import MARK, Place, SecretBox, masked, provider_place, service_place
 from faregate.console.reading import every
@@ -53,18 +53,37 @@ def _place(row: Row, column: str) -> Place:
     return Place("channel", row["id"], column)
 
 
-def secret_columns(box: SecretBox | None, secret: str, place: Place) -> dict[str, str]:
+def secret_columns(box: SecretBox | None, secret: str, place: Place, details: Row | None, now: int) -> dict[str, Any]:
     """The columns of a secret that is kept for one host, sealed and masked; of none they are empty.
+
+    The moment goes into the row's ``details``, so that the trail tells of another secret whose mask is the same.
 
     Raises:
         Unavailable: this installation cannot keep any.
     """
+    told = {"details": {**(details or {}), "secret_at": now}}
     if not secret:
-        return {"secret": "", "masked": ""}
+        return {"secret": "", "masked": "", **told}
     if box is None:
         hint = "this installation has no key to encrypt secrets with; start it once with `faregate serve`"
         raise Unavailable("the secret cannot be stored", hint=hint)
-    return {"secret": box.seal(secret, place), "masked": masked(secret)}
+    return {"secret": box.seal(secret, place), "masked": masked(secret), **told}
+
+
+def unreadable(books: Books, box: SecretBox | None) -> list[str]:
+    """Providers and services whose stored secret does not open here: ``provider NAME``, ``service NAME``."""
+    found = []
+    for kind, place_of in _AT_A_HOST.items():
+        for row in every(books, kind):
+            if not row["secret"]:
+                continue
+            try:
+                if box is None:
+                    raise Failed("there is no key", code="secret_sealed")
+                box.open(row["secret"], place_of(row["id"], row["base_url"]))
+            except Failed:
+                found.append(f"{kind} {row['name']}")
+    return found
 
 
 def seal_anew(books: Books, box: SecretBox) -> int:

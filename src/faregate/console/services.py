@@ -30,6 +30,7 @@ from faregate.console import declared
 from faregate.console.declared import found, listed, own, refuse_twin, source_of
 from faregate.console.describing import answers, choice, lists, text
 from faregate.console.leading import refuse_faults, secrets_in
+from faregate.console.prices import compiled
 from faregate.console.problems import ApiProblem
 from faregate.console.provider_rules import SECRET_CHARACTERS_MAX, URL_CHARACTERS_MAX, Wanted, check_secret, reach_of
 from faregate.console.reading import in_thread
@@ -43,6 +44,7 @@ from faregate.console.versions import only_if_unchanged, versioned
 from faregate.console.writing import acted, console_of, locked
 from faregate.console.writing import put as put_row
 from faregate.console.writing import remove as remove_row
+from faregate.dialects.operations import BY_NAME
 from faregate.errors import Conflict
 from faregate.ports import Row
 
@@ -139,6 +141,19 @@ def _check(console: Console, row: Row, secret: str) -> None:
     refuse_faults(check_service(service, (), around))
 
 
+def _refuse_taken(console: Console, name: str) -> None:
+    """Refuse the name of an operation, which keys and limits that name it would mean as well, or of a model on offer.
+
+    Raises:
+        ApiProblem: conflict.
+    """
+    if name in BY_NAME:
+        rule = "this is the name of an operation: keys and limits that name it would mean both; choose another name"
+        raise ApiProblem("conflict", rule, field="name")
+    if any(route.model == name for route in compiled(console).routes):
+        raise ApiProblem("conflict", "a model of this name is offered; choose another name", field="name")
+
+
 def _secret_of(wanted: NewService | ServiceChange) -> str:
     """The secret that was sent, empty for none.
 
@@ -179,8 +194,9 @@ async def create(console: Console, wanted: NewService) -> Row:
 
     def make() -> Row:
         refuse_twin(console, "service", wanted.name)
+        _refuse_taken(console, wanted.name)
         now = console.clock.wall_nanos()
-        columns = secret_columns(console.box, secret, service_place(row["id"], base_url))
+        columns = secret_columns(console.box, secret, service_place(row["id"], base_url), None, now)
         made = row | columns | {"created_at": now, "updated_at": now}
         put_row(console, "service", made)
         return made
@@ -221,8 +237,11 @@ async def change(
         if own(console, "service", before["id"]) != before:
             # Its address and secret were judged together with what is gone.
             raise Conflict("the service was changed at the same time; look at it and try again")
-        columns = secret_columns(console.box, secret, service_place(row["id"], base_url)) if is_new else {}
-        made = row | columns | {"updated_at": console.clock.wall_nanos()}
+        now = console.clock.wall_nanos()
+        made = row | {"updated_at": now}
+        if is_new:
+            place = service_place(row["id"], base_url)
+            made |= secret_columns(console.box, secret, place, row["details"], now)
         put_row(console, "service", made)
         return made
 

@@ -70,7 +70,10 @@ def _read(text: bytes) -> _Told | None:
 
 
 def _stream(body: bytes) -> bool:
-    """Event by event (WHATWG HTML section 9.2); comments say nothing, and every choice that begins must end."""
+    """Event by event (WHATWG HTML section 9.2); comments say nothing, and every choice that begins must end.
+
+    A stream of choices ends with ``[DONE]``: without it something may be missing, or a client waits for it.
+    """
     payload: list[bytes] = []
     begun: set[int] = set()
     ended: set[int] = set()
@@ -88,7 +91,7 @@ def _stream(body: bytes) -> bool:
                 return False
             done = text == _DONE
             events += 1
-    return events > 0 and begun <= ended
+    return events > 0 and begun <= ended and (done or not ended)
 
 
 def _event(payload: bytes, begun: set[int], ended: set[int]) -> bool:

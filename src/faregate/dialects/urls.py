@@ -54,6 +54,25 @@ def _is_dotted_quad(labels: list[str]) -> bool:
     return len(labels) == 4 and all(label.isdigit() and (label == "0" or label[0] != "0") for label in labels)
 
 
+#: Carries an IPv4 address in its last 32 bits (RFC 6052); and what only a translator of a local network understands
+#: (RFC 8215), or nobody any more (RFC 4291 section 2.5.5.1): nothing of ours is there.
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_NOWHERE: Final = tuple(ipaddress.ip_network(each) for each in ("64:ff9b:1::/48", "::/96"))
+
+
+def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to in the end, where it carries one."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def _leads_nowhere(address: ipaddress.IPv6Address) -> bool:
+    return not (address.is_loopback or address.is_unspecified) and any(address in each for each in _NOWHERE)
+
+
 def is_public_address(host: str) -> bool:
     """Whether ``host`` is an IP address of the public internet, also by what it carries inside."""
     try:
@@ -61,13 +80,12 @@ def is_public_address(host: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if _leads_nowhere(address):
+            return False
+        inner = _inside(address)
         if inner is not None and not inner.is_global:
             return False
-        # NAT64 carries an IPv4 address in its last 32 bits.
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF).is_global
-        if address.ipv4_mapped is not None:
+        if inner is not None and (address.ipv4_mapped is not None or address in _NAT64):
             return True
     return address.is_global and not address.is_multicast
 
@@ -78,7 +96,10 @@ REACHES: Final = ("public", "loopback", "private")
 #: Where clouds tell a machine its own secrets; no provider of models is there, whatever anybody allows.
 _METADATA: Final = tuple(
     ipaddress.ip_network(each)
-    for each in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "168.63.129.16/32", "100.100.100.200/32")
+    for each in (
+        *("169.254.0.0/16", "fe80::/10", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"),
+        *("fd00:ec2::/32", "fd20:ce::254/128"),
+    )
 )
 
 
@@ -92,10 +113,11 @@ def may_reach(address: str, reach: str) -> bool:
     except ValueError:
         return False
     if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return may_reach(str(found.ipv4_mapped), reach)
-        if found in ipaddress.ip_network("64:ff9b::/96"):
-            return may_reach(str(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)), reach)
+        if _leads_nowhere(found):
+            return False
+        inner = _inside(found)
+        if inner is not None:
+            return may_reach(str(inner), reach)
     if any(found in network for network in _METADATA):
         return False
     if found.is_loopback or reach == "loopback":

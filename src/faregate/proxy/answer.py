@@ -317,6 +317,10 @@ class Answer:
         self._first_byte_us = (self._gate.monotonic_nanos() - self.exchange.started) // 1000
         if status >= 400:
             self._retry_after = retry_after(head, self._gate.wall_nanos())
+            target = self.exchange.target
+            if target is not None:
+                # A provider that complains of a credential may repeat it, in a header as in its body.
+                self._passed = passed = mask(passed, target.pool.masked)
             self._blame(status, "")
         # The look for the bytes alone is cheap; most answers are not streams.
         if status == 200 and b"text/event-stream" in passed and content_type(passed).startswith(b"text/event-stream"):

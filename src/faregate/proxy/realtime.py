@@ -471,7 +471,7 @@ class Session:
             if changes.detection is not None:
                 self._wants_answers = changes.detection and changes.wants_answers
             if changes.transcriber is not None:
-                self._hearing.transcriber = update.transcriber
+                self._hearing.transcriber, self._hearing.named = update.transcriber, changes.transcriber
         self._hearing.set_up(setup.transcriber, self._target)
         if data and self._wants_answers and setup.detection is not None and not setup.answers_itself:
             data = events.restored(data, setup)

@@ -55,6 +55,7 @@ class Hearing:
         "_turns",
         "_when_on_disk",
         "barred",
+        "named",
         "transcriber",
     )
 
@@ -71,6 +72,8 @@ class Hearing:
         self._when_on_disk = when_on_disk
         #: The model that transcribes now; ``None`` for none.
         self.transcriber: Target | None = None
+        #: The name by which it was asked for: what its caller may use is asked by that.
+        self.named = ""
         #: Where the session is, once that is told.
         self._session: Target | None = None
         #: The caller may begin nothing any more.
@@ -93,7 +96,7 @@ class Hearing:
             if isinstance(found, Problem):
                 self.transcriber, self._problem = None, found
             else:
-                self.transcriber = found
+                self.transcriber, self.named = found, model
 
     def begin(self) -> None:
         """The next item begins with what passes from now on."""
@@ -178,7 +181,7 @@ class Hearing:
         if isinstance(place, Problem):
             self.barred = place is not self._gate.closed_for
             return place
-        found = self._account.transcriber(target.model, place)
+        found = self._account.transcriber(self.named or target.model, place)
         if isinstance(found, Target) and found.upstream_model != target.upstream_model:
             text = f"Model {target.model[:64]!r} no longer goes where it did; set transcription anew."
             return Problem("model_not_found", text, "transcription.model")

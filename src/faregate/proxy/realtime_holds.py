@@ -75,7 +75,8 @@ class TurnHold:
 
 
 def _not_configured(model: str, operation: str) -> Problem:
-    return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {operation}.", "model")
+    what = operation or openai_realtime.TRANSCRIPTION
+    return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {what}.", "model")
 
 
 class Account:
@@ -116,10 +117,14 @@ class Account:
         targets = self._targets(key, self.model, openai_realtime.OPERATION)
         if isinstance(targets, Problem):
             return targets
+        return self._lane(self.model, openai_realtime.OPERATION)
+
+    def _lane(self, model: str, operation: str) -> Lane | Problem:
+        """The way of this caller to a model; what its name leads to for others is not for this one."""
+        assert self.key is not None
         priority = self._request.headers.get(b"priority", b"")
-        lane = lane_for(snapshot, self.model, openai_realtime.OPERATION, key, self._described, priority)
-        # What the name leads to for others is not for this caller.
-        return lane if lane is not None else _not_configured(self.model, openai_realtime.OPERATION)
+        lane = lane_for(self._gate.snapshot, model, operation, self.key, self._described, priority)
+        return lane if lane is not None else _not_configured(model, operation)
 
     def known_by(self, lane: Lane) -> bytes:
         """What the caller stays at one place by, as far as the way asks for that."""
@@ -145,7 +150,7 @@ class Account:
         found = self.choose()
         if isinstance(found, Problem):
             return found
-        for one in found.members:
+        for one in found.reachable():
             if one.name == target.name and one.provider.name == target.provider.name:
                 return one
         text = f"Model {self.model[:64]!r} no longer goes where this session is; open another."
@@ -157,8 +162,11 @@ class Account:
         found = self._targets(self.key, model, "")
         if isinstance(found, Problem):
             return found
+        lane = self._lane(model, "")
+        if isinstance(lane, Problem):
+            return lane
         now = self._gate.wall_nanos()
-        for one in found:
+        for one in lane.reachable():
             if one.provider.name != target.provider.name:
                 continue
             tariff = one.prices.at(now)

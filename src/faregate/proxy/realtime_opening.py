@@ -299,6 +299,11 @@ class Opening:
         assert way is not None
         assert provider is not None
         assert account is not None
+        problem = account.again(target)
+        if isinstance(problem, Problem):
+            # Its key was revoked, or its name leads elsewhere, while the provider made up its mind.
+            self._refuse(problem)
+            return
         answer.headers["x-faregate-request-id"] = answer.headers["x-request-id"] = self._id
         answer.headers["x-faregate-model"] = target.model
         answer.headers["x-faregate-deployment"] = target.name
@@ -314,18 +319,25 @@ class Opening:
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
+    @property
+    def _tried(self) -> bytes:
+        """The header that tells how many places were asked, where these were several."""
+        tried = self._way.failures if self._way is not None else 0
+        return b"x-faregate-attempts: %d\r\n" % tried if tried > 1 else b""
+
     def _refuse(self, problem: Problem) -> None:
-        self._write(problem_answer(problem, self._id, self._shape, keep_alive=False))
+        self._write(problem_answer(problem, self._id, self._shape, keep_alive=False, extra=self._tried))
         account = self._account or Account(self._gate, self._request, "")
         account.refused(self._id, problem, "", self._began_nanos)
 
     def _pass_error(self, target: Target, answer: Handshake, head: bytes) -> None:
         """The provider's own refusal, with its status and body, but for our credential."""
         body = mask(bytes(answer.body or b""), target.pool.masked)
-        passed = passed_headers(head)
+        passed = mask(passed_headers(head), target.pool.masked)
         framing = b"content-length: %d\r\n" % len(body)
         self._write(
-            answer_head(answer.status_code, passed, self._id, target.tag + FROM_PROVIDER, framing, False) + body
+            answer_head(answer.status_code, passed, self._id, self._tried + target.tag + FROM_PROVIDER, framing, False)
+            + body
         )
         assert self._account is not None
         why = f"Provider {target.provider.name} refused the session with {answer.status_code}."

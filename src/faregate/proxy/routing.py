@@ -204,6 +204,10 @@ class Lane:
         """One that may be called now, whose turn need not be next."""
         return next((target for target in self.members if target.health.may(now)), None)
 
+    def reachable(self) -> tuple["Target", ...]:
+        """All that its callers may be sent to, as if each of them were well."""
+        return tuple(self._by_name[name] for name in choose(self._rules, self._facts, 0, self._ranges).order)
+
     def choice(self, turn: int, now: int, wall_now: int, known_by: bytes) -> Choice:
         """The order and its reasons, by the facts of this moment."""
         facts = {target.name: _fact(target, now, wall_now) for target in self.members}
@@ -230,7 +234,7 @@ def _fact(target: "Target", now: int, wall_now: int) -> Fact:
 def lane_for(
     snapshot: "Snapshot", model: str, operation: str, key: Key, described: "Described", priority_header: bytes
 ) -> Lane | Problem | None:
-    """The lane of a caller; ``None`` where no deployment of the name does the operation for it.
+    """The lane of a caller; ``None`` where no deployment of the name does the operation (if one is named) for it.
 
     It is a problem to ask for a priority that is not for everybody, where its pool refuses that.
 
@@ -277,7 +281,7 @@ def _lane(
         target
         for target in snapshot.routes.get(model, ())
         if target.name in named
-        and operation in target.operations
+        and (not operation or operation in target.operations)
         and (allowed is None or target.provider.name in allowed)
     )
     if not members:

@@ -259,7 +259,7 @@ def _tell_lost(listener: Listener, code: str, why: str) -> None:
 #: A credential that could not be fetched is asked for again within this time, at most.
 CREDENTIAL_RETRY_S: Final = 5
 
-_NO_CREDENTIAL: Final = "its credential was not fetched yet"
+_NO_CREDENTIAL: Final = "its credential was not fetched yet, or its stored secret does not open"
 _EXPIRED: Final = "its credential has expired and could not be renewed"
 
 

@@ -417,6 +417,8 @@ class CredentialsHealth(TypedDict):
 
     ok: bool
     detail: NotRequired[str]
+    #: Providers and services whose stored secret does not open.
+    unreadable: list[str]
     providers: list[CredentialHealth]
 
 

@@ -30,14 +30,15 @@ def wish_of(ours: bytes | None, older: bytes | None, cache_control: bytes | None
     """What a request wishes by its headers: ``on``, ``off``, ``refresh``, ``no-cache`` or nothing, which is empty.
 
     ``None`` where a header says what it cannot. ``ours`` is ``x-faregate-cache`` and goes before
-    ``openai-proxy-caching``. ``Cache-Control: no-store`` beats both; ``no-cache`` and ``max-age=0`` wish a new answer
-    wherever the cache is used (RFC 9111 section 5.2.1).
+    ``openai-proxy-caching``, but that ``off`` of either holds. ``Cache-Control: no-store`` beats both; ``no-cache`` and
+    ``max-age=0`` wish a new answer wherever the cache is used (RFC 9111 section 5.2.1).
     """
     wish: str | None = ""
     if ours is not None:
         wish = _OURS.get(ours.strip().lower())
-    elif older is not None:
-        wish = _OLDER.get(older.strip())
+    if older is not None and wish is not None:
+        told_by_older = _OLDER.get(older.strip())
+        wish = told_by_older if ours is None or told_by_older in (None, "off") else wish
     if cache_control is None or wish is None:
         return wish
     told = {each.strip().lower() for each in cache_control.split(b",")}
