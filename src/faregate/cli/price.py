@@ -106,7 +106,7 @@ def change_price(
     data: Where = None,
     json: Json = False,
 ) -> None:
-    """Change what an own price costs from now on, or end it; what it was until now is kept as a price that has ended."""
+    """Change what an own price costs from now on, or end it; what it was is kept as a price that has ended."""
     body = without_nothing({"price": price, "per": per, "effective_to": until})
     if not body:
         raise UsageError("nothing to change; name --price, --per or --until")
