@@ -75,7 +75,9 @@ def test_a_change_of_a_price_is_as_careful_as_a_new_one(running: Parts) -> None:
     """It names what it changes, of a price that there is, and one that is far off is confirmed."""
     made = price(running, *SET, "3", "--json").json
     nothing = price(running, "change", made["id"], "--confirm")
-    assert (nothing.code, "--price or --per" in nothing.err) == (2, True)
+    assert (nothing.code, "--price, --per or --until" in nothing.err) == (2, True)
+    until = price(running, "change", made["id"], "--until", "2026-12-01T00:00:00Z", "--json").json
+    assert (until["price"], until["effective_to"]) == ("3", "2026-12-01T00:00:00Z")
     far = price(running, "change", made["id"], "--per", "1")
     assert (far.code, "times off" in far.err) == (4, True)
     assert price(running, "change", made["id"], "--per", "1", "--confirm", "--json").json["per"] == 1
