@@ -201,7 +201,7 @@ def put(console: Console, wanted: NewLimit) -> Row:
     Raises:
         ApiProblem: it cannot be, or whoever asks may not set it.
     """
-    refuse_strange_models(console, wanted)
+    _refuse_strange_models(console, wanted)
     row, before = proposed(console, wanted)
     row = claimed(console, before, row)
     limit_entries.write(console, before, row, wanted.reason or "")
@@ -303,7 +303,7 @@ def _as_kept(console: Console, named: Mapping[str, str], field: str, organizatio
     return kept
 
 
-def refuse_strange_models(console: Console, wanted: TermsAsked) -> None:
+def _refuse_strange_models(console: Console, wanted: TermsAsked) -> None:
     """Refuse a downgrade that leads nowhere: whoever set it would believe that it holds.
 
     Raises:
@@ -359,7 +359,7 @@ def change(console: Console, limit_id: str, wanted: LimitChange) -> Row:
         NotFound: no such limit.
         ApiProblem: a value that cannot be.
     """
-    refuse_strange_models(console, wanted)
+    _refuse_strange_models(console, wanted)
     before = named(console, limit_id)
     row = claimed(console, before, changed(console, before, wanted))
     limit_entries.write(console, before, row, wanted.reason or "")

@@ -446,7 +446,7 @@ class GateLink:
         try:
             while (part := await in_thread(lambda: next(found, None))) is not None:
                 await parts.put(part)
-        except Exception:
+        except Exception:  # Of any kind: whoever sends must not wait for a part that never comes.
             await parts.put(None)
             raise
         await parts.put(None)

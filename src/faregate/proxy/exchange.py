@@ -45,7 +45,7 @@ from faregate.proxy.guard import guarded
 from faregate.proxy.http1 import Request
 from faregate.proxy.kept_objects import NOTHING_DUE
 from faregate.proxy.refuse import limit_problem, limit_required, problem_answer
-from faregate.proxy.routing import Lane, arrange, lane_for, resting
+from faregate.proxy.routing import Lane, arrange, lane_for, nowhere, resting
 from faregate.proxy.service_answer import ServiceAnswer
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.stream_holds import reserve_stream
@@ -432,19 +432,16 @@ class Exchange:
                 return lane
             if lane is not None:
                 return arrange(self, lane)
-            # What the name leads to for others is not for this caller: it only tells what is wrong.
             targets = snapshot.routes.get(call.model, ())
-        allowed = snapshot.stages.get(self.described.stage or key.stage)
+        stage = self.described.stage or key.stage
+        allowed = snapshot.stages.get(stage)
         self.candidates = _offered(targets, operation.name, allowed) if operation.below is not None else ()
         if self.candidates:
             place = self.candidates[0].place
             if place is not None:
                 self.call = place.call(len(self.body))
             return None
-        if targets and allowed is not None and not any(t.provider.name in allowed for t in targets):
-            stage = self.described.stage or key.stage
-            return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
-        return Problem("model_not_found", f"Model {call.model[:64]!r} is not configured for {operation.name}.", "model")
+        return nowhere(targets, snapshot, stage, call.model, operation.name)
 
     def _lane(self, model: str) -> Lane | Problem | None:
         """The way that calls of this caller go to a model."""

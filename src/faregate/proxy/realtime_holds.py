@@ -26,7 +26,7 @@ from faregate.proxy.described import NOT_DESCRIBED, Described, attribution, desc
 from faregate.proxy.http1 import Request
 from faregate.proxy.identify import identify
 from faregate.proxy.refuse import limit_problem, limit_required
-from faregate.proxy.routing import Lane, known_by, lane_for
+from faregate.proxy.routing import Lane, known_by, lane_for, nowhere
 from faregate.proxy.snapshot import Match, Snapshot, Target
 from faregate.proxy.standing import outside
 from faregate.proxy.tokens import TokenKey
@@ -74,11 +74,6 @@ class TurnHold:
         self.seen_at = 0.0
 
 
-def _not_configured(model: str, operation: str) -> Problem:
-    what = operation or openai_realtime.TRANSCRIPTION
-    return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {what}.", "model")
-
-
 class Account:
     """Who a session is charged to, and where it may go."""
 
@@ -114,36 +109,25 @@ class Account:
             return gate.closed_for
         if key.operations is not None and openai_realtime.OPERATION not in key.operations:
             return Problem("operation_forbidden", f"This key may not call {openai_realtime.OPERATION}.")
-        targets = self._targets(key, self.model, openai_realtime.OPERATION)
-        if isinstance(targets, Problem):
-            return targets
         return self._lane(self.model, openai_realtime.OPERATION)
 
     def _lane(self, model: str, operation: str) -> Lane | Problem:
-        """The way of this caller to a model; what its name leads to for others is not for this one."""
-        assert self.key is not None
+        """The way of this caller to a model, for any operation where none is named."""
+        key, snapshot = self.key, self._gate.snapshot
+        assert key is not None
+        if key.models is not None and model not in key.models:
+            return Problem("model_forbidden", f"model: this key may not use {model[:64]!r}.", "model")
         priority = self._request.headers.get(b"priority", b"")
-        lane = lane_for(self._gate.snapshot, model, operation, self.key, self._described, priority)
-        return lane if lane is not None else _not_configured(model, operation)
+        lane = lane_for(snapshot, model, operation, key, self._described, priority)
+        if lane is not None:
+            return lane
+        stage, what = self._described.stage or key.stage, operation or openai_realtime.TRANSCRIPTION
+        return nowhere(snapshot.routes.get(model, ()), snapshot, stage, model, what)
 
     def known_by(self, lane: Lane) -> bytes:
         """What the caller stays at one place by, as far as the way asks for that."""
         assert self.key is not None
         return known_by(self.key, self._described, "", lane.sticky) if lane.sticky else b""
-
-    def _targets(self, key: Key, model: str, operation: str) -> tuple[Target, ...] | Problem:
-        snapshot = self._gate.snapshot
-        if key.models is not None and model not in key.models:
-            return Problem("model_forbidden", f"model: this key may not use {model[:64]!r}.", "model")
-        stage = self._described.stage or key.stage
-        allowed = snapshot.stages.get(stage)
-        targets = snapshot.routes.get(model, ())
-        permitted = tuple(target for target in targets if allowed is None or target.provider.name in allowed)
-        if targets and not permitted:
-            return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
-        if operation:
-            permitted = tuple(target for target in permitted if operation in target.operations)
-        return permitted or _not_configured(model, operation)
 
     def again(self, target: Target) -> Target | Problem:
         """The place where the session is, as it stands now."""
@@ -158,10 +142,6 @@ class Account:
 
     def transcriber(self, model: str, target: Target) -> Target | Problem:
         """The model that transcribes, at the session's own provider, with a price for what it hears."""
-        assert self.key is not None
-        found = self._targets(self.key, model, "")
-        if isinstance(found, Problem):
-            return found
         lane = self._lane(model, "")
         if isinstance(lane, Problem):
             return lane

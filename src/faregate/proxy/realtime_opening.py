@@ -168,7 +168,6 @@ class Opening:
     def _dial(self) -> None:
         target = self._target
         pool = target.pool
-        self._try += 1
         if pool.lacks:
             self._not_connected(self._try, "credential_unavailable", pool.lacks)
             return

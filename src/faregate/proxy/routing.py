@@ -322,6 +322,14 @@ def arrange(exchange: "Exchange", lane: Lane) -> Problem | None:
     return resting(exchange.call.model, lane.wait(now))
 
 
+def nowhere(targets: Sequence["Target"], snapshot: "Snapshot", stage: str, model: str, operation: str) -> Problem:
+    """Why a caller has no way to a model or service, whose places for anybody are ``targets``: they only tell that."""
+    allowed = snapshot.stages.get(stage)
+    if targets and allowed is not None and not any(target.provider.name in allowed for target in targets):
+        return Problem("stage_forbidden", f"Stage {stage} has no provider for this model.", "model")
+    return Problem("model_not_found", f"Model {model[:64]!r} is not configured for {operation}.", "model")
+
+
 def resting(model: str, wait_s: int) -> Problem:
     """Every deployment of a name rests."""
     text = f"Every deployment of {model[:64]!r} has failed too often and rests; nothing was sent or charged."

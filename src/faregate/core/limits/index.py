@@ -106,8 +106,8 @@ class CompiledLimit:
         self.code = refusal_code(unit, window)
         #: Key of the counter for a caller: a plain value for one dimension, a tuple for several, ``None`` for a total.
         self.subject_of: _Getter | None = _getter(self.each) if self.each else None
-        #: Reads some dimensions → their values of callers whom it does not concern; nearly always empty.
-        self.spared: tuple[tuple[_Getter, frozenset[Any]], ...] = _spared(terms.spared)
+        #: Whether a subject is among those whom it does not concern; ``None`` where it concerns all, as nearly always.
+        self.spared = spared_subjects(terms.spared, self.each)
 
     @property
     def bounds_money(self) -> bool:
@@ -139,7 +139,7 @@ class CompiledLimit:
 
     def spares(self, who: Attribution) -> bool:
         """Whether ``who`` is among those whom the limit leaves to others."""
-        return any(getter(who) in values for getter, values in self.spared)
+        return self.spared is not None and self.spared(self.subject(who))
 
     def subject(self, who: Attribution) -> tuple[str, ...]:
         """The values of ``each`` for ``who``; callers without a value share the counter of the empty string."""
@@ -189,7 +189,7 @@ class LimitIndex:
                 msg = f"two limits have the id {limit.id}"
                 raise ValueError(msg)
             self.limits[limit.id] = limit
-            self._sparing += bool(limit.spared)
+            self._sparing += limit.spared is not None
             shape, key = _place(limit)
             table = self._tables.setdefault(shape, {})
             table[key] = (*table.get(key, ()), limit)
@@ -219,7 +219,7 @@ class LimitIndex:
             old = index.limits.pop(id, None)
             if old is None:
                 continue
-            index._sparing -= bool(old.spared)
+            index._sparing -= old.spared is not None
             shape, key = _place(old)
             table = table_of(shape)
             left = tuple(limit for limit in table[key] if limit is not old)
@@ -229,7 +229,7 @@ class LimitIndex:
                 del table[key]
         for limit in new.values():
             index.limits[limit.id] = limit
-            index._sparing += bool(limit.spared)
+            index._sparing += limit.spared is not None
             shape, key = _place(limit)
             table = table_of(shape)
             table[key] = (*table.get(key, ()), limit)
@@ -292,15 +292,6 @@ def _place(limit: CompiledLimit) -> tuple[_Shape, Any]:
         ((name, value),) = limit.selector
         return (name,), value
     return tuple(name for name, _ in limit.selector), tuple(value for _, value in limit.selector)
-
-
-def _spared(told: Sequence[Spared]) -> tuple[tuple[_Getter, frozenset[Any]], ...]:
-    """Those whom a limit spares, by the dimensions that name them, so that a thousand cost one look-up."""
-    by_names: dict[_Shape, set[Any]] = {}
-    for each in told:
-        value = each.values[0] if len(each.names) == 1 else each.values
-        by_names.setdefault(each.names, set()).add(value)
-    return tuple((_getter(names), frozenset(values)) for names, values in by_names.items())
 
 
 def spared_subjects(told: Sequence[Spared], each: Sequence[str]) -> Callable[[Sequence[str]], bool] | None:
