@@ -21,6 +21,7 @@ from faregate.core.usage import Usage
 from faregate.dialects import openai_responses
 from faregate.proxy.bound import Held, Wants, hold
 from faregate.proxy.snapshot import Target
+from faregate.proxy.stream_queue import StreamQueue
 from faregate.proxy.upstream import Pool
 from gates import deployment, provider
 
@@ -41,7 +42,7 @@ def drawing(calls: int) -> Call:
 def pool() -> Iterator[Pool]:
     """A pool that dials nothing: a hold is decided before any connection."""
     loop = asyncio.new_event_loop()
-    yield Pool(provider("http://127.0.0.1:1/v1"), loop)
+    yield Pool(provider("http://127.0.0.1:1/v1"), loop, StreamQueue(loop))
     loop.close()
 
 

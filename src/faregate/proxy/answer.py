@@ -413,6 +413,8 @@ class Answer:
                 return
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
+            if self._connection is not None:
+                self._connection.let_wait()
         if self._kept is not None:
             self._keep(out)
         if not (whole or meter.done or self._concluding):
@@ -500,7 +502,7 @@ class Answer:
         connection = self._connection
         if connection is not None and not connection.transport.is_closing():
             self._paused |= _HALTED
-            connection.transport.pause_reading()
+            connection.pause()
 
     def read_on(self) -> None:
         """It is known what may still come."""
@@ -515,7 +517,7 @@ class Answer:
             return
         self._last_at = self._gate.now
         if self._connection is not None:
-            self._connection.transport.resume_reading()
+            self._connection.resume()
 
     def _ends_with(self, meter: StreamMeter, out: bytes, whole: bool) -> bool:
         """End the stream with the last whole event in ``out``, where it is to go no further."""
@@ -1167,7 +1169,7 @@ class Answer:
         """The client reads too slowly: stop reading the provider."""
         if self._connection is not None and not self._paused & _SLOW:
             self._paused |= _SLOW
-            self._connection.transport.pause_reading()
+            self._connection.pause()
 
     def resume(self) -> None:
         """The client caught up."""

@@ -59,6 +59,7 @@ from faregate.proxy.response_cache import CacheDesk
 from faregate.proxy.routing import Deployments
 from faregate.proxy.server import ClientConnection
 from faregate.proxy.snapshot import EMPTY, FAIL_OPEN, apply
+from faregate.proxy.stream_queue import StreamQueue
 from faregate.proxy.tokenize import TokenizerDesk
 from faregate.proxy.tokens import CallerTokens
 from faregate.proxy.upstream import Pool
@@ -126,6 +127,7 @@ class Gate:
         #: The loop's time at the last sweep: coarse, and free to read.
         self.now = 0.0
         self.loop: asyncio.AbstractEventLoop
+        self._streams: StreamQueue
         #: Why calls are not taken at this moment; ``None`` when they are.
         self.closed_for: Problem | None = _NOT_READY
         self.opened_first = False
@@ -184,6 +186,7 @@ class Gate:
     async def serve(self, listening: Callable[[int], None] | None = None) -> int:
         """Listen until drained; returns the process's exit code. ``listening`` hears the port."""
         self.loop = asyncio.get_running_loop()
+        self._streams = StreamQueue(self.loop)
         self.now = self.loop.time()
         self._drained = self.loop.create_future()
         control = ControlSocket(self)
@@ -389,7 +392,7 @@ class Gate:
             if old is not None and old.provider == provider:
                 pools[provider.name] = old
                 return old
-            pool = pools[provider.name] = Pool(provider, self.loop)
+            pool = pools[provider.name] = Pool(provider, self.loop, self._streams)
             known = self._credentials.get(provider.name)
             if known is not None:
                 pool.renew(known, self.wall_nanos())

@@ -17,6 +17,7 @@ import httptools
 
 from faregate.control import Credential, Provider
 from faregate.dialects.urls import may_reach
+from faregate.proxy.stream_queue import StreamQueue
 
 #: A provider's header block may be this large; real ones stay under 8 KiB.
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -48,6 +49,9 @@ class Listener(Protocol):
         ...
 
 
+#: As much of a stream may wait for others to begin; more passes at once.
+WAITING_BYTES_MAX: Final = 64 * 1024
+
 #: Bodies up to this size are copied behind their heads, which costs less than a second buffer.
 JOINED_BYTES_MAX: Final = 4 * 1024
 
@@ -64,8 +68,11 @@ class UpstreamConnection(asyncio.Protocol):
         "_interim",
         "_keep_alive",
         "_llhttp",
+        "_patient",
+        "_paused",
         "_pieces",
         "_pool",
+        "_waiting",
         "_whole",
         "heard",
         "idle_since",
@@ -94,6 +101,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._keep_alive = False
         self._whole = False
+        #: What comes may wait in the pool's queue of streams, and what does.
+        self._patient = False
+        self._waiting = b""
+        self._paused = False
         self.listener: Listener | None = None
         self.odd = ""
         #: Some bytes have come since the request was sent.
@@ -117,6 +128,42 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.writelines((head, body))
 
     def data_received(self, data: bytes) -> None:
+        """Take what came, at once or when it is its stream's turn."""
+        if not self._patient:
+            self._take(data)
+        elif self._waiting:
+            self._waiting += data
+            if len(self._waiting) > WAITING_BYTES_MAX:
+                self.catch_up()
+        else:
+            self._waiting = data
+            self._pool.streams.add(self)
+
+    def let_wait(self) -> None:
+        """The beginning of this answer is out: the rest may wait until others have begun."""
+        # Where the connection's end is the answer's, that must not be heard before what waits.
+        self._patient = not self._answer_head
+
+    def catch_up(self) -> None:
+        """Hand on what waits, unless nobody wants it now."""
+        data = self._waiting
+        if data and not self._paused:
+            self._waiting = b""
+            self._take(data)
+
+    def pause(self) -> None:
+        """Hand nothing on, and read no further, before ``resume``."""
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._paused = False
+        self.transport.resume_reading()
+        if self._waiting:
+            self._pool.streams.add(self)
+
+    def _take(self, data: bytes) -> None:
         """Parse what came and hand it on in one call."""
         listener = self.listener
         if listener is None:
@@ -156,7 +203,7 @@ class UpstreamConnection(asyncio.Protocol):
             _tell_lost(listener, "upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
-        self._whole = self.heard = False
+        self._whole = self.heard = self._patient = self._paused = False
         self._in_head = True
         self._head_from = 0
         self._interim = 0
@@ -173,11 +220,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close and forget."""
+        self._waiting = b""
         self._pool.forget(self)
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The provider, or we, closed."""
+        self.catch_up()
         self._pool.forget(self)
         listener = self.listener
         if listener is not None:
@@ -281,10 +330,12 @@ class Pool:
         "lacks",
         "masked",
         "provider",
+        "streams",
     )
 
-    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop, streams: StreamQueue) -> None:
         self.provider = provider
+        self.streams = streams
         #: The headers that prove the gate to it; one that is ``renewed`` changes while connections stay open.
         self.credential = provider.credential
         #: Texts that its answers must not show.

@@ -1,0 +1,230 @@
+"""The middles of streams let what begins go ahead of them, and lose and mix nothing by it."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faregate.proxy.stream_queue import SHARE, TURN, StreamQueue
+from faregate.proxy.upstream import WAITING_BYTES_MAX, Pool, UpstreamConnection
+from gates import provider, scenario
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One piece of an answer as it is sent."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+class Waiter:
+    """Something that waits, and writes down when it was its turn."""
+
+    def __init__(self, name: int, seen: list[object], fails: bool = False) -> None:
+        self._name, self._seen, self._fails = name, seen, fails
+
+    def catch_up(self) -> None:
+        """Go on."""
+        self._seen.append(self._name)
+        if self._fails:
+            raise RuntimeError("not foreseen")
+
+
+@pytest.mark.parametrize(("waiting", "first"), [(3, 3), (TURN, TURN), (TURN + 5, TURN), (TURN * SHARE * 2, TURN * 2)])
+@scenario
+async def test_a_turn_is_short_and_a_long_queue_shrinks(waiting: int, first: int) -> None:
+    """So many go on before the loop looks elsewhere, in the order in which they came, and all do in the end."""
+    loop, seen = asyncio.get_running_loop(), list[object]()
+    queue = StreamQueue(loop)
+    for name in range(waiting):
+        queue.add(Waiter(name, seen))
+    loop.call_soon(seen.append, "elsewhere")
+    for _ in range(waiting):
+        await asyncio.sleep(0)
+    assert seen.index("elsewhere") == first
+    assert [name for name in seen if name != "elsewhere"] == list(range(waiting))
+
+
+@scenario
+async def test_a_mistake_of_one_stops_no_other() -> None:
+    """What goes wrong with one stream is told to the loop, and all others go on."""
+    loop, seen = asyncio.get_running_loop(), list[object]()
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, what: told.append(what))
+    queue = StreamQueue(loop)
+    for name in range(2 * TURN):
+        queue.add(Waiter(name, seen, fails=name in (0, 5, TURN)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    queue.add(Waiter(99, seen))
+    await asyncio.sleep(0)
+    assert seen == [*range(2 * TURN), 99]
+    assert len(told) == 3
+
+
+class Told:
+    """What a connection told of its answer, in a list that may be shared."""
+
+    def __init__(self, name: str, seen: list[tuple[str, bytes]]) -> None:
+        self._name, self._seen = name, seen
+
+    def answered(self, status: int, head: bytes) -> None:
+        """The head."""
+
+    def arrived(self, pieces: list[bytes], whole: bool) -> None:
+        """Some of the body."""
+        self._seen.append((self._name, b"".join(pieces) + (b"." if whole else b"")))
+
+    def upstream_lost(self, code: str, why: str) -> None:
+        """The end."""
+        self._seen.append((self._name, code.encode()))
+
+    def mistaken(self, error: BaseException) -> None:
+        """None of these calls fails."""
+        raise error
+
+
+class Line:
+    """A connection of a pool, and the provider's end of it."""
+
+    def __init__(self, connection: UpstreamConnection, far: socket.socket) -> None:
+        self.connection, self.far = connection, far
+
+
+class Lines:
+    """Connections to a provider that a test plays itself, all of one pool."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, StreamQueue(self._loop))
+        self.seen: list[tuple[str, bytes]] = []
+
+    async def open(self, name: str, *, flows: bool) -> Line:
+        """One on which an answer was asked for; where it ``flows``, its first piece has come and gone."""
+        near, far = socket.socketpair()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        near.setblocking(False)
+        _, connection = await self._loop.create_connection(lambda: UpstreamConnection(self._pool), sock=near)
+        connection.send(Told(name, self.seen), b"POST / HTTP/1.1\r\n\r\n", b"")
+        if flows:
+            far.sendall(HEAD + chunk(b"first"))
+            await self.until(lambda: (name, b"first") in self.seen)
+            connection.let_wait()
+            self.seen.clear()
+        return Line(connection, far)
+
+    async def until(self, reached: Any) -> None:
+        """Wait for it."""
+        async with asyncio.timeout(5):
+            while not reached():  # noqa: ASYNC110 - what is waited for is a list, which tells nobody
+                await asyncio.sleep(0.001)
+
+
+@scenario
+async def test_what_begins_goes_ahead() -> None:
+    """The first piece of an answer passes before pieces of other streams that came earlier."""
+    lines = Lines()
+    flowing = [await lines.open(f"flows-{n}", flows=True) for n in range(4)]
+    begins = await lines.open("begins", flows=False)
+    for line in flowing:
+        line.far.sendall(chunk(b"more"))
+    begins.far.sendall(HEAD + chunk(b"first"))
+    await lines.until(lambda: len(lines.seen) == 5)
+    assert lines.seen[0] == ("begins", b"first")
+    assert sorted(lines.seen[1:]) == [(f"flows-{n}", b"more") for n in range(4)]
+    for line in (*flowing, begins):
+        line.far.close()
+
+
+@given(cuts=st.lists(st.integers(1, 400), max_size=12), turns=st.integers(0, 3))
+def test_the_bytes_stay_in_order(cuts: list[int], turns: int) -> None:
+    """However a stream's bytes come, they are handed on whole and in order, and its end after them."""
+    pieces = [b"%d;" % n for n in range(60)]
+    sent = b"".join(map(chunk, pieces)) + b"0\r\n\r\n"
+
+    @scenario
+    async def run() -> None:
+        lines = Lines()
+        line = await lines.open("one", flows=True)
+        at = 0
+        for cut in [*sorted(cuts), len(sent)]:
+            line.far.sendall(sent[at:cut])
+            at = max(at, cut)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await lines.until(lambda: lines.seen and lines.seen[-1][1].endswith(b"."))
+        assert b"".join(data for _, data in lines.seen) == b"".join(pieces) + b"."
+        line.far.close()
+
+    run()
+
+
+@scenario
+async def test_nothing_is_handed_on_while_it_is_paused() -> None:
+    """What waits when its reader is told to wait comes after it, in order with what comes then."""
+    lines = Lines()
+    line = await lines.open("one", flows=True)
+    line.connection.data_received(chunk(b"a"))
+    line.connection.pause()
+    line.far.sendall(chunk(b"b"))
+    await asyncio.sleep(0.05)
+    held = list(lines.seen)
+    line.connection.resume()
+    await lines.until(lambda: sum(len(data) for _, data in lines.seen) == 2)
+    assert held == []
+    assert b"".join(data for _, data in lines.seen) == b"ab"
+    line.far.close()
+
+
+@scenario
+async def test_what_waits_comes_before_the_end_of_its_connection() -> None:
+    """A provider that sends its last piece and leaves is told of in that order."""
+    lines = Lines()
+    line = await lines.open("one", flows=True)
+    line.connection.data_received(chunk(b"last"))
+    line.connection.transport.abort()
+    await lines.until(lambda: len(lines.seen) == 2)
+    assert lines.seen == [("one", b"last"), ("one", b"upstream_truncated")]
+    line.far.close()
+
+
+@scenario
+async def test_much_does_not_wait() -> None:
+    """More than so many bytes of one stream are handed on at once."""
+    lines = Lines()
+    line = await lines.open("one", flows=True)
+    piece = b"x" * (WAITING_BYTES_MAX // 2)
+    line.connection.data_received(chunk(piece))
+    waits = list(lines.seen)
+    line.connection.data_received(chunk(piece))
+    assert waits == []
+    assert lines.seen == [("one", piece + piece)]
+    line.far.close()
+
+
+@scenario
+async def test_the_next_answer_of_a_connection_begins_at_once() -> None:
+    """Only the middle of a stream waits, whatever its connection carried before."""
+    lines = Lines()
+    line = await lines.open("one", flows=True)
+    line.connection.data_received(chunk(b"end") + b"0\r\n\r\n")
+    await lines.until(lambda: lines.seen == [("one", b"end.")])
+    line.connection.send(Told("two", lines.seen), b"POST / HTTP/1.1\r\n\r\n", b"")
+    line.connection.data_received(HEAD + chunk(b"first"))
+    assert lines.seen[1:] == [("two", b"first")]
+    line.far.close()
+
+
+@scenario
+async def test_an_answer_that_ends_with_its_connection_does_not_wait() -> None:
+    """Its end is the connection's, which must not be heard before its last bytes."""
+    lines = Lines()
+    line = await lines.open("one", flows=False)
+    line.connection.data_received(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nfirst")
+    line.connection.let_wait()
+    line.connection.data_received(b"last")
+    assert lines.seen == [("one", b"first"), ("one", b"last")]
+    line.far.close()
