@@ -248,13 +248,16 @@ class Faregate(Gateway):
         return json.loads(done.stdout)
 
     def booked(self, requests: int) -> dict[str, int]:
-        """The books' totals, once they hold ``requests`` calls and nothing is held; what they hold at a timeout."""
+        """The books' totals, once they hold ``requests`` calls and nothing is held; what they hold at a timeout.
+
+        A provider never saw what the response cache answered, so that hits do not count as requests.
+        """
         end = time.monotonic() + 60
         while True:
             rows = self.cli("usage", "--by", "model")
             verified = self.cli("verify")
             totals = {
-                "requests": sum(row["requests"] for row in rows),
+                "requests": sum(row["requests"] - row["cache_hits"] for row in rows),
                 "input_tokens": sum(row["input_tokens"] for row in rows),
                 "output_tokens": sum(row["output_tokens"] for row in rows),
                 "cost_nanos": sum(_nanos(row["cost"]) for row in rows),

@@ -304,6 +304,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="comma-separated cases: " + ", ".join(case.name for case in CASES))
     parser.add_argument("--gateways", default="direct,nginx,faregate", help="which ones (default all three)")
     parser.add_argument("--interpreted", action="store_true", help="Faregate as its sources stand, not as its wheel")
+    parser.add_argument("--cached", action="store_true", help="Faregate with a pool of four and the response cache on")
     parser.add_argument(
         "--machine", default="", help="names of processes whose time counts as the kernel's reclaim does"
     )
@@ -311,6 +312,8 @@ def arguments() -> argparse.Namespace:
     MACHINE.extend(name for name in chosen.machine.split(",") if name)
     if chosen.interpreted:
         gateways.Faregate.environment = gateways.ROOT / ".venv"
+    if chosen.cached:
+        gateways.Faregate.more = gateways.Caching.more
     wanted = [name for name in chosen.only.split(",") if name]
     unknown = set(wanted) - {case.name for case in CASES} | set(chosen.gateways.split(",")) - set(gateways.GATEWAYS)
     if unknown or chosen.rounds < 1:
@@ -344,6 +347,7 @@ def main() -> int:
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     machine = {
         "interpreted": chosen.interpreted,
+        "cached": chosen.cached,
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
