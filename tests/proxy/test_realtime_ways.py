@@ -155,6 +155,19 @@ async def test_a_session_that_is_refused_is_opened_elsewhere(tmp_path: Path, sta
 
 
 @scenario
+async def test_the_first_record_of_a_session_lists_where_it_was_not_accepted(tmp_path: Path) -> None:
+    """Once, before the deployment that took it, with the status that each gave."""
+    async with pooled(tmp_path, PoolRule("", members())) as running:
+        await script(running, {"model": "sim-one", "path": "*realtime", "steer": {"status": 503}})
+        async with talking(running) as connection:
+            await turn(connection)
+            await turn(connection)
+        first, second = running.of(Settled)
+        assert [(each.deployment, each.http_status) for each in first.attempts] == [("one", 503), ("two", 200)]
+        assert [each.deployment for each in second.attempts] == ["two"]
+
+
+@scenario
 async def test_a_refusal_that_would_be_the_same_elsewhere_is_told(tmp_path: Path) -> None:
     """A 400 is the caller's own: no other place is asked."""
     async with pooled(tmp_path, PoolRule("", members())) as running:

@@ -5,6 +5,7 @@ key may do, which limits hold and what it costs are asked anew for each turn, fr
 a key that is revoked while somebody speaks begins no further turn. Knows no event and no socket.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from faregate.control import Key, Unknown
@@ -85,6 +86,8 @@ class Account:
         self.model = model
         self.key: Key | None = None
         self._described: Described = NOT_DESCRIBED
+        #: Tries of opening the session that failed, until a record has told of them.
+        self._tried: tuple[Attempt, ...] = ()
 
     # -- who, and where ------------------------------------------------------------------------------------------------
 
@@ -282,6 +285,14 @@ class Account:
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
+    def tried(self, failed: Iterable[Attempt]) -> None:
+        """Before it was accepted, the session was tried elsewhere; the record of what it does first lists that."""
+        self._tried = tuple(failed)
+
+    def _attempts(self, last: Attempt) -> tuple[Attempt, ...]:
+        before, self._tried = self._tried, ()
+        return (*before, last)
+
     def settle(
         self,
         held: TurnHold,
@@ -315,7 +326,7 @@ class Account:
             tariff.version,
             latency,
             held.first_us,
-            (Attempt(held.target.name, http_status, code, latency),),
+            self._attempts(Attempt(held.target.name, http_status, code, latency)),
             report.model if report is not None else "",
             report.id if report is not None else "",
             max(0, due - held.reservation.amounts.usd),
@@ -334,7 +345,7 @@ class Account:
         gate, reservation = self._gate, held.reservation
         at = gate.wall_nanos()
         latency = (gate.monotonic_nanos() - held.began_nanos) // 1000
-        attempts = (Attempt(held.target.name, 0, code, latency),)
+        attempts = self._attempts(Attempt(held.target.name, 0, code, latency))
         lost = Lost(reservation.id, at, http_status, code, latency, held.first_us, attempts, output_tokens)
         unknown = Unknown(
             reservation.id,

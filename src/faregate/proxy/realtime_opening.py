@@ -306,8 +306,9 @@ class Opening:
         answer.headers["x-faregate-request-id"] = answer.headers["x-request-id"] = self._id
         answer.headers["x-faregate-model"] = target.model
         answer.headers["x-faregate-deployment"] = target.name
-        if way.failures:
-            answer.headers["x-faregate-attempts"] = str(way.failures + 1)
+        if way.failed_tries:
+            answer.headers["x-faregate-attempts"] = str(len(way.failed_tries) + 1)
+            account.tried(way.failed_tries)
         way.accepted()
         self._owner.transport.write(answer.serialize())
         session = Session(self._gate, account, target, (self._client, provider), self._finish, way.broke)
@@ -321,7 +322,7 @@ class Opening:
     @property
     def _tried(self) -> bytes:
         """The header that tells how many places were asked, where these were several."""
-        tried = self._way.failures if self._way is not None else 0
+        tried = len(self._way.failed_tries) if self._way is not None else 0
         return b"x-faregate-attempts: %d\r\n" % tried if tried > 1 else b""
 
     def _refuse(self, problem: Problem) -> None:

@@ -7,6 +7,7 @@ stays where it is, and its provider is busy with it until it ends.
 
 from typing import TYPE_CHECKING
 
+from faregate.core.ledger.events import Attempt
 from faregate.core.routing.retry import FAILOVER, may_retry
 from faregate.proxy.routing import Lane
 from faregate.proxy.snapshot import Target
@@ -24,8 +25,8 @@ class Way:
         self.lane = lane
         well = not gate.deployments.resting
         self._turn, self._left = lane.take(well, gate.monotonic_nanos(), gate.wall_nanos(), known_by)
-        #: Tries that have failed.
-        self.failures = 0
+        #: Tries that have failed, for the record of what the session does first.
+        self.failed_tries: list[Attempt] = []
         #: Its number as the one call that tries whether the deployment is well.
         self._probe = 0
         self._began = 0
@@ -65,13 +66,13 @@ class Way:
         probe = self._done()
         self._turn = -1
         self._gate.deployments.failed(target, self.lane, status, code, retry_after, probe)
-        self.failures += 1
-        rule = self.lane.retry or FAILOVER
-        if status and not may_retry(rule, self.failures, status, code):
-            return False
         now = self._gate.monotonic_nanos()
+        self.failed_tries.append(Attempt(target.name, status, code or "upstream_error", (now - self._began) // 1_000))
+        rule, failures = self.lane.retry or FAILOVER, len(self.failed_tries)
+        if status and not may_retry(rule, failures, status, code):
+            return False
         left = tuple(each for each in self._left[1:] if each.health.may(now))
-        if not left or self.failures > rule.tries:
+        if not left or failures > rule.tries:
             return False
         self._left = left
         return True
