@@ -7,7 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 COMPILED := .venv-compiled/bin
 ARGS ?=
-WORKERS ?= 3
+# More than cores: processes that are started and stopped are waited for.
+WORKERS ?= 5
 
 # Where this is set, as in many containers, every start of a process compiles its thousand modules anew: it takes most of
 # the time of a suite that starts hundreds.
