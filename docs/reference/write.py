@@ -99,7 +99,7 @@ def taken(surface: str) -> str:
     """The inputs of the catalogue that are no error, as a list."""
     from bad_input.catalogue import catalogue
 
-    inputs = [each for each in catalogue()[surface] if not each.codes and not each.later]
+    inputs = [each for each in catalogue()[surface] if not each.codes]
     return "\n".join(["These are no errors:", "", *(f"- {plain(each.what)}" for each in inputs)]) + "\n"
 
 

@@ -1,5 +1,5 @@
 """Bad inputs about versions and changes (A64 to A68), lists, sums and many at once (A71 to A84), and about how it is
-asked (A88 to A90)."""
+asked (A86 to A90)."""
 
 from __future__ import annotations
 
@@ -104,6 +104,9 @@ def _labels() -> Iterator[Row]:
 
 def _asked() -> Iterator[Row]:
     spoofed = {"x-forwarded-for": "10.0.0.1", "x-real-ip": "10.0.0.1", "forwarded": "for=10.0.0.1"}
+    invitations = f"{API}/invitations"
+    for number, body in (("A86", {"email": "a@b\r\n"}), ("A87", {"email": "ann@example.com", "role": "root"})):
+        yield Row(number, "POST", invitations, body, 404, "not_found", has="nothing at this path")
     yield Row("A88", "GET", KEYS, None, 403, "ip_denied", has="network", sender="near", headers=spoofed)
     form = {"content-type": "application/x-www-form-urlencoded"}
     yield Row(

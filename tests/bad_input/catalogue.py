@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 FILE: Final = Path(__file__).with_name("catalogue.toml")
 
-_FIELDS: Final = frozenset(("what", "codes", "instead", "proven", "later"))
+_FIELDS: Final = frozenset(("what", "codes", "instead", "proven"))
 
 
 class Input(NamedTuple):
@@ -24,8 +24,6 @@ class Input(NamedTuple):
     codes: Mapping[str, str]
     #: Node ids of tests elsewhere that show it.
     proven: Sequence[str]
-    #: Why it cannot be tried yet.
-    later: str
     instead: str
 
 
@@ -40,11 +38,9 @@ def catalogue() -> Mapping[str, Sequence[Input]]:
 
 
 def _input(id: str, told: Mapping[str, Any]) -> Input:
-    later, codes, what = told.get("later", ""), told.get("codes", ()), told.get("what", "")
+    codes, what = told.get("codes", ()), told.get("what", "")
     by_code = dict(codes) if isinstance(codes, dict) else dict.fromkeys(codes, what)
     proven = told.get("proven", ())
-    if told.keys() - _FIELDS or not (what or by_code) or ("codes" in told) == bool(later):
+    if told.keys() - _FIELDS or not (what or by_code) or "codes" not in told:
         raise ValueError(f"{FILE.name}: {id} is not an input of a known form")
-    return Input(
-        id, what, by_code, (proven,) if isinstance(proven, str) else tuple(proven), later, told.get("instead", "")
-    )
+    return Input(id, what, by_code, (proven,) if isinstance(proven, str) else tuple(proven), told.get("instead", ""))

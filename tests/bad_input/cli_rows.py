@@ -336,6 +336,10 @@ ROWS: tuple[Row, ...] = (
         failed=("rollups", "providers", "chain", "derived", "sums"),
     ),
     Row("L74", here("verify"), has=("0 requests, 0 postings", ": ok"), build=empty),
+    Row("L75", at("reconcile"), "usage", ("reconcile", "--help")),
+    Row("L77", at("bill", "import", "bill.csv"), "usage", ("bill", "--help")),
+    Row("L78", at("outbox", "replay", "--from", "99"), "usage", ("outbox", "--help")),
+    Row("L79", at("outbox", "replay", "--topic", "live"), "usage", ("outbox", "--help")),
     Row(
         "L76",
         at("price", "import", "p.csv"),

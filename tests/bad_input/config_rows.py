@@ -441,7 +441,15 @@ ROWS = [
         "longer than timeouts.total",
         line=4,
     ),
-    Row("C57 postgres", swap("stages:", "storage: postgres\nstages:"), "CFG-RANGE", "not available yet", line=18),
+    *(
+        Row(number, swap("stages:", f"storage: {url}\nstages:"), "CFG-RANGE", "not available yet", line=18)
+        for number, url in (
+            ("C57 postgres", "postgres"),
+            ("C65", "'postgresql://db.example.com/books?options=-csynchronous_commit%3Doff'"),
+            ("C66", "'postgresql://replica.example.com/books'"),
+            ("C67", "'postgresql://db.example.com/books'"),
+        )
+    ),
     Row(
         "C64 raw @",
         swap("    kind: openai\n", "    kind: openai\n    proxy: http://u:p@x@h:1\n"),
@@ -549,7 +557,20 @@ ROWS = [
     # -- sections ------------------------------------------------------------------------------------------------------
     Row("C71 channel", added(_CHANNEL % "''"), "CFG-SECRET", "empty"),
     Row("C71 hook", added(_HOOK % "short-secret"), "CFG-SECRET", "24 characters"),
-    Row("C74", added("payments: {provider: paypal}\n"), "CFG-UNKNOWN", "not available yet"),
+    *(
+        Row(number, added(section + "\n"), "CFG-UNKNOWN", "not available yet")
+        for number, section in (
+            ("C72", "payments: {provider: stripe, environment: prod, secret_key: sk_test_0123456789}"),
+            ("C73", "payments: {provider: btcpay, url: 'http://pay.example.com'}"),
+            ("C74", "payments: {provider: paypal}"),
+            ("C75", "payments: {provider: stripe, min_top_up: '100', max_top_up: '10'}"),
+            ("C76", "payments: {provider: stripe, currency: EUR}"),
+            ("C77", "events: {kafka: {brokers: []}}"),
+            ("C78", "events: {kafka: {brokers: ['broker:9092'], topic: 'a b'}}"),
+            ("C79", "events: {kafka: {brokers: ['broker:9092'], acks: 0}}"),
+            ("C80", "events: {lake: {path: ../lake}}"),
+        )
+    ),
     Row("C83", added("content: {default: full}\n"), "CFG-MISSING", "retention"),
     Row("C84", swap("{port: 4000}", "{port: 4000, trusted_proxies: [0.0.0.0/0]}"), "CFG-UNSAFE", line=20),
     Row("C88", added("limits: {budgets: [{team: red, amount: '500'}]}\n"), "CFG-UNKNOWN", "limits.budgets"),

@@ -39,6 +39,10 @@ BULK = 500
 CALL = b'{"model": "sim-1", "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}'
 
 
+#: What keys open: the gate; the admin API, with the key itself; or the admin API, with a session that it began.
+GATE, CONSOLE, SESSION = "gate", "console", "session"
+
+
 class Kind(NamedTuple):
     """One way to end what a key may do: the order, and how its calls are refused from then on."""
 
@@ -48,6 +52,7 @@ class Kind(NamedTuple):
     body: dict[str, Any] | None
     status: int
     code: str
+    opens: str = GATE
 
 
 KINDS = (
@@ -58,6 +63,10 @@ KINDS = (
     Kind("team disabled", "PATCH", "/api/v1/teams/{team}", {"state": "disabled"}, 403, "key_disabled"),
     Kind("user disabled", "PATCH", "/api/v1/users/{user}", {"state": "disabled"}, 403, "key_disabled"),
     Kind("limit lowered", "PATCH", "/api/v1/limits/{limit}", {"amount": "0.000000001"}, 429, "budget_exhausted"),
+    Kind("auditor revoked", "POST", "/api/v1/keys/{key}/revoke", {}, 401, "key_revoked", CONSOLE),
+    Kind("role taken away", "PATCH", "/api/v1/keys/{key}", {"role": "caller"}, 403, "role_forbidden", CONSOLE),
+    Kind("session's key revoked", "POST", "/api/v1/keys/{key}/revoke", {}, 401, "auth_missing", SESSION),
+    Kind("session's role taken", "PATCH", "/api/v1/keys/{key}", {"role": "caller"}, 401, "auth_missing", SESSION),
 )
 
 
@@ -94,7 +103,7 @@ def victims(running: Installation, count: int) -> list[Victim]:
     limits: list[dict[str, Any]] = []
     for start in range(0, count, BULK):
         names = range(start, min(start + BULK, count))
-        keys = [{"name": f"k{n}", "team": f"t{n}", "user": f"u{n}"} for n in names]
+        keys = [{"name": f"k{n}", "team": f"t{n}", "user": f"u{n}", "role": role_of(n)} for n in names]
         made += running.admin("POST", "/api/v1/keys/bulk", {"items": keys})["data"]
         terms = {"unit": "usd", "amount": "100", "window": "lifetime"}
         wanted = [{"select": {"key": key["id"]}, **terms} for key in made[start:]]
@@ -108,6 +117,11 @@ def victims(running: Installation, count: int) -> list[Victim]:
         )
         for n, key in enumerate(made)
     ]
+
+
+def role_of(n: int) -> str:
+    """What the n-th key may do."""
+    return "caller" if KINDS[n % len(KINDS)].opens == GATE else "auditor"
 
 
 def ids_by_name(running: Installation, kind: str) -> dict[str, str]:
@@ -125,9 +139,9 @@ def ids_by_name(running: Installation, kind: str) -> dict[str, str]:
 class Caller:
     """Calls with one key, again and again, until it is told to stop; ``seen`` grows."""
 
-    def __init__(self, port: int, secret: str) -> None:
+    def __init__(self, port: int, asked: bytes) -> None:
         self._line = Line(port)
-        self._bytes = request(CALL, secret=secret)
+        self._bytes = asked
         self._stopping = False
         self.seen: list[Seen] = []
         self.news = asyncio.Event()
@@ -138,7 +152,8 @@ class Caller:
             while not self._stopping:
                 begun = time.monotonic()
                 answer = await line.ask(self._bytes)
-                code = answer.json()["error"]["code"] if answer.status != 200 else ""
+                told = answer.json() if answer.status != 200 else {}
+                code = told.get("code") or told.get("error", {}).get("code", "")
                 self.seen.append(Seen(begun, answer.status, code))
                 self.news.set()
 
@@ -159,10 +174,27 @@ class Caller:
             await self.news.wait()
 
 
+async def callers_of(running: Installation, line: Line, victim: Victim) -> list[Caller]:
+    """Who use what is to end: calls at the gate, or lists of the admin API."""
+    if victim.kind.opens == GATE:
+        port, asked = running.gateway_port, request(CALL, secret=victim.secret)
+    else:
+        port = running.console_port
+        proof: dict[str, Any] = {"secret": victim.secret}
+        if victim.kind.opens == SESSION:
+            form = request(
+                f"key={victim.secret}".encode(), path="/login", content_type="application/x-www-form-urlencoded"
+            )
+            cookie = (await line.ask(form)).headers["set-cookie"].partition(";")[0]
+            proof = {"headers": [("cookie", cookie)]}
+        asked = request(path="/api/v1/keys?limit=1", method="GET", content_type=None, **proof)
+    return [Caller(port, asked) for _ in range(CALLERS)]
+
+
 async def revoked(running: Installation, line: Line, admin: str, victim: Victim, chance: random.Random) -> Revoked:
     """End one key while it is called with, and look at what came through."""
     kind = victim.kind
-    callers = [Caller(running.gateway_port, victim.secret) for _ in range(CALLERS)]
+    callers = await callers_of(running, line, victim)
     body = b"" if kind.body is None else json.dumps(kind.body).encode()
     order = request(body, path=kind.path.format(**victim.ids), method=kind.method, secret=admin)
     async with asyncio.TaskGroup() as group:
@@ -192,7 +224,7 @@ async def soak(running: Installation, count: int, clients: int, seed: int) -> tu
     to_end = await asyncio.to_thread(victims, running, count)
     admin = running.admin("POST", "/api/v1/keys", {"name": "desk", "role": "admin"})["secret"]
     standing = [running.admin("POST", "/api/v1/keys", {"name": f"standing-{n}"})["secret"] for n in range(clients)]
-    load = [Caller(running.gateway_port, secret) for secret in standing]
+    load = [Caller(running.gateway_port, request(CALL, secret=secret)) for secret in standing]
     found: list[Revoked] = []
 
     async def desk(n: int) -> None:

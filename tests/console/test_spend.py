@@ -241,6 +241,19 @@ def test_a_session_ends_with_the_secret_that_began_it(made: Parts) -> None:
     assert api.call("GET", "/api/v1/keys", headers=sign_in(made, secret)).status_code == 200
 
 
+def test_a_role_that_is_taken_away_opens_nothing_more(made: Parts) -> None:
+    """Neither the key itself nor the session that it began, from the answer on."""
+    root, path = Api(made.app, made.admin_key()), "/api/v1/keys"
+    auditor = root.post(path, {"name": "auditor", "role": "auditor", "organization": "default"}, status=201)
+    own, session = Api(made.app, auditor["secret"]), sign_in(made, auditor["secret"])
+    before = own.call("GET", path), Api(made.app).call("GET", path, headers=session)
+    version = {"if-match": root.call("GET", f"{path}/{auditor['id']}").headers["etag"]}
+    changed = root.call("PATCH", f"{path}/{auditor['id']}", json={"role": "caller"}, headers=version)
+    after = own.call("GET", path), Api(made.app).call("GET", path, headers=session)
+    assert changed.status_code == 200, changed.text
+    assert [answer.status_code for answer in (*before, *after)] == [200, 200, 403, 401]
+
+
 def test_sessions_are_bounded() -> None:
     """The oldest goes when there are too many."""
     counter = iter(range(10**6))

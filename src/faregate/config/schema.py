@@ -561,7 +561,7 @@ class Logging(Section):
 
 
 def _storage(value: object) -> object:
-    if value == "postgres":
+    if isinstance(value, str) and value.startswith("postgres"):
         raise wrong("CFG-RANGE", "postgres is not available yet", "sqlite")
     return value
 

@@ -303,7 +303,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "media_unsupported"}
     code = codes.get(error.status_code, "json_invalid" if error.status_code == 400 else "internal")
     details = {
-        "not_found": "there is nothing at this path",
+        "not_found": "there is nothing at this path; /api/openapi.json tells all that there is",
         "method_not_allowed": "this path does not take this method",
     }
     detail = details.get(code, "the request could not be read")
