@@ -2,15 +2,18 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.proxy.stream_queue import SHARE, TURN, StreamQueue
-from faregate.proxy.upstream import WAITING_BYTES_MAX, Pool, UpstreamConnection
-from gates import provider, scenario
+from faregate.core.ledger.events import Settled
+from faregate.proxy.stream_queue import PART, STREAMS_MIN, StreamQueue
+from faregate.proxy.upstream import LATE_BYTES_MAX, Pool, UpstreamConnection
+from gates import provider, running_gate, scenario, steered
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -26,14 +29,16 @@ class Waiter:
     def __init__(self, name: int, seen: list[object], fails: bool = False) -> None:
         self._name, self._seen, self._fails = name, seen, fails
 
-    def catch_up(self) -> None:
+    def take_turn(self) -> None:
         """Go on."""
         self._seen.append(self._name)
         if self._fails:
             raise RuntimeError("not foreseen")
 
 
-@pytest.mark.parametrize(("waiting", "first"), [(3, 3), (TURN, TURN), (TURN + 5, TURN), (TURN * SHARE * 2, TURN * 2)])
+@pytest.mark.parametrize(
+    ("waiting", "first"), [(3, 3), (STREAMS_MIN, STREAMS_MIN), (STREAMS_MIN + 5, STREAMS_MIN), (100, 100 // PART)]
+)
 @scenario
 async def test_a_turn_is_short_and_a_long_queue_shrinks(waiting: int, first: int) -> None:
     """So many go on before the loop looks elsewhere, in the order in which they came, and all do in the end."""
@@ -55,13 +60,13 @@ async def test_a_mistake_of_one_stops_no_other() -> None:
     told: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, what: told.append(what))
     queue = StreamQueue(loop)
-    for name in range(2 * TURN):
-        queue.add(Waiter(name, seen, fails=name in (0, 5, TURN)))
+    for name in range(2 * STREAMS_MIN):
+        queue.add(Waiter(name, seen, fails=name in (0, 5, STREAMS_MIN)))
     for _ in range(20):
         await asyncio.sleep(0)
     queue.add(Waiter(99, seen))
     await asyncio.sleep(0)
-    assert seen == [*range(2 * TURN), 99]
+    assert seen == [*range(2 * STREAMS_MIN), 99]
     assert len(told) == 3
 
 
@@ -70,12 +75,15 @@ class Told:
 
     def __init__(self, name: str, seen: list[tuple[str, bytes]]) -> None:
         self._name, self._seen = name, seen
+        self.fails = False
 
     def answered(self, status: int, head: bytes) -> None:
         """The head."""
 
     def arrived(self, pieces: list[bytes], whole: bool) -> None:
         """Some of the body."""
+        if self.fails:
+            raise RuntimeError("not foreseen")
         self._seen.append((self._name, b"".join(pieces) + (b"." if whole else b"")))
 
     def upstream_lost(self, code: str, why: str) -> None:
@@ -102,6 +110,11 @@ class Lines:
         self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, StreamQueue(self._loop))
         self.seen: list[tuple[str, bytes]] = []
 
+    @property
+    def queue_length(self) -> int:
+        """How many stand in the queue."""
+        return len(self._pool.streams)
+
     async def open(self, name: str, *, flows: bool) -> Line:
         """One on which an answer was asked for; where it ``flows``, its first piece has come and gone."""
         near, far = socket.socketpair()
@@ -116,7 +129,7 @@ class Lines:
             self.seen.clear()
         return Line(connection, far)
 
-    async def until(self, reached: Any) -> None:
+    async def until(self, reached: Callable[[], bool]) -> None:
         """Wait for it."""
         async with asyncio.timeout(5):
             while not reached():  # noqa: ASYNC110 - what is waited for is a list, which tells nobody
@@ -155,7 +168,7 @@ def test_the_bytes_stay_in_order(cuts: list[int], turns: int) -> None:
             at = max(at, cut)
             for _ in range(turns):
                 await asyncio.sleep(0)
-        await lines.until(lambda: lines.seen and lines.seen[-1][1].endswith(b"."))
+        await lines.until(lambda: bool(lines.seen) and lines.seen[-1][1].endswith(b"."))
         assert b"".join(data for _, data in lines.seen) == b"".join(pieces) + b"."
         line.far.close()
 
@@ -196,7 +209,7 @@ async def test_much_does_not_wait() -> None:
     """More than so many bytes of one stream are handed on at once."""
     lines = Lines()
     line = await lines.open("one", flows=True)
-    piece = b"x" * (WAITING_BYTES_MAX // 2)
+    piece = b"x" * (LATE_BYTES_MAX // 2)
     line.connection.data_received(chunk(piece))
     waits = list(lines.seen)
     line.connection.data_received(chunk(piece))
@@ -218,13 +231,75 @@ async def test_the_next_answer_of_a_connection_begins_at_once() -> None:
     line.far.close()
 
 
+USAGE = b'"usage":{"prompt_tokens":7,"completion_tokens":400,"total_tokens":407}'
+LAST = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"end"},"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],' + USAGE + b"}\n\ndata: [DONE]\n\n"
+)
+
+
+@pytest.mark.parametrize("end", ["the gate stops", "the client leaves"])
 @scenario
-async def test_an_answer_that_ends_with_its_connection_does_not_wait() -> None:
-    """Its end is the connection's, which must not be heard before its last bytes."""
+async def test_what_has_come_counts_before_an_answer_is_ended(tmp_path: Path, end: str) -> None:
+    """An answer whose end waits for its turn is whole, and settled by its provider's own word."""
+    async with running_gate(tmp_path) as running:
+        slow = steered(delay_ms=2_000, output_tokens=9, chunk_tokens=1)
+        call = asyncio.create_task(running.chat(slow, stream=True))
+        await running.until(lambda: running.gate.answers_open)
+        (answer,) = running.gate.answers_open
+        connection = answer._connection
+        assert connection is not None
+        await running.until(lambda: connection._patient)
+        connection.data_received(chunk(LAST) + b"0\r\n\r\n")
+        assert len(running.of(Settled)) == 0
+        if end == "the gate stops":
+            running.gate.drain()
+            running.gate.drain()
+        else:
+            answer.client_gone()
+        (settled,) = running.of(Settled)
+        assert (settled.status, settled.usage_source, settled.usage.output_text) == ("ok", "provider", 400)
+        await call
+
+
+@scenario
+async def test_an_answer_that_ends_with_its_connection_is_heard_to_its_end() -> None:
+    """Its last bytes come before its end, which is the connection's."""
     lines = Lines()
     line = await lines.open("one", flows=False)
     line.connection.data_received(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nfirst")
     line.connection.let_wait()
     line.connection.data_received(b"last")
-    assert lines.seen == [("one", b"first"), ("one", b"last")]
+    line.connection.eof_received()
+    assert lines.seen == [("one", b"first"), ("one", b"last"), ("one", b".")]
+    line.far.close()
+
+
+@scenario
+async def test_a_mistake_ends_the_connection_that_it_is_of() -> None:
+    """What goes wrong where nobody foresaw it leaves no stream that is never ended."""
+    lines = Lines()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: None)
+    line = await lines.open("one", flows=True)
+    told = line.connection.listener
+    assert isinstance(told, Told)
+    told.fails = True
+    line.connection.data_received(chunk(b"more"))
+    await lines.until(lambda: ("one", b"upstream_truncated") in lines.seen)
+    line.far.close()
+
+
+@scenario
+async def test_much_at_once_and_again_and_again_stands_in_the_queue_once() -> None:
+    """However often a stream is paused, or sends more than may wait."""
+    lines = Lines()
+    line = await lines.open("one", flows=True)
+    piece = chunk(b"x" * (LATE_BYTES_MAX - 1_000))
+    for _ in range(20):
+        line.connection.data_received(piece)
+        line.connection.pause()
+        line.connection.resume()
+    assert lines.queue_length == 1
+    line.connection.data_received(chunk(b"y" * (2 * LATE_BYTES_MAX)))
+    assert lines.seen[-1][1].endswith(b"y")
     line.far.close()

@@ -33,7 +33,7 @@ from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
 from faregate.proxy.routing import retry_after
 from faregate.proxy.snapshot import Target
-from faregate.proxy.stream_holds import StreamHold, first_look
+from faregate.proxy.stream_holds import StreamHold, first_look, is_held_whole
 from faregate.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -413,7 +413,8 @@ class Answer:
                 return
         if not self._first_token_us and meter.first_token:
             self._first_token_us = self._elapsed_us()
-            if self._connection is not None:
+            # What waits is handed on in one piece, beyond which a look at a hold that is too small would come too late.
+            if self._connection is not None and is_held_whole(self.exchange):
                 self._connection.let_wait()
         if self._kept is not None:
             self._keep(out)
@@ -1116,6 +1117,8 @@ class Answer:
         if not self._sent_nanos:
             # The intent is on its way to the disk: ``send`` finds nobody there.
             return
+        self.resume()
+        self._catch_up()
         if self._settled:
             if self._upstream_ended:
                 return
@@ -1126,7 +1129,6 @@ class Answer:
             # Its client's sweep is gone, and the end of the provider's body may never come.
             self._gate.drains.add(self)
             return
-        self.resume()
         target = self.exchange.target
         assert target is not None
         meter = self._meter
@@ -1156,6 +1158,12 @@ class Answer:
     def _policy_when_left(self) -> str:
         """What becomes of an answer whose client left, where its provider's configuration does not say."""
         return "drain" if self._meter is None or self._meter.finish_seen else "estimate"
+
+    def _catch_up(self) -> bool:
+        """Take what has come and waits, before the answer is ended; whether it has come to its own end with that."""
+        if self._connection is not None:
+            self._connection.catch_up()
+        return self._settled or self._concluding
 
     def _cancel(self) -> None:
         """Close the provider's connection, which is the only way HTTP/1.1 has to stop an answer."""
@@ -1208,8 +1216,9 @@ class Answer:
         if self._client_left_at and now - self._client_left_at > self._gate.settings.drain_answer_ms / 1000:
             why = "it did not finish after the client had left"
         if why:
-            self._cancel()
-            self._fail("upstream_timeout", why, blamed=blamed)
+            if not self._catch_up():
+                self._cancel()
+                self._fail("upstream_timeout", why, blamed=blamed)
         elif self._meter is None or (self._closely and self._ends_in_silence(self._meter, now)):
             return
         elif now - self._progress_at >= self._gate.settings.progress_ms / 1000:
@@ -1241,7 +1250,7 @@ class Answer:
         if self.exchange.parked is not None:
             give_up(self.exchange)
             return
-        if self._settled or self._concluding:
+        if self._settled or self._concluding or self._catch_up():
             return
         self._cancel()
         self._fail("draining", "the gateway is stopping", unbilled=not self._sent_nanos)

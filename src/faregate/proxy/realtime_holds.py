@@ -87,7 +87,7 @@ class Account:
         self.key: Key | None = None
         self._described: Described = NOT_DESCRIBED
         #: Tries of opening the session that failed, until a record has told of them.
-        self._tried: tuple[Attempt, ...] = ()
+        self._failed_tries: tuple[Attempt, ...] = ()
 
     # -- who, and where ------------------------------------------------------------------------------------------------
 
@@ -285,13 +285,9 @@ class Account:
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    def tried(self, failed: Iterable[Attempt]) -> None:
-        """Before it was accepted, the session was tried elsewhere; the record of what it does first lists that."""
-        self._tried = tuple(failed)
-
-    def _attempts(self, last: Attempt) -> tuple[Attempt, ...]:
-        before, self._tried = self._tried, ()
-        return (*before, last)
+    def list_tries(self, failed: Iterable[Attempt]) -> None:
+        """Before it was accepted, the session was tried elsewhere: the record of what it does first is to list that."""
+        self._failed_tries = tuple(failed)
 
     def settle(
         self,
@@ -326,7 +322,7 @@ class Account:
             tariff.version,
             latency,
             held.first_us,
-            self._attempts(Attempt(held.target.name, http_status, code, latency)),
+            (*self._failed_tries, Attempt(held.target.name, http_status, code, latency)),
             report.model if report is not None else "",
             report.id if report is not None else "",
             max(0, due - held.reservation.amounts.usd),
@@ -334,6 +330,7 @@ class Account:
             match.charge_rule,
         )
         position = gate.settle(held.reservation, event, due, usage)
+        self._failed_tries = ()
         if gate.brakes is not None:
             gate.brakes.spent(match.who.key, max(cost, due), event.at)
         counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
@@ -345,7 +342,7 @@ class Account:
         gate, reservation = self._gate, held.reservation
         at = gate.wall_nanos()
         latency = (gate.monotonic_nanos() - held.began_nanos) // 1000
-        attempts = self._attempts(Attempt(held.target.name, 0, code, latency))
+        attempts = (*self._failed_tries, Attempt(held.target.name, 0, code, latency))
         lost = Lost(reservation.id, at, http_status, code, latency, held.first_us, attempts, output_tokens)
         unknown = Unknown(
             reservation.id,
@@ -360,6 +357,7 @@ class Account:
             held.match.charge_rule,
         )
         gate.lost(lost, unknown, reservation)
+        self._failed_tries = ()
 
     def refused(self, id: str, problem: Problem, limit: str, began_nanos: int) -> None:
         """Record a refusal, where it is known who was refused."""

@@ -308,7 +308,7 @@ class Opening:
         answer.headers["x-faregate-deployment"] = target.name
         if way.failed_tries:
             answer.headers["x-faregate-attempts"] = str(len(way.failed_tries) + 1)
-            account.tried(way.failed_tries)
+            account.list_tries(way.failed_tries)
         way.accepted()
         self._owner.transport.write(answer.serialize())
         session = Session(self._gate, account, target, (self._client, provider), self._finish, way.broke)

@@ -105,6 +105,13 @@ def reserve_stream(
     return gate.allowances.reserve(exchange.id, match.standing, whole, now)
 
 
+def is_held_whole(exchange: "Exchange") -> bool:
+    """Whether a stream's hold reaches to the cap of its answer: then nobody has to look at it on the way."""
+    reservation = exchange.reservation
+    assert reservation is not None
+    return reservation.amounts.output_tokens >= cap_of(exchange)
+
+
 def first_look(exchange: "Exchange") -> int:
     """After how many bytes of text what is held for a stream is first looked at."""
     reservation = exchange.reservation

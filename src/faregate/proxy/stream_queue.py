@@ -3,24 +3,27 @@
 A reader waits for the first word of an answer; of those after it they see the flow. When many streams send at once, or
 after a stall, their pieces would pass in the order in which they came, and a new request would wait for all of them. So
 a piece from the middle is read and put here; requests and the first pieces of answers pass at once, in the same turn of
-the event loop. A piece waits for a turn or a few, and what came for one stream meanwhile passes in one write.
+the event loop. What came for one stream meanwhile passes in one write.
+
+At each turn the queue passes half of those that wait, and never fewer than some. It is at most as long as there are
+streams, so that beside any load of requests a piece waits log2(streams) turns at most, and two on average.
 """
 
 import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-#: So many streams go on in one turn of the loop, before it looks for new requests again: a fraction of a millisecond.
-TURN: Final = 8
+#: Streams that go on in one turn of the loop at least, before it looks for new requests: a fraction of a millisecond.
+STREAMS_MIN: Final = 8
 
-#: Of a longer queue this part goes on in one turn, so that no load of other requests lets it grow without end.
-SHARE: Final = 8
+#: Of those that wait one in so many goes on in one turn: the wait of the last is told above.
+PART: Final = 2
 
 
 class Waiting(Protocol):
-    """A connection with bytes that wait."""
+    """A connection with bytes that wait. It stands in the queue once, from ``add`` to its turn."""
 
-    def catch_up(self) -> None:
+    def take_turn(self) -> None:
         """Hand on what waits; nothing where that was done, or is over, meanwhile."""
         ...
 
@@ -28,27 +31,31 @@ class Waiting(Protocol):
 class StreamQueue:
     """Connections whose streams are to go on, the one that has waited longest first."""
 
-    __slots__ = ("_loop", "_scheduled", "_waiting")
+    __slots__ = ("_loop", "_queue", "_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._scheduled = False
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
     def add(self, connection: Waiting) -> None:
-        """Let ``connection`` catch up in this turn of the loop or one of the next."""
-        self._waiting.append(connection)
+        """Let ``connection`` go on in this turn of the loop or one of the next."""
+        self._queue.append(connection)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        waiting = self._waiting
+        queue = self._queue
         try:
-            for _ in range(min(len(waiting), max(TURN, len(waiting) // SHARE))):
-                waiting.popleft().catch_up()
+            for _ in range(min(len(queue), max(STREAMS_MIN, len(queue) // PART))):
+                queue.popleft().take_turn()
         finally:
             # Whatever becomes of one of them, the others go on.
-            self._scheduled = bool(waiting)
-            if waiting:
+            self._scheduled = bool(queue)
+            if queue:
                 self._loop.call_soon(self._turn)

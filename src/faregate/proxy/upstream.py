@@ -3,6 +3,9 @@
 A connection carries one exchange at a time and knows nothing about it but the few methods of ``Listener``. Whatever is
 odd about it (bytes after the end, a header block without end, an early close) ends it: it is never given to another
 exchange.
+
+What comes is handed on at once, but for the middle of a stream: that waits in ``StreamQueue``, and is handed on before
+anything else is told of the connection. Whoever ends an answer asks for it first (``catch_up``); ``close`` drops it.
 """
 
 import asyncio
@@ -49,8 +52,8 @@ class Listener(Protocol):
         ...
 
 
-#: As much of a stream may wait for others to begin; more passes at once.
-WAITING_BYTES_MAX: Final = 64 * 1024
+#: As much of one stream may wait for others to begin, some two hundred events; more passes at once.
+LATE_BYTES_MAX: Final = 64 * 1024
 
 #: Bodies up to this size are copied behind their heads, which costs less than a second buffer.
 JOINED_BYTES_MAX: Final = 4 * 1024
@@ -67,12 +70,13 @@ class UpstreamConnection(asyncio.Protocol):
         "_in_head",
         "_interim",
         "_keep_alive",
+        "_late",
         "_llhttp",
         "_patient",
         "_paused",
         "_pieces",
         "_pool",
-        "_waiting",
+        "_queued",
         "_whole",
         "heard",
         "idle_since",
@@ -101,9 +105,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._keep_alive = False
         self._whole = False
-        #: What comes may wait in the pool's queue of streams, and what does.
+        #: What comes may wait for the turn of its stream, what does, and whether it stands in the queue for that.
         self._patient = False
-        self._waiting = b""
+        self._late = b""
+        self._queued = False
         self._paused = False
         self.listener: Listener | None = None
         self.odd = ""
@@ -131,25 +136,39 @@ class UpstreamConnection(asyncio.Protocol):
         """Take what came, at once or when it is its stream's turn."""
         if not self._patient:
             self._take(data)
-        elif self._waiting:
-            self._waiting += data
-            if len(self._waiting) > WAITING_BYTES_MAX:
-                self.catch_up()
+        elif len(self._late) + len(data) > LATE_BYTES_MAX:
+            data, self._late = self._late + data, b""
+            self._take(data)
         else:
-            self._waiting = data
+            self._late += data
+            self._stand_in_queue()
+
+    def _stand_in_queue(self) -> None:
+        if not self._queued:
+            self._queued = True
             self._pool.streams.add(self)
 
     def let_wait(self) -> None:
         """The beginning of this answer is out: the rest may wait until others have begun."""
-        # Where the connection's end is the answer's, that must not be heard before what waits.
-        self._patient = not self._answer_head
+        self._patient = True
 
-    def catch_up(self) -> None:
-        """Hand on what waits, unless nobody wants it now."""
-        data = self._waiting
-        if data and not self._paused:
-            self._waiting = b""
+    def take_turn(self) -> None:
+        """It is this stream's turn to go on."""
+        self._queued = False
+        self.catch_up()
+
+    def catch_up(self) -> bool:
+        """Hand on what waits, unless nobody wants it now; whether there was something."""
+        data = self._late
+        if not data or self._paused:
+            return False
+        self._late = b""
+        try:
             self._take(data)
+        except Exception:  # No transport called, which would end the connection now, and tell its exchange.
+            self.transport.abort()
+            raise
+        return True
 
     def pause(self) -> None:
         """Hand nothing on, and read no further, before ``resume``."""
@@ -160,8 +179,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Go on."""
         self._paused = False
         self.transport.resume_reading()
-        if self._waiting:
-            self._pool.streams.add(self)
+        if self._late:
+            self._stand_in_queue()
 
     def _take(self, data: bytes) -> None:
         """Parse what came and hand it on in one call."""
@@ -183,10 +202,10 @@ class UpstreamConnection(asyncio.Protocol):
         whole = self._whole
         if pieces or whole:
             self._pieces = []
-            if whole:
-                self.listener = None
-                self._release()
             try:
+                if whole:
+                    self.listener = None
+                    self._release()
                 listener.arrived(pieces, whole)
             except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
                 listener.mistaken(error)
@@ -219,13 +238,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.give_back(self)
 
     def close(self) -> None:
-        """Close and forget."""
-        self._waiting = b""
+        """Close and forget, and what waits with it."""
+        self._late = b""
         self._pool.forget(self)
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The provider, or we, closed."""
+        # Nobody can ask for it later.
+        self._paused = False
         self.catch_up()
         self._pool.forget(self)
         listener = self.listener
@@ -235,6 +256,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Let an answer framed by the connection's end be whole (RFC 9112 section 6.3)."""
+        self.catch_up()
         listener = self.listener
         if listener is not None and self._answer_head and not self._in_head:
             head = self._answer_head.lower()

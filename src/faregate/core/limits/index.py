@@ -300,6 +300,9 @@ def spared_subjects(told: Sequence[Spared], each: Sequence[str]) -> Callable[[Se
         return None
     by_places: dict[tuple[int, ...], set[tuple[str, ...]]] = {}
     for one in told:
+        if not set(one.names) <= set(each):
+            # Damaged: a limit is rather for one more than missing for all.
+            continue
         by_places.setdefault(tuple(each.index(name) for name in one.names), set()).add(one.values)
 
     def spared(subject: Sequence[str]) -> bool:
