@@ -320,13 +320,13 @@ class Opening:
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     @property
-    def _tried(self) -> bytes:
+    def _attempts_header(self) -> bytes:
         """The header that tells how many places were asked, where these were several."""
         tried = len(self._way.failed_tries) if self._way is not None else 0
         return b"x-faregate-attempts: %d\r\n" % tried if tried > 1 else b""
 
     def _refuse(self, problem: Problem) -> None:
-        self._write(problem_answer(problem, self._id, self._shape, keep_alive=False, extra=self._tried))
+        self._write(problem_answer(problem, self._id, self._shape, keep_alive=False, extra=self._attempts_header))
         account = self._account or Account(self._gate, self._request, "")
         account.refused(self._id, problem, "", self._began_nanos)
 
@@ -336,7 +336,9 @@ class Opening:
         passed = mask(passed_headers(head), target.pool.masked)
         framing = b"content-length: %d\r\n" % len(body)
         self._write(
-            answer_head(answer.status_code, passed, self._id, self._tried + target.tag + FROM_PROVIDER, framing, False)
+            answer_head(
+                answer.status_code, passed, self._id, self._attempts_header + target.tag + FROM_PROVIDER, framing, False
+            )
             + body
         )
         assert self._account is not None

@@ -118,7 +118,7 @@ def first_look(exchange: "Exchange") -> int:
     assert reservation is not None
     held = reservation.amounts.output_tokens
     gate = exchange.gate
-    if gate.steps and held < cap_of(exchange):
+    if gate.steps and not is_held_whole(exchange):
         assert exchange.target is not None
         gate.load_tokenizer(exchange.target.encoding)
         return min(max(held - gate.settings.min_answer_tokens, 1), LOOK_BYTES_MAX)

@@ -38,10 +38,6 @@ class StreamQueue:
         self._queue: deque[Waiting] = deque()
         self._scheduled = False
 
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._queue)
-
     def add(self, connection: Waiting) -> None:
         """Let ``connection`` go on in this turn of the loop or one of the next."""
         self._queue.append(connection)
