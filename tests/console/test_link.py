@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -340,11 +341,12 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
             opening = both.gate.openings()[0]
             assert len(opening.limits) == 2 * each
             assert sorted(balance.subject for balance in opening.balances) == [(), ("ann",)]
-            asked = books.asked[: books.asked.index("open_reservations")]
-            assert (asked.count("balances_of"), asked.count("balances"), asked.count("get")) == (1, 0, 0)
+            # Balances are summed while the rest is read, so that the order of the two says nothing.
+            asked = Counter(books.asked)
+            assert (asked["balances_of"], asked["open_reservations"], asked["balances"], asked["get"]) == (1, 1, 0, 0)
             # Each list is read to its end: a page, and one that says that there are no more. And each kind of payer is
             # asked for those that are stopped or restrict their keys, of which there are none.
-            assert asked.count("listing") + asked.count("columns") <= 9 + 10
+            assert asked["listing"] + asked["columns"] <= 9 + 11
 
     run(all_of_it())
 

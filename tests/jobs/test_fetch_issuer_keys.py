@@ -31,6 +31,9 @@ class Rig:
         self.now = 1_000 * SECOND
         self.fetched: list[tuple[str, int]] = []
         self.answer: Callable[[], Any] = lambda: (KEY,)
+        #: Cleared, an issuer does not answer until it is set.
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.reply: WantedIssuerKeys | Exception = WantedIssuerKeys()
         self.told: list[TellIssuerKeys] = []
         self.fetcher = IssuerKeyFetcher(
@@ -39,6 +42,7 @@ class Rig:
 
     async def _fetch(self, issuer: Issuer) -> Any:
         self.fetched.append((issuer.name, self.now))
+        await self.answers.wait()
         await asyncio.sleep(0)
         return self.answer()
 
@@ -115,6 +119,26 @@ async def test_a_look_for_want_of_any_keys_is_none_for_a_key_that_is_new() -> No
         await rig.round()
 
     assert len(rig.fetched) == 2
+
+
+@scenario
+async def test_a_token_that_came_while_the_first_keys_were_fetched_makes_no_other_look() -> None:
+    """They are what it waited for; the first token with a key that is new later still has its own look, at once."""
+    rig = Rig()
+    rig.answers.clear()
+    rig.reply = WantedIssuerKeys(unknown=("entra",), missing=("entra",))
+    for _ in range(3):
+        await rig.round()
+    rig.reply = WantedIssuerKeys()
+    rig.answers.set()
+    await asyncio.sleep(0.001)
+    for _ in range(3):
+        await rig.round()
+    before = len(rig.fetched)
+    rig.reply = WantedIssuerKeys(unknown=("entra",))
+    await rig.round()
+
+    assert (before, len(rig.fetched)) == (1, 2)
 
 
 @scenario

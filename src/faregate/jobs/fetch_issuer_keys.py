@@ -125,6 +125,10 @@ class IssuerKeyFetcher:
         self._answered.add(name)
         error = asyncio.CancelledError() if looking.cancelled() else looking.exception()
         if error is None:
+            if known.keys is None:
+                # Asked for while there were none: these are the answer. Another look for it would be counted against
+                # the next token that names a new key.
+                known.wanted = False
             known.keys, known.sent = IssuerKeys(name, looking.result(), self._wall_nanos()), False
             self._failing.discard(name)
             return
