@@ -257,7 +257,7 @@ class Faregate(Gateway):
             rows = self.cli("usage", "--by", "model")
             verified = self.cli("verify")
             totals = {
-                "requests": sum(row["requests"] - row["cache_hits"] for row in rows),
+                "requests": sum(row["requests"] - row.get("cache_hits", 0) for row in rows),
                 "input_tokens": sum(row["input_tokens"] for row in rows),
                 "output_tokens": sum(row["output_tokens"] for row in rows),
                 "cost_nanos": sum(_nanos(row["cost"]) for row in rows),

@@ -189,10 +189,14 @@ def books(gateway: gateways.Faregate, served: Mapping[str, int]) -> dict[str, An
     return {"truth": truth, "booked": booked, "error": error}
 
 
-def journal_share(gate_us: float) -> float:
-    """The journal's CPU per request as percent of the gate's, measured apart in a process of its own."""
+def journal_share(gate_us: float, *, recalled: bool) -> float:
+    """The journal's CPU per request as percent of the gate's, measured apart in a process of its own.
+
+    Of calls that repeat and whose answers are ``recalled``, it has one record each.
+    """
+    program = [str(gateways.Faregate.environment / "bin/python"), str(HERE / "journal_share.py")]
     done = subprocess.run(
-        [str(gateways.Faregate.environment / "bin/python"), str(HERE / "journal_share.py")],
+        [*program, "--recalled"] if recalled else program,
         capture_output=True,
         text=True,
         timeout=120,
@@ -338,7 +342,8 @@ def main() -> int:
             rounds.append(run_round(chosen.kinds, mock_port, chosen.cases, chosen.quick))
     for one in rounds:
         if "plain-1k" in one.get("faregate", {}):
-            one["faregate"]["base"]["journal_share"] = journal_share(one["faregate"]["plain-1k"]["cpu_gate_us"])
+            gate_us = one["faregate"]["plain-1k"]["cpu_gate_us"]
+            one["faregate"]["base"]["journal_share"] = journal_share(gate_us, recalled=chosen.cached)
     lines = table.rows(rounds)
     if (books_row := table.accounting(rounds)) is not None:
         lines.append(books_row)

@@ -19,6 +19,7 @@ from faregate.core.pricing.cost import Tariff
 from faregate.core.routing.health import Health
 from faregate.core.usage import Usage
 from faregate.dialects import openai_responses
+from faregate.proxy.answer_watch import AnswerWatch
 from faregate.proxy.bound import Held, Wants, hold
 from faregate.proxy.snapshot import Target
 from faregate.proxy.stream_queue import StreamQueue
@@ -42,7 +43,7 @@ def drawing(calls: int) -> Call:
 def pool() -> Iterator[Pool]:
     """A pool that dials nothing: a hold is decided before any connection."""
     loop = asyncio.new_event_loop()
-    yield Pool(provider("http://127.0.0.1:1/v1"), loop, StreamQueue(loop))
+    yield Pool(provider("http://127.0.0.1:1/v1"), loop, StreamQueue(loop), AnswerWatch(loop.call_soon))
     loop.close()
 
 

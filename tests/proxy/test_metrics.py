@@ -5,7 +5,7 @@ from pathlib import Path
 from faregate.control import Sample
 from faregate.core.attribution import Attribution
 from faregate.core.usage import COUNTED_UNITS, OTHER_INPUT_UNITS, OTHER_OUTPUT_UNITS, OTHER_UNITS, Measure, Usage
-from faregate.proxy.metrics import Metrics
+from faregate.proxy.metrics import COUNTED_AT_ONCE, Metrics
 from gates import running_gate, scenario, steered
 
 WHO = Attribution("default", "research", model="m")
@@ -45,6 +45,21 @@ def test_an_ordinary_call_makes_no_series_of_what_it_did_not_use() -> None:
         ("faregate_tokens_total", "input"): 3,
         ("faregate_tokens_total", "output"): 2,
     }
+
+
+def test_what_ended_is_added_up_in_small_parts() -> None:
+    """There are never many to add up while a call waits; nothing is added before that is worth it, or twice."""
+    metrics = Metrics()
+    row = metrics.row(WHO, "ok")
+    seen = set()
+    for _ in range(3 * COUNTED_AT_ONCE + 1):
+        metrics.settled((row, Usage(1), 1, 2, 3, 4))
+        metrics.count_many()
+        seen.add(row[0])
+    metrics.count()
+
+    assert seen == {0, COUNTED_AT_ONCE, 2 * COUNTED_AT_ONCE, 3 * COUNTED_AT_ONCE}
+    assert row[0] == 3 * COUNTED_AT_ONCE + 1
 
 
 @scenario

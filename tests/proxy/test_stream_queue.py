@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faregate.core.ledger.events import Settled
+from faregate.proxy.answer_watch import AnswerWatch
 from faregate.proxy.stream_queue import PART, STREAMS_MIN, StreamQueue
 from faregate.proxy.upstream import LATE_BYTES_MAX, Pool, UpstreamConnection
 from gates import provider, running_gate, scenario, steered
@@ -107,7 +108,8 @@ class Lines:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, StreamQueue(self._loop))
+        streams, watch = StreamQueue(self._loop), AnswerWatch(self._loop.call_soon)
+        self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, streams, watch)
         self.seen: list[tuple[str, bytes]] = []
 
     async def open(self, name: str, *, flows: bool) -> Line:

@@ -33,6 +33,7 @@ from faregate.proxy.guard import guarded
 from faregate.proxy.refuse import FROM_PROVIDER, problem_answer
 from faregate.proxy.routing import retry_after
 from faregate.proxy.snapshot import Target
+from faregate.proxy.stream_copy import StreamCopy
 from faregate.proxy.stream_holds import StreamHold, first_look, is_held_whole
 from faregate.proxy.upstream import UpstreamConnection
 
@@ -160,7 +161,7 @@ class Answer:
         #: Why the provider is not read on: bits of ``_SLOW`` and ``_HALTED``.
         self._paused = 0
         self._error: Problem | None = None
-        self._kept: list[bytes] | None = [] if exchange.idempotency or exchange.look is not None else None
+        self._kept = StreamCopy() if exchange.idempotency or exchange.look is not None else None
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -865,7 +866,10 @@ class Answer:
         exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.pool.masked)
         if self._kept is not None:
-            self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
+            if len(body) <= KEPT_BYTES_MAX:
+                self._kept.only(body)
+            else:
+                self._kept = None
         if due is None:
             framing = b"content-length: %d\r\n" % len(body)
         else:
@@ -1076,7 +1080,7 @@ class Answer:
         exchange, kept = self.exchange, self._kept
         answer = None
         if kept is not None and self._error is None and self._status == 200:
-            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type(self._passed), b"".join(kept))
+            answer = StoredAnswer(self._status, b"content-type: %b\r\n" % content_type(self._passed), kept.joined())
         now = self._gate.wall_nanos()
         self._gate.answers.finish(exchange.who.key, exchange.idempotency, now, answer)
 
@@ -1084,7 +1088,7 @@ class Answer:
         """Let the response cache have the answer, where all of it is at hand."""
         kept, cache = self._kept, self._gate.cache
         if cache is not None:
-            body = b"".join(kept) if kept is not None and self._error is None else None
+            body = kept.joined() if kept is not None and self._error is None else None
             # Its head is not there where no answer began.
             type = content_type(self._passed) if self._status else b""
             cache.ended(exchange, self._status, type, body)
@@ -1102,7 +1106,7 @@ class Answer:
             self._gate.held_bytes -= self._bytes
             self._bytes = 0
         else:
-            self._kept.append(data)
+            self._kept.add(data)
 
     # -- the client goes, slows down, or waits too long ----------------------------------------------------------------
 

@@ -45,6 +45,7 @@ from faregate.core.usage import COUNT_MAX, Usage
 from faregate.errors import FaregateError, Problem
 from faregate.ports import AnswerStore, Clock, JournalWriter, ObjectStore, ResponseStore, TokenCounter, Tokenizer
 from faregate.proxy.answer import Answer
+from faregate.proxy.answer_watch import AnswerWatch
 from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
 from faregate.proxy.control_socket import ControlSocket
@@ -128,6 +129,7 @@ class Gate:
         self.now = 0.0
         self.loop: asyncio.AbstractEventLoop
         self._streams: StreamQueue
+        self._watch: AnswerWatch
         #: Why calls are not taken at this moment; ``None`` when they are.
         self.closed_for: Problem | None = _NOT_READY
         self.opened_first = False
@@ -187,6 +189,7 @@ class Gate:
         """Listen until drained; returns the process's exit code. ``listening`` hears the port."""
         self.loop = asyncio.get_running_loop()
         self._streams = StreamQueue(self.loop)
+        self._watch = AnswerWatch(self.loop.call_soon)
         self.now = self.loop.time()
         self._drained = self.loop.create_future()
         control = ControlSocket(self)
@@ -367,6 +370,7 @@ class Gate:
             self.drains.discard(answer)
         if self.draining:
             self.loop.call_soon(self._check_drained)
+        self.metrics.count_many()
 
     @property
     def open_answers(self) -> int:
@@ -392,7 +396,7 @@ class Gate:
             if old is not None and old.provider == provider:
                 pools[provider.name] = old
                 return old
-            pool = pools[provider.name] = Pool(provider, self.loop, self._streams)
+            pool = pools[provider.name] = Pool(provider, self.loop, self._streams, self._watch)
             known = self._credentials.get(provider.name)
             if known is not None:
                 pool.renew(known, self.wall_nanos())

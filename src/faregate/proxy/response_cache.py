@@ -354,6 +354,7 @@ class CacheDesk:
             else:
                 replay = exchange.replay = Replay(exchange, body)
                 replay.begin(head)
+            gate.metrics.count_many()
 
         if gate.waits_for_disk:
             gate.journal.when_durable(position, guarded(told, exchange.mistaken))

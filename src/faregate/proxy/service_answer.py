@@ -218,7 +218,10 @@ class ServiceAnswer(Answer):
         exchange = self.exchange
         body = self._place.mask(self._body)
         if self._kept is not None:
-            self._kept = [body] if len(body) <= KEPT_BYTES_MAX else None
+            if len(body) <= KEPT_BYTES_MAX:
+                self._kept.only(body)
+            else:
+                self._kept = None
         framing = f"x-faregate-cost: {dollars(due)}\r\n".encode()
         if self._status not in _WITHOUT_BODY:
             framing += b"content-length: %d\r\n" % len(body)

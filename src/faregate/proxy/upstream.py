@@ -20,6 +20,7 @@ import httptools
 
 from faregate.control import Credential, Provider
 from faregate.dialects.urls import may_reach
+from faregate.proxy.answer_watch import AnswerWatch
 from faregate.proxy.stream_queue import StreamQueue
 
 #: A provider's header block may be this large; real ones stay under 8 KiB.
@@ -131,6 +132,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.write(head + body)
         else:
             self.transport.writelines((head, body))
+        self._pool.watch.sent()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, at once or when it is its stream's turn."""
@@ -191,6 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._in_head:
             self.heard = True
+            self._pool.watch.came()
             self._head = self._head + data if self._head else data
         try:
             self._feed(data)
@@ -353,11 +356,15 @@ class Pool:
         "masked",
         "provider",
         "streams",
+        "watch",
     )
 
-    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop, streams: StreamQueue) -> None:
+    def __init__(
+        self, provider: Provider, loop: asyncio.AbstractEventLoop, streams: StreamQueue, watch: AnswerWatch
+    ) -> None:
         self.provider = provider
         self.streams = streams
+        self.watch = watch
         #: The headers that prove the gate to it; one that is ``renewed`` changes while connections stay open.
         self.credential = provider.credential
         #: Texts that its answers must not show.
