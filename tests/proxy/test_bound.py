@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,9 @@ def drawing(calls: int) -> Call:
 def pool() -> Iterator[Pool]:
     """A pool that dials nothing: a hold is decided before any connection."""
     loop = asyncio.new_event_loop()
-    yield Pool(provider("http://127.0.0.1:1/v1"), loop, StreamQueue(loop), AnswerWatch(loop.call_soon))
+    yield Pool(
+        provider("http://127.0.0.1:1/v1"), loop, StreamQueue(loop, time.monotonic_ns), AnswerWatch(loop.call_soon)
+    )
     loop.close()
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from faregate.core.ledger.events import Settled
 from faregate.proxy.answer_watch import AnswerWatch
-from faregate.proxy.stream_queue import PART, STREAMS_MIN, StreamQueue
+from faregate.proxy.stream_queue import TURN_NANOS_MAX, StreamQueue
 from faregate.proxy.upstream import LATE_BYTES_MAX, Pool, UpstreamConnection
 from gates import provider, running_gate, scenario, steered
 
@@ -24,50 +25,111 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-class Waiter:
-    """Something that waits, and writes down when it was its turn."""
+MICROS = 1_000
+#: What a piece takes in these tests.
+PIECE = 50 * MICROS
 
-    def __init__(self, name: int, seen: list[object], fails: bool = False) -> None:
-        self._name, self._seen, self._fails = name, seen, fails
+
+class Turns:
+    """A queue with a clock of its own, which goes on by what pieces take, and by what else the loop does."""
+
+    def __init__(self) -> None:
+        self.now = 10**9
+        self.seen: list[object] = []
+        self.queue = StreamQueue(asyncio.get_running_loop(), lambda: self.now)
+
+    async def next(self, elsewhere: int = 0) -> int:
+        """Let the loop take a turn in which all else takes so long; returns how many pieces passed."""
+        before = len(self.seen)
+        self.now += elsewhere
+        await asyncio.sleep(0)
+        return len(self.seen) - before
+
+
+class Waiter:
+    """Something that waits, takes its time, and writes down when it was its turn."""
+
+    def __init__(self, name: int, turns: Turns, fails: bool = False) -> None:
+        self._name, self._turns, self._fails = name, turns, fails
 
     def take_turn(self) -> None:
         """Go on."""
-        self._seen.append(self._name)
+        self._turns.now += PIECE
+        self._turns.seen.append(self._name)
         if self._fails:
             raise RuntimeError("not foreseen")
 
 
-@pytest.mark.parametrize(
-    ("waiting", "first"), [(3, 3), (STREAMS_MIN, STREAMS_MIN), (STREAMS_MIN + 5, STREAMS_MIN), (100, 100 // PART)]
-)
+def waiting(count: int, fails: Sequence[int] = ()) -> Turns:
+    """So many that wait."""
+    turns = Turns()
+    for name in range(count):
+        turns.queue.add(Waiter(name, turns, fails=name in fails))
+    return turns
+
+
 @scenario
-async def test_a_turn_is_short_and_a_long_queue_shrinks(waiting: int, first: int) -> None:
-    """So many go on before the loop looks elsewhere, in the order in which they came, and all do in the end."""
-    loop, seen = asyncio.get_running_loop(), list[object]()
-    queue = StreamQueue(loop)
-    for name in range(waiting):
-        queue.add(Waiter(name, seen))
-    loop.call_soon(seen.append, "elsewhere")
-    for _ in range(waiting):
-        await asyncio.sleep(0)
-    assert seen.index("elsewhere") == first
-    assert [name for name in seen if name != "elsewhere"] == list(range(waiting))
+async def test_a_turn_is_short_while_nothing_else_is_done() -> None:
+    """The loop looks for what begins after a moment, or after the one piece that takes longer; all go on in order."""
+    turns = waiting(10)
+    passed = [await turns.next() for _ in range(5)]
+
+    assert passed == [3, 3, 3, 1, 0]
+    assert turns.seen == list(range(10))
+
+
+@scenario
+async def test_streams_have_as_much_time_as_all_else() -> None:
+    """Beside many requests a turn is longer, up to a bound; what went before the first of them was none's wait."""
+    turns = waiting(200)
+    passed = [await turns.next(elsewhere) for elsewhere in (10**9, 1_000 * MICROS, 10 * MICROS, 10**9)]
+
+    assert passed == [3, 20, 3, TURN_NANOS_MAX // PIECE]
+
+
+@given(st.lists(st.integers(0, 3_000), min_size=1, max_size=60), st.integers(1, 100))
+@scenario
+async def test_a_piece_waits_twice_what_those_before_it_take(elsewhere: list[int], count: int) -> None:
+    """Whatever else the loop does, as long as no single turn of that is longer than a turn of the queue may be."""
+    turns = waiting(count)
+    began = turns.now
+    for each in elsewhere * 100:
+        if len(turns.seen) == count:
+            break
+        await turns.next(min(each * MICROS, TURN_NANOS_MAX))
+
+    first = elsewhere[0] * MICROS
+    assert len(turns.seen) == count
+    assert turns.now - began <= min(first, TURN_NANOS_MAX) + TURN_NANOS_MAX + 2 * count * PIECE
+
+
+@scenario
+async def test_who_comes_again_meanwhile_waits_for_the_next_turn() -> None:
+    """A turn passes those alone that wait when it begins."""
+    turns = waiting(1)
+
+    class Again:
+        def take_turn(self) -> None:
+            turns.seen.append(1)
+            turns.queue.add(self)
+
+    turns.queue.add(Again())
+
+    assert [await turns.next() for _ in range(3)] == [2, 1, 1]
 
 
 @scenario
 async def test_a_mistake_of_one_stops_no_other() -> None:
     """What goes wrong with one stream is told to the loop, and all others go on."""
-    loop, seen = asyncio.get_running_loop(), list[object]()
     told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, what: told.append(what))
-    queue = StreamQueue(loop)
-    for name in range(2 * STREAMS_MIN):
-        queue.add(Waiter(name, seen, fails=name in (0, 5, STREAMS_MIN)))
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    turns = waiting(16, fails=(0, 5, 8))
     for _ in range(20):
-        await asyncio.sleep(0)
-    queue.add(Waiter(99, seen))
-    await asyncio.sleep(0)
-    assert seen == [*range(2 * STREAMS_MIN), 99]
+        await turns.next()
+    turns.queue.add(Waiter(99, turns))
+    await turns.next()
+
+    assert turns.seen == [*range(16), 99]
     assert len(told) == 3
 
 
@@ -108,7 +170,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        streams, watch = StreamQueue(self._loop), AnswerWatch(self._loop.call_soon)
+        streams, watch = StreamQueue(self._loop, time.monotonic_ns), AnswerWatch(self._loop.call_soon)
         self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, streams, watch)
         self.seen: list[tuple[str, bytes]] = []
 
@@ -292,7 +354,7 @@ async def test_a_stream_stands_in_the_queue_once() -> None:
     lines = Lines()
     line, other = await lines.open("one", flows=True), await lines.open("other", flows=True)
     piece = chunk(b"x" * (LATE_BYTES_MAX - 1_000))
-    for _ in range(10 * STREAMS_MIN):
+    for _ in range(80):
         line.connection.data_received(piece)
         line.connection.pause()
         line.connection.resume()

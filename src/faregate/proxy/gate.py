@@ -188,7 +188,7 @@ class Gate:
     async def serve(self, listening: Callable[[int], None] | None = None) -> int:
         """Listen until drained; returns the process's exit code. ``listening`` hears the port."""
         self.loop = asyncio.get_running_loop()
-        self._streams = StreamQueue(self.loop)
+        self._streams = StreamQueue(self.loop, self.monotonic_nanos)
         self._watch = AnswerWatch(self.loop.call_soon)
         self.now = self.loop.time()
         self._drained = self.loop.create_future()

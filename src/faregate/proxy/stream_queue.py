@@ -5,19 +5,20 @@ after a stall, their pieces would pass in the order in which they came, and a ne
 a piece from the middle is read and put here; requests and the first pieces of answers pass at once, in the same turn of
 the event loop. What came for one stream meanwhile passes in one write.
 
-At each turn the queue passes half of those that wait, and never fewer than some. It is at most as long as there are
-streams, so that beside any load of requests a piece waits log2(streams) turns at most, and two on average.
+A turn of the queue is short, and the loop looks for what begins after each. Beside many requests it takes as much time
+as all else took since the one before: streams get half of the loop, however much there is to do, so that a piece waits
+no longer than twice what the pieces ahead of it take.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
-#: Streams that go on in one turn of the loop at least, before it looks for new requests: a fraction of a millisecond.
-STREAMS_MIN: Final = 8
-
-#: Of those that wait one in so many goes on in one turn: the wait of the last is told above.
-PART: Final = 2
+#: How long a turn is at least, before the loop looks for new requests, and at most: a stall of the machine, too, is time
+#: that all else took.
+TURN_NANOS_MIN: Final = 150_000
+TURN_NANOS_MAX: Final = 2_000_000
 
 
 class Waiting(Protocol):
@@ -31,12 +32,16 @@ class Waiting(Protocol):
 class StreamQueue:
     """Connections whose streams are to go on, the one that has waited longest first."""
 
-    __slots__ = ("_loop", "_queue", "_scheduled")
+    __slots__ = ("_ended_at", "_loop", "_now_nanos", "_queue", "_scheduled")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, now_nanos: Callable[[], int]) -> None:
+        """``now_nanos`` is a clock that never goes back."""
         self._loop = loop
+        self._now_nanos = now_nanos
         self._queue: deque[Waiting] = deque()
         self._scheduled = False
+        #: When the last turn ended, if some were left over.
+        self._ended_at = 0
 
     def add(self, connection: Waiting) -> None:
         """Let ``connection`` go on in this turn of the loop or one of the next."""
@@ -46,12 +51,20 @@ class StreamQueue:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        queue = self._queue
+        queue, now_nanos = self._queue, self._now_nanos
+        began = now_nanos()
+        elsewhere = began - self._ended_at if self._ended_at else 0
+        until = began + min(max(elsewhere, TURN_NANOS_MIN), TURN_NANOS_MAX)
+        self._ended_at = 0
         try:
-            for _ in range(min(len(queue), max(STREAMS_MIN, len(queue) // PART))):
+            # Those alone that wait now: one that is added meanwhile is added behind them.
+            for _ in range(len(queue)):
                 queue.popleft().take_turn()
+                if now_nanos() >= until:
+                    break
         finally:
             # Whatever becomes of one of them, the others go on.
             self._scheduled = bool(queue)
             if queue:
+                self._ended_at = now_nanos()
                 self._loop.call_soon(self._turn)
