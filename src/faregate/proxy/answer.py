@@ -791,19 +791,21 @@ class Answer:
         if status == "ok" and not self._told_health and target.place is None:
             self._tell_well()
         position = gate.settle(reservation, event, due, usage)
-        if cost | due and gate.brakes is not None:
-            gate.brakes.spent(match.who.key, max(cost, due), event.at, exchange.body)
         self._settled = True
-        counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
-        gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
         if self._receipt_at:
             self._out.insert(self._receipt_at, self._framed(receipt.comment(exchange, due, usage)))
         # A client that left gets none, and there may be no body to make one of.
-        if self._meter is None and not self._passing and self._error is None and code != "client_gone":
-            answer = self._held_answer(target, due, usage)
+        held = self._meter is None and not self._passing and self._error is None and code != "client_gone"
+        answer = self._held_answer(target, due, usage) if held else b""
+        if answer and not gate.waits_for_disk and exchange.client is not None:
+            # Nobody waits for what is only counted.
+            exchange.client.write(answer)
+        if cost | due and gate.brakes is not None:
+            gate.brakes.spent(match.who.key, max(cost, due), event.at, exchange.body)
+        counters = match.answered if status == "ok" else gate.metrics.row(match.who, status)
+        gate.metrics.settled((counters, usage, cost, latency, (sent - started) // 1000 if sent else 0, first_token))
+        if answer:
             if not gate.waits_for_disk:
-                if exchange.client is not None:
-                    exchange.client.write(answer)
                 self._end()
                 return
             self._out.append(answer)

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-#: How long a turn is at least, before the loop looks for new requests, and at most: a stall of the machine, too, is time
-#: that all else took.
+#: How long a turn is at least, before the loop looks for new requests, and at most: a stall of the machine is time that
+#: all else took, too.
 TURN_NANOS_MIN: Final = 150_000
 TURN_NANOS_MAX: Final = 2_000_000
 
