@@ -346,7 +346,7 @@ def test_the_books_are_asked_as_often_for_many_limits_as_for_few(tmp_path: Path,
             assert (asked["balances_of"], asked["open_reservations"], asked["balances"], asked["get"]) == (1, 1, 0, 0)
             # Each list is read to its end: a page, and one that says that there are no more. And each kind of payer is
             # asked for those that are stopped or restrict their keys, of which there are none.
-            assert asked["listing"] + asked["columns"] <= 9 + 11
+            assert asked["listing"] + asked["columns"] <= 20
 
     run(all_of_it())
 

@@ -68,8 +68,44 @@ def test_the_copy_of_a_stream_takes_less_than_half_of_it(first: str) -> None:
     assert size_of(copy) < sum(sys.getsizeof(piece) for piece in pieces) / 2
 
 
+CREATED = 'event: %s\ndata: {"type":"%s","response":{"id":"resp_0123456789","object":"response","model":"some"}}\n\n'
+DELTA = (
+    'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"msg_0123456789abcdef",'
+    '"output_index":0,"content_index":0,"delta":"%s"}\n\n'
+)
+BLOCK = (
+    'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+    '"text":"%s"}}\n\n'
+)
+PING = 'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [
+            *(CREATED % (kind, kind) for kind in ("response.created", "response.in_progress")),
+            'event: response.output_item.added\ndata: {"output_index":0,"item":{"id":"msg_0123456789abcdef"}}\n\n',
+            'event: response.content_part.added\ndata: {"part":{"type":"output_text","text":""}}\n\n',
+            *(DELTA % word for word in WORDS * 10),
+        ],
+        [BLOCK % word if n % 20 else PING for n, word in enumerate(WORDS * 10)],
+        [": OPENROUTER PROCESSING\n\n"] * 8 + [ENVELOPE % word for word in WORDS * 10],
+        [part for word in WORDS * 10 for part in (ENVELOPE % word, "")],
+    ],
+    ids=["responses", "pings", "comments", "nothing between"],
+)
+def test_what_stands_between_the_events_of_a_stream_changes_little(events: list[str]) -> None:
+    """Openings, pings, comments and pieces without bytes are not what the rest has in common."""
+    pieces = [event.encode() for event in events]
+    copy = copy_of(pieces)
+
+    assert copy.joined() == b"".join(pieces)
+    assert size_of(copy) < sum(sys.getsizeof(piece) for piece in pieces if piece) * 0.6
+
+
 def test_pieces_that_have_nothing_in_common_take_what_they_are() -> None:
-    """And soon nothing in common is looked for in them any more."""
+    """Looking for what they begin with costs no memory."""
     pieces = [bytes([n]) * 300 for n in range(200)]
     copy = copy_of(pieces)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faregate.core.ledger.events import Settled
-from faregate.proxy.answer_watch import AnswerWatch
+from faregate.proxy.answer_watch import TURNS, AnswerWatch
 from faregate.proxy.stream_queue import TURN_NANOS_MAX, StreamQueue
 from faregate.proxy.upstream import LATE_BYTES_MAX, Pool, UpstreamConnection
 from gates import provider, running_gate, scenario, steered
@@ -170,9 +170,15 @@ class Lines:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        streams, watch = StreamQueue(self._loop, time.monotonic_ns), AnswerWatch(self._loop.call_soon)
+        #: Turns of the loop that were taken for want of an answer alone.
+        self.looks = 0
+        streams, watch = StreamQueue(self._loop, time.monotonic_ns), AnswerWatch(self._look)
         self._pool = Pool(provider("http://127.0.0.1:1/v1"), self._loop, streams, watch)
         self.seen: list[tuple[str, bytes]] = []
+
+    def _look(self, turn: Callable[[], None]) -> None:
+        self.looks += 1
+        self._loop.call_soon(turn)
 
     async def open(self, name: str, *, flows: bool) -> Line:
         """One on which an answer was asked for; where it ``flows``, its first piece has come and gone."""
@@ -364,4 +370,23 @@ async def test_a_stream_stands_in_the_queue_once() -> None:
     line.connection.data_received(chunk(b"y" * (2 * LATE_BYTES_MAX)))
     assert lines.seen[-1][1].endswith(b"y")
     line.far.close()
+    other.far.close()
+
+
+@scenario
+async def test_a_connection_looks_for_its_answer_until_that_begins() -> None:
+    """From the request to the first byte, and no longer."""
+    lines = Lines()
+    one = await lines.open("one", flows=False)
+    asked = lines.looks
+    one.far.sendall(HEAD)
+    await lines.until(lambda: one.connection.heard)
+    answered = lines.looks
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert asked == 1
+    assert answered <= lines.looks <= answered + 1 < TURNS
+    other = await lines.open("other", flows=False)
+    await lines.until(lambda: lines.looks >= answered + TURNS)
+    one.far.close()
     other.far.close()

@@ -125,10 +125,6 @@ class IssuerKeyFetcher:
         self._answered.add(name)
         error = asyncio.CancelledError() if looking.cancelled() else looking.exception()
         if error is None:
-            if known.keys is None:
-                # Asked for while there were none: these are the answer. Another look for it would be counted against
-                # the next token that names a new key.
-                known.wanted = False
             known.keys, known.sent = IssuerKeys(name, looking.result(), self._wall_nanos()), False
             self._failing.discard(name)
             return
@@ -152,7 +148,9 @@ class IssuerKeyFetcher:
         for known in fresh:
             known.sent = True
         for name in wanted.unknown:
-            if name in self._known:
+            # A gate that has none at all waits for those that are being fetched: another look for it would be counted
+            # against the next token that names a new key.
+            if name in self._known and (self._known[name].looking is None or name not in wanted.missing):
                 self._known[name].wanted = True
         for name in wanted.missing:
             # Another gate than the one that was told.

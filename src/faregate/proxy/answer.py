@@ -1077,6 +1077,7 @@ class Answer:
         if exchange.look is not None:
             # Last and guarded: whatever becomes of it, the call has ended.
             guarded(self._offer, gate.tell_mistake)(exchange)
+        gate.metrics.count_many()
 
     def _remember(self) -> None:
         exchange, kept = self.exchange, self._kept
@@ -1272,6 +1273,8 @@ class Answer:
         if exchange.ended:
             return
         exchange.keep_alive = False
+        # Whatever came is not given to anybody as the answer.
+        self._kept = None
         if exchange.parked is not None:
             give_up(exchange)
             return

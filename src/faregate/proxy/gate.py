@@ -370,7 +370,6 @@ class Gate:
             self.drains.discard(answer)
         if self.draining:
             self.loop.call_soon(self._check_drained)
-        self.metrics.count_many()
 
     @property
     def open_answers(self) -> int:

@@ -117,7 +117,10 @@ class Metrics:
     def count(self) -> None:
         """Add up what has ended; called a few times a second, and before the counters are read."""
         latency, first_token, overhead = self.latency, self.first_token, self.overhead
-        for row, usage, cost, latency_us, overhead_us, first_token_us in self._ended:
+        # Taken out first: one that cannot be counted must not come again with all others.
+        ended = self._ended[:]
+        self._ended.clear()
+        for row, usage, cost, latency_us, overhead_us, first_token_us in ended:
             row[0] += 1
             row[1] += cost
             plain_input, cached, cache_write, audio, plain_output, reasoning, audio_output, other = usage
@@ -137,7 +140,6 @@ class Metrics:
             overhead.observe(overhead_us)
             if first_token_us:
                 first_token.observe(first_token_us)
-        self._ended.clear()
 
     def reported(self, row: list[int], usage: Usage, cost: int) -> None:
         """Count a call that went past the gate: it used something, and how long it took nobody knows."""

@@ -10,22 +10,23 @@ from typing import Final
 #: A beginning that is shorter is stored with its piece: naming it would take more than it saves.
 _SHARED_MIN: Final = 64
 
-#: Beginnings that came to nothing, after which none is looked for: the pieces of this answer have nothing in common.
-_FAILURES_MAX: Final = 4
+#: Pieces in a row that begin like none before, after which no beginning is looked for: those of this answer have
+#: nothing in common. The events that open and close an answer, and pings between others, are fewer.
+_ODD_MAX: Final = 16
 
 
 class StreamCopy:
     """All pieces of an answer so far, in order."""
 
-    __slots__ = ("_failures", "_last", "_parts", "_shared")
+    __slots__ = ("_last", "_odd", "_parts", "_shared")
 
     def __init__(self) -> None:
         #: Joined, they are the answer; one that many pieces begin with stands here again and again, and is one object.
         self._parts: list[bytes] = []
         self._shared = b""
-        #: The piece before, while no beginning is known.
+        #: The last piece that began otherwise, and how many did since one began with what is shared.
         self._last = b""
-        self._failures = 0
+        self._odd = 0
 
     def only(self, body: bytes) -> None:
         """The answer is ``body``, and nothing else that came."""
@@ -33,23 +34,25 @@ class StreamCopy:
 
     def add(self, piece: bytes) -> None:
         """Take in what passes now."""
+        if not piece:
+            return
         shared = self._shared
         if shared and piece.startswith(shared):
+            self._odd = 0
             self._parts.append(shared)
             self._parts.append(piece[len(shared) :])
             return
         self._parts.append(piece)
-        if self._failures >= _FAILURES_MAX:
+        if self._odd >= _ODD_MAX:
             return
-        # Of what was common so far it may still begin with a part: what is common to all gets shorter until it holds.
-        before = shared or self._last
-        length = common_length(before, piece)
-        if length >= _SHARED_MIN:
-            self._shared, self._last = piece[:length], b""
-            return
-        if before:
-            self._failures += 1
-        self._shared, self._last = b"", b"" if self._failures >= _FAILURES_MAX else piece
+        # What was common so far may be longer than what is common to all: it gets shorter until it holds.
+        for before in (shared, self._last):
+            length = common_length(before, piece)
+            if length >= _SHARED_MIN:
+                self._shared, self._last = piece[:length], b""
+                return
+        self._odd += 1
+        self._last = piece if self._odd < _ODD_MAX else b""
 
     def joined(self) -> bytes:
         """The answer as far as it has come."""

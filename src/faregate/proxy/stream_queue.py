@@ -6,8 +6,8 @@ a piece from the middle is read and put here; requests and the first pieces of a
 the event loop. What came for one stream meanwhile passes in one write.
 
 A turn of the queue is short, and the loop looks for what begins after each. Beside many requests it takes as much time
-as all else took since the one before: streams get half of the loop, however much there is to do, so that a piece waits
-no longer than twice what the pieces ahead of it take.
+as all else took since the one before: streams get half of the loop, so that a piece waits no longer than twice what the
+pieces ahead of it take. Where all else takes longer in one go than a turn may, they get less.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-#: How long a turn is at least, before the loop looks for new requests, and at most: a stall of the machine is time that
-#: all else took, too.
+#: How long a turn is at least, before the loop looks for new requests: some five pieces, which cost more than the look.
+#: And at most: a stall of the machine is time that all else took, too, and what begins after it must not wait as long.
 TURN_NANOS_MIN: Final = 150_000
 TURN_NANOS_MAX: Final = 2_000_000
 
