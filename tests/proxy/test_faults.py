@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,23 @@ async def test_more_than_the_cap_is_an_overrun(tmp_path: Path) -> None:
 
         assert settled.overrun == settled.cost - running.of(Intended)[0].held.usd > 0
         assert after.status_code == 429
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@scenario
+async def test_a_standstill_of_the_gate_is_no_silence_of_the_provider(tmp_path: Path, stream: bool) -> None:
+    """A gate that gets no time for longer than a provider may be silent still delivers the whole answer."""
+    async with running_gate(tmp_path, provider_fields=QUICK) as running:
+        asked = steered(output_tokens=20, delay_ms=20 if stream else 0, first_delay_ms=300)
+        calling = asyncio.create_task(running.chat(asked, stream=stream))
+        await running.until(lambda: len(running.of(Intended)) == 1)
+        # The provider is of the same process: it stands still, too, and nothing more has come when the gate goes on.
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 1.2)
+        answer = await calling
+        await running.until(lambda: len(running.of(Settled)) == 1)
+
+        assert answer.status_code == 200
+        assert running.of(Settled)[0].status == "ok"
 
 
 @scenario

@@ -264,7 +264,7 @@ class Answer:
             # The gate was stopped while the intent went to the disk.
             return
         self._request = (head, body)
-        self._sent_at = self._last_at = self._progress_at = gate.loop.time()
+        self._sent_at = self._last_at = self._progress_at = gate.time()
         self._sent_nanos = gate.monotonic_nanos()
         if self.exchange.client is None:
             # It left while the intent went to the disk.
@@ -299,7 +299,7 @@ class Answer:
             target.pool.give_back(connection)
             return
         self._connection = connection
-        self._sent_at = self._last_at = self._gate.loop.time()
+        self._sent_at = self._last_at = self._gate.time()
         connection.send(self, *self._request)
 
     def _not_connected_again(self, code: str, why: str) -> None:

@@ -8,6 +8,10 @@ from faregate.control import Provider
 #: deadline is met late by up to twice as long, and never early.
 LOOK_S: Final = 0.25
 
+#: Where two looks are this far apart, in seconds, the gate itself stood still between them: what came meanwhile was not
+#: read in time, and all but one look's worth counts against nobody. Their usual lateness, a millisecond, does count.
+STANDSTILL_S: Final = 2 * LOOK_S
+
 
 def overdue(
     provider: Provider,

@@ -49,7 +49,7 @@ from faregate.proxy.answer_watch import AnswerWatch
 from faregate.proxy.brakes import GateBrakes
 from faregate.proxy.contents import ContentDesk, ContentKeeping, ContentLog
 from faregate.proxy.control_socket import ControlSocket
-from faregate.proxy.deadlines import LOOK_S
+from faregate.proxy.deadlines import LOOK_S, STANDSTILL_S
 from faregate.proxy.exchange import Exchange
 from faregate.proxy.guard import guarded
 from faregate.proxy.metrics import Metrics
@@ -125,8 +125,10 @@ class Gate:
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
         self.new_id = UlidSource("req_", clock.wall_nanos, os.urandom).__call__
-        #: The loop's time at the last sweep: coarse, and free to read.
+        #: ``time()`` at the last sweep: coarse, and free to read.
         self.now = 0.0
+        self._swept_at = 0.0
+        self._stood_still_s = 0.0
         self.loop: asyncio.AbstractEventLoop
         self._streams: StreamQueue
         self._watch: AnswerWatch
@@ -190,7 +192,7 @@ class Gate:
         self.loop = asyncio.get_running_loop()
         self._streams = StreamQueue(self.loop, self.monotonic_nanos)
         self._watch = AnswerWatch(self.loop.call_soon)
-        self.now = self.loop.time()
+        self.now = self._swept_at = self.loop.time()
         self._drained = self.loop.create_future()
         control = ControlSocket(self)
         await control.listen(os.path.join(self.settings.data_dir, "gate.sock"))
@@ -259,9 +261,21 @@ class Gate:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
+    def time(self) -> float:
+        """What deadlines count, in seconds: the loop's time, less that in which the gate itself stood still.
+
+        A machine that stalls, or a stopped process, is no silence of a provider and no slowness of a client: what they
+        sent meanwhile is still to be read.
+        """
+        return self.loop.time() - self._stood_still_s
+
     def _sweep(self) -> None:
         """A few times a second: deadlines, idle connections, what waits to be written."""
-        self.now = now = self.loop.time()
+        swept_at, self._swept_at = self._swept_at, self.loop.time()
+        since = self._swept_at - swept_at
+        if since > STANDSTILL_S:
+            self._stood_still_s += since - LOOK_S
+        self.now = now = self.time()
         begins = not self._unswept
         if begins:
             self._begin_round()
