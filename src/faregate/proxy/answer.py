@@ -97,6 +97,7 @@ class Answer:
         "_head",
         "_holding",
         "_kept",
+        "_kept_max",
         "_last_at",
         "_listed",
         "_meter",
@@ -162,6 +163,9 @@ class Answer:
         self._paused = 0
         self._error: Problem | None = None
         self._kept = StreamCopy() if exchange.idempotency or exchange.look is not None else None
+        cache = exchange.gate.cache
+        #: How long an answer may be that is kept.
+        self._kept_max = KEPT_BYTES_MAX if exchange.idempotency or cache is None else cache.answer_bytes_max
         #: When the request was sent, 0 before.
         self._sent_nanos = 0
         self._first_byte_us = 0
@@ -357,7 +361,7 @@ class Answer:
                 self._whole_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
                 return
         if meter is not None:
-            self._stream_arrived(meter, pieces, whole)
+            self._stream_arrived(meter, pieces[0] if len(pieces) == 1 else b"".join(pieces), whole, b"")
             return
         if self._bytes:
             self._pieces += pieces
@@ -380,6 +384,15 @@ class Answer:
         ):
             self._start_passing()
 
+    def chunk_arrived(self, framed: bytes, piece: bytes) -> None:
+        """One chunk that ends no answer: as it came, and its data."""
+        meter = self._meter
+        if meter is None:
+            self.arrived([piece], False)
+            return
+        self._last_at = self._gate.now
+        self._stream_arrived(meter, piece, False, framed)
+
     def upstream_lost(self, code: str, why: str) -> None:
         """The provider's connection ended or broke the protocol before the answer was whole."""
         if self.exchange.ended:
@@ -400,8 +413,8 @@ class Answer:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def _stream_arrived(self, meter: StreamMeter, pieces: list[bytes], whole: bool) -> None:
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _stream_arrived(self, meter: StreamMeter, data: bytes, whole: bool, framed: bytes) -> None:
+        """More of a stream; ``framed`` is the same as a chunk, where it came as one."""
         if not self._told_health:
             self._tell_well()
         out = meter.feed(data) if data else b""
@@ -421,7 +434,7 @@ class Answer:
             self._keep(out)
         if not (whole or meter.done or self._concluding):
             # Nearly every event: it passes at once, and is understood later.
-            self._write(self._framed(out))
+            self._write(framed if framed and out is data and self.exchange.request.chunked else self._framed(out))
             return
         if whole and not (self._concluding or meter.done or meter.finish_seen or meter.error_event):
             # The provider ended its stream in the middle of an answer, which the framing does not tell.
@@ -431,13 +444,13 @@ class Answer:
             return
         if not self._concluding and self._gate.settings.stream_receipt:
             out = self._before_receipt(out, whole)
-        framed = self._framed(out) + self._last_chunk if whole else self._framed(out)
+        last = self._framed(out) + self._last_chunk if whole else self._framed(out)
         if self._on_record and not self._out:
-            self._write(framed)
+            self._write(last)
             if whole:
                 self._end()
             return
-        self._out.append(framed)
+        self._out.append(last)
         if not self._concluding:
             self._conclude_stream(meter)
 
@@ -867,11 +880,7 @@ class Answer:
         """The whole answer, now that it is known what its caller is charged; ``None`` where it is not known yet."""
         exchange = self.exchange
         body = self._body if self._status < 300 else mask(self._body, target.pool.masked)
-        if self._kept is not None:
-            if len(body) <= KEPT_BYTES_MAX:
-                self._kept.only(body)
-            else:
-                self._kept = None
+        self._keep_whole(body)
         if due is None:
             framing = b"content-length: %d\r\n" % len(body)
         else:
@@ -1098,18 +1107,25 @@ class Answer:
 
     def _keep(self, data: bytes) -> None:
         """Keep a copy for replay, as long as it is small."""
-        if self._kept is None:
+        kept, gate = self._kept, self._gate
+        if kept is None:
             return
         self._bytes += len(data)
-        self._gate.held_bytes += len(data)
-        cache = self._gate.cache
-        most = KEPT_BYTES_MAX if self.exchange.idempotency or cache is None else cache.answer_bytes_max
-        if self._bytes > most:
-            self._kept = None
-            self._gate.held_bytes -= self._bytes
-            self._bytes = 0
+        if self._bytes <= self._kept_max:
+            gate.held_bytes += len(data)
+            kept.add(data)
         else:
-            self._kept.add(data)
+            self._kept = None
+            gate.held_bytes -= self._bytes - len(data)
+            self._bytes = 0
+
+    def _keep_whole(self, body: bytes) -> None:
+        """Keep an answer that came whole, as long as it is small."""
+        if self._kept is not None:
+            if len(body) <= KEPT_BYTES_MAX:
+                self._kept.only(body)
+            else:
+                self._kept = None
 
     # -- the client goes, slows down, or waits too long ----------------------------------------------------------------
 

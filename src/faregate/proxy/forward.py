@@ -128,6 +128,32 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
+#: The longest chunk that is known by its bytes alone.
+_CHUNK_BYTES_MAX: Final = 4 * 1024
+
+
+def _head_of(length: int) -> bytes:
+    """How a chunk of so many bytes in all begins; empty where none has this length."""
+    for digits in range(1, 5):
+        size = length - digits - 4
+        if size > 0 and len(b"%x" % size) == digits:
+            return b"%x\r\n" % size
+    return b""
+
+
+#: By the length of the whole chunk, which leaves its head no choice.
+_CHUNK_HEADS: Final = [_head_of(length) for length in range(_CHUNK_BYTES_MAX + 1)]
+
+
+def chunk_data_at(data: bytes) -> int:
+    """Where the data begin in what is exactly as ``chunk`` makes it; 0 where it is not, or too long to tell."""
+    length = len(data)
+    if length > _CHUNK_BYTES_MAX:
+        return 0
+    head = _CHUNK_HEADS[length]
+    return len(head) if head and data.startswith(head) and data.endswith(b"\r\n") else 0
+
+
 def mask(body: bytes, masked: Iterable[str]) -> bytes:
     """A provider's error text without our credential or organization ids."""
     for text in masked:

@@ -18,7 +18,7 @@ from faregate.core.money import dollars
 from faregate.core.usage import NO_USAGE, Usage
 from faregate.dialects.services import IDEMPOTENT, Place, StreamMask, length_of
 from faregate.errors import CODES, Problem
-from faregate.proxy.answer import ERROR_BYTES_MAX, KEPT_BYTES_MAX, Answer
+from faregate.proxy.answer import ERROR_BYTES_MAX, Answer
 from faregate.proxy.forward import answer_head
 from faregate.proxy.guard import guarded
 from faregate.proxy.snapshot import Target
@@ -217,11 +217,7 @@ class ServiceAnswer(Answer):
         assert due is not None
         exchange = self.exchange
         body = self._place.mask(self._body)
-        if self._kept is not None:
-            if len(body) <= KEPT_BYTES_MAX:
-                self._kept.only(body)
-            else:
-                self._kept = None
+        self._keep_whole(body)
         framing = f"x-faregate-cost: {dollars(due)}\r\n".encode()
         if self._status not in _WITHOUT_BODY:
             framing += b"content-length: %d\r\n" % len(body)

@@ -21,6 +21,7 @@ import httptools
 from faregate.control import Credential, Provider
 from faregate.dialects.urls import may_reach
 from faregate.proxy.answer_watch import AnswerWatch
+from faregate.proxy.forward import chunk_data_at
 from faregate.proxy.stream_queue import StreamQueue
 
 #: A provider's header block may be this large; real ones stay under 8 KiB.
@@ -44,6 +45,10 @@ class Listener(Protocol):
         """Pieces of the body that one read gave, and whether the answer ends with them."""
         ...
 
+    def chunk_arrived(self, framed: bytes, piece: bytes) -> None:
+        """One read gave exactly one chunk that ends no answer: as it came, and its data."""
+        ...
+
     def upstream_lost(self, code: str, why: str) -> None:
         """The connection ended, or broke the protocol, before the answer was whole."""
         ...
@@ -64,7 +69,9 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider."""
 
     __slots__ = (
+        "_after_chunk",
         "_answer_head",
+        "_between",
         "_feed",
         "_head",
         "_head_from",
@@ -106,6 +113,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._keep_alive = False
         self._whole = False
+        #: The last that llhttp told was the end of a chunk; and nothing has come behind it.
+        self._after_chunk = False
+        self._between = False
         #: What comes may wait for the turn of its stream, what does, and whether it stands in the queue for that.
         self._patient = False
         self._late = b""
@@ -191,6 +201,16 @@ class UpstreamConnection(asyncio.Protocol):
             # Bytes nobody asked for: the connection cannot be trusted with the next request.
             self.close()
             return
+        if self._between:
+            # Nearly every event is one chunk in one read. That is seen at a glance, and llhttp misses nothing by it: it
+            # goes on where it stands, before a chunk.
+            at = chunk_data_at(data)
+            if at:
+                try:
+                    listener.chunk_arrived(data, data[at:-2])
+                except Exception as error:  # A mistake of ours must end this one answer, and never go unseen.
+                    listener.mistaken(error)
+                return
         if self._in_head:
             self.heard = True
             self._pool.watch.came()
@@ -201,6 +221,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.odd = str(error) or "the answer cannot be parsed"
         except httptools.HttpParserUpgrade:
             self.odd = "the provider switched protocols unasked"
+        # The first line of a chunk that is not whole yet cannot end so: it would be whole.
+        self._between = self._after_chunk and data.endswith(b"\r\n")
         pieces = self._pieces
         whole = self._whole
         if pieces or whole:
@@ -225,7 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
             _tell_lost(listener, "upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
-        self._whole = self.heard = self._patient = self._paused = False
+        self._whole = self.heard = self._patient = self._paused = self._after_chunk = self._between = False
         self._in_head = True
         self._head_from = 0
         self._interim = 0
@@ -316,6 +338,14 @@ class UpstreamConnection(asyncio.Protocol):
         """A piece of the body, chunk framing removed."""
         if not self._whole:
             self._pieces.append(data)
+
+    def on_chunk_header(self) -> None:
+        """The first line of a chunk is whole."""
+        self._after_chunk = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk is whole, with the line end behind it."""
+        self._after_chunk = True
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
