@@ -358,7 +358,7 @@ _REASONING: Final = ("reasoning_content", "reasoning")
 
 _chunk = msgspec.json.Decoder(Chunk[ChatChoice]).decode
 _loose_chunk = msgspec.json.Decoder(LooseChunk[ChatChoice]).decode
-_plain_chunk = msgspec.json.Decoder(PlainChunk[PlainChatChoice]).decode
+_plain_chunks = msgspec.json.Decoder(PlainChunk[PlainChatChoice]).decode_lines
 
 
 class ChatEvents:
@@ -369,9 +369,12 @@ class ChatEvents:
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text."""
         try:
-            return "".join([chunk.choices[0].delta.content for chunk in map(_plain_chunk, payloads)])
+            # All in one call, which takes half as long as one for each.
+            chunks = _plain_chunks(b"\n".join(payloads))
         except DECODING_ERRORS:
             return None
+        # An empty line is passed over.
+        return "".join([chunk.choices[0].delta.content for chunk in chunks]) if len(chunks) == len(payloads) else None
 
     def __call__(self, payload: bytes) -> Event | str:
         """What one event says."""

@@ -146,7 +146,7 @@ def tokens_in(value: Any) -> int:
 
 _chunk = msgspec.json.Decoder(Chunk[CompletionChoice]).decode
 _loose_chunk = msgspec.json.Decoder(LooseChunk[CompletionChoice]).decode
-_plain_chunk = msgspec.json.Decoder(PlainChunk[PlainCompletionChoice]).decode
+_plain_chunks = msgspec.json.Decoder(PlainChunk[PlainCompletionChoice]).decode_lines
 
 
 class CompletionEvents:
@@ -157,9 +157,12 @@ class CompletionEvents:
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text."""
         try:
-            return "".join([chunk.choices[0].text for chunk in map(_plain_chunk, payloads)])
+            # All in one call, which takes half as long as one for each.
+            chunks = _plain_chunks(b"\n".join(payloads))
         except DECODING_ERRORS:
             return None
+        # An empty line is passed over.
+        return "".join([chunk.choices[0].text for chunk in chunks]) if len(chunks) == len(payloads) else None
 
     def __call__(self, payload: bytes) -> Event | str:
         """What one event says."""

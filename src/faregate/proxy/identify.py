@@ -53,7 +53,7 @@ def credential(request: Request) -> bytes | Problem:
             if found is not None and found != value and not _beside(found, token, value, request):
                 return _CONFLICT
             found = value
-    if b"subscription-key=" in request.target:
+    if request.target.find(b"subscription-key=") >= 0:
         try:
             query = parse_qs(request.target.partition(b"?")[2], max_num_fields=QUERY_FIELDS_MAX)
         except ValueError:

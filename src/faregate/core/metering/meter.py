@@ -30,6 +30,11 @@ NEVER: Final = 1 << 60
 #: Every usage report names some kind of tokens; its key ends like this. Escaped quotes in text do not.
 _USAGE_MARK: Final = b'_tokens"'
 
+# Where this is done for each event, bytes are looked for by ``find``, and single ones by their number: ``in`` tries
+# bytes as a number first, and the exception that says that they are none costs more than the search.
+_LF: Final = 10
+_CR: Final = 13
+
 
 class Report(NamedTuple):
     """What a provider said about one answer.
@@ -79,7 +84,7 @@ class EventDecoder(Protocol):
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text; else ``None``.
 
-        It must be the same text as one by one.
+        No payload has a line end in it. It must be the same text as one by one.
         """
         ...
 
@@ -217,10 +222,10 @@ class StreamMeter:
         The very same object is returned when nothing of it, or of earlier bytes, is hidden or held back.
         """
         # JSON ends in a brace and ``[DONE]`` does not; the usage report is looked for only where it is to be hidden.
-        if self._plain and data[-3:] == b"}\n\n" and not (self._hide and _USAGE_MARK in data):
+        if self._plain and data[-3:] == b"}\n\n" and not (self._hide and data.find(_USAGE_MARK) >= 0):
             self._ready.append(data)
             self._ready_bytes += len(data)
-            if self._ready_bytes >= BATCH_BYTES or (self._last_mark and self._last_mark in data):
+            if self._ready_bytes >= BATCH_BYTES or (self._last_mark and data.find(self._last_mark) >= 0):
                 self._drain()
             return data
         return self._feed_closely(data)
@@ -328,10 +333,10 @@ class StreamMeter:
         whole = b"".join(ready)
         self._ready = []
         self._ready_bytes = 0
-        if whole.startswith(b"data: ") and whole.endswith(b"\n\n") and b"\r" not in whole:
+        if whole.startswith(b"data: ") and whole.endswith(b"\n\n") and _CR not in whole:
             # Nearly always there are only events of one line of data that say nothing but text.
             payloads = whole[6:-2].split(b"\n\ndata: ")
-            text = None if b"\n" in b"".join(payloads) else self._decode.plain_text(payloads)
+            text = None if _LF in b"".join(payloads) else self._decode.plain_text(payloads)
             if text is not None and len(whole) <= sse.LINE_BYTES_MAX:
                 self._add(text)
                 return
