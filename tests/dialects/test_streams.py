@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from faregate.core.metering.meter import Metered, Report, StreamMeter
@@ -208,6 +208,41 @@ def test_decoding_is_total(operation: str, junk: bytes, hide: bool) -> None:
     assert data.startswith(meter.feed(data)[:1])
     meter.tail()
     meter.finish("cut")
+
+
+PLAIN_EVENT = b'{"choices":[{"index":0,"delta":{"content":"hello "},"text":"hello "}]}'
+PAYLOAD = st.sampled_from(
+    [
+        PLAIN_EVENT,
+        PLAIN_EVENT + PLAIN_EVENT,
+        PLAIN_EVENT + b"{",
+        b"",
+        b" ",
+        b"{}",
+        b"{",
+        b"}",
+        b'{"choices":[{"delta":{"content":"x"},"text":"x"}],',
+        b'"usage":null}' + PLAIN_EVENT,
+        b"\r",
+        b"\xef\xbb\xbf" + PLAIN_EVENT,
+        b" " + PLAIN_EVENT,
+        b'{"choices":[]}',
+    ]
+)
+
+
+@pytest.mark.parametrize("operation", ["chat.completions", "completions"])
+@given(st.lists(PAYLOAD, max_size=6))
+@example([PLAIN_EVENT + PLAIN_EVENT, b""])
+@example([b'{"choices":[{"delta":{"content":"x"},"text":"x"}],', b'"usage":null}' + PLAIN_EVENT])
+@example([PLAIN_EVENT, PLAIN_EVENT])
+def test_broken_events_are_not_read_together(operation: str, payloads: list[bytes]) -> None:
+    """Whatever stands in the events: together they have the text that they have one by one, or are read one by one."""
+    decode = DIALECTS[operation].events()
+    together = decode.plain_text(payloads)
+    if together is not None:
+        assert [decode(payload) for payload in payloads] == ["hello "] * len(payloads)
+        assert together == "hello " * len(payloads)
 
 
 def test_batches_read_like_single_events() -> None:

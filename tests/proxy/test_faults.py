@@ -157,6 +157,33 @@ async def test_a_standstill_of_the_gate_is_no_silence_of_the_provider(tmp_path: 
 
 
 @scenario
+async def test_a_standstill_puts_no_deadline_off_for_long(tmp_path: Path) -> None:
+    """A call that comes during one ends in time, and so do calls while the gate stands still again and again."""
+    loop = asyncio.get_running_loop()
+    async with running_gate(tmp_path, provider_fields=QUICK) as running:
+        calling = asyncio.create_task(running.chat(steered(fault="never_answer")))
+        loop.call_soon(time.sleep, 3)
+        await asyncio.sleep(0)
+        began = loop.time()
+        alone = await calling
+        took = loop.time() - began
+
+        until = loop.time() + 6
+
+        def stand_still() -> None:
+            time.sleep(0.6)
+            if loop.time() < until:
+                loop.call_later(0.01, stand_still)
+
+        stand_still()
+        beside = await running.chat(steered(fault="never_answer"))
+
+        assert (alone.status_code, beside.status_code) == (504, 504)
+        assert took - 3 < 2
+        assert loop.time() < until
+
+
+@scenario
 async def test_a_provider_whose_name_nobody_knows_is_told_as_that(tmp_path: Path) -> None:
     """A wrong name is found sooner than one more provider that would not accept connections."""
     async with running_gate(tmp_path, providers=()) as running:

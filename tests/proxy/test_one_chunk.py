@@ -1,5 +1,6 @@
 """A read that is one chunk is seen as that at a glance, and what is told is what llhttp would have told."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -80,6 +81,19 @@ def test_the_parser_would_have_told_the_same(parts: list[bytes], cuts: list[int]
         cut.far.close()
 
     run()
+
+
+@pytest.mark.parametrize("status", [102, 103, 104, 150, 199])
+@scenario
+async def test_an_interim_answer_has_no_body(status: int) -> None:
+    """Nothing that comes with one is taken for the answer's own, however it is framed."""
+    lines = Lines()
+    line = await lines.open("one", flows=False)
+    line.connection.data_received(b"HTTP/1.1 %d x\r\ntransfer-encoding: chunked\r\n\r\n" % status)
+    for data in (b"0\r\n\r\n", chunk(b"not of it"), HEAD, chunk(b"first")):
+        line.connection.data_received(data)
+    assert lines.seen in ([("one", b"first")], [("one", b"upstream_protocol")])
+    line.far.close()
 
 
 @scenario

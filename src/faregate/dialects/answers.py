@@ -265,6 +265,17 @@ def short(value: Any) -> str:
 _LABELS: Final = frozenset(("role", "type", "id", "index", "finish_reason", "object", "logprobs"))
 
 
+def object_lines(payloads: list[bytes]) -> bytes:
+    """``payloads``, in none of which is a line end, one a line; empty where some may not be one object.
+
+    A decoder of lines takes two values on one line, too, and one value on two. Where each line begins and ends as an
+    object does, and there are as many values as lines, each line is one.
+    """
+    lines = b"\n".join(payloads)
+    apart = lines.count(b"}\n{") == len(payloads) - 1
+    return lines if apart and lines.startswith(b"{") and lines.endswith(b"}") else b""
+
+
 def texts_of(value: Any) -> list[str]:
     """Every text inside a choice of unexpected shape, labels left out."""
     if isinstance(value, str):

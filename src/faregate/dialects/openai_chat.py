@@ -368,12 +368,12 @@ class ChatEvents:
 
     def plain_text(self, payloads: list[bytes]) -> str | None:
         """The text of many events at once, where each says nothing but text."""
+        # All in one call, which takes half as long as one for each.
+        lines = answers.object_lines(payloads)
         try:
-            # All in one call, which takes half as long as one for each.
-            chunks = _plain_chunks(b"\n".join(payloads))
+            chunks = _plain_chunks(lines)
         except DECODING_ERRORS:
             return None
-        # An empty line is passed over.
         return "".join([chunk.choices[0].delta.content for chunk in chunks]) if len(chunks) == len(payloads) else None
 
     def __call__(self, payload: bytes) -> Event | str:

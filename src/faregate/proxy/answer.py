@@ -268,7 +268,7 @@ class Answer:
             # The gate was stopped while the intent went to the disk.
             return
         self._request = (head, body)
-        self._sent_at = self._last_at = self._progress_at = gate.time()
+        self._sent_at = self._last_at = self._progress_at = gate.loop.time()
         self._sent_nanos = gate.monotonic_nanos()
         if self.exchange.client is None:
             # It left while the intent went to the disk.
@@ -303,7 +303,7 @@ class Answer:
             target.pool.give_back(connection)
             return
         self._connection = connection
-        self._sent_at = self._last_at = self._gate.time()
+        self._sent_at = self._last_at = self._gate.loop.time()
         connection.send(self, *self._request)
 
     def _not_connected_again(self, code: str, why: str) -> None:
@@ -658,7 +658,6 @@ class Answer:
             self._cancel()
             self._fail("upstream_protocol", "its list is too large to be looked through")
             return
-        self._passing = True
         if dialect.made is not None and self._status < 300:
             made = dialect.made(b"".join(self._pieces))
             self._object_id = made[0].id if made else ""
@@ -667,6 +666,7 @@ class Answer:
         self._passed_bytes = 0
         self._kept = None
         self._head = self._flowing_head(target)
+        self._passing = True
         self._pass(False)
 
     def _pass(self, whole: bool) -> None:
@@ -1226,7 +1226,7 @@ class Answer:
             target.provider,
             longest_ms,
             since_sent=since_sent,
-            since_last=None if self._paused or not self._status else now - self._last_at - LOOK_S,
+            since_last=None if self._paused or not self._status else now - self._gate.heard_at(self._last_at) - LOOK_S,
             answered=bool(self._status),
         )
         blamed = bool(why)

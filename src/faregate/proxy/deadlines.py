@@ -8,8 +8,8 @@ from faregate.control import Provider
 #: deadline is met late by up to twice as long, and never early.
 LOOK_S: Final = 0.25
 
-#: Where two looks are this far apart, in seconds, the gate itself stood still between them: what came meanwhile was not
-#: read in time, and all but one look's worth counts against nobody. Their usual lateness, a millisecond, does count.
+#: Where two looks are this far apart, in seconds, the gate itself stood still between them. What came meanwhile was not
+#: read in time, so the second is put off by ``LOOK_S``: by so much, and the standstill, a deadline may be met later.
 STANDSTILL_S: Final = 2 * LOOK_S
 
 

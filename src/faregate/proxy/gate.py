@@ -125,10 +125,11 @@ class Gate:
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
         self.new_id = UlidSource("req_", clock.wall_nanos, os.urandom).__call__
-        #: ``time()`` at the last sweep: coarse, and free to read.
+        #: The loop's time at the last sweep: coarse, and free to read.
         self.now = 0.0
-        self._swept_at = 0.0
-        self._stood_still_s = 0.0
+        #: When the gate stood still last, by the sweeps before and after that; and whether one is put off for it now.
+        self._stood_from = self._stood_until = 0.0
+        self._put_off = False
         self.loop: asyncio.AbstractEventLoop
         self._streams: StreamQueue
         self._watch: AnswerWatch
@@ -192,7 +193,7 @@ class Gate:
         self.loop = asyncio.get_running_loop()
         self._streams = StreamQueue(self.loop, self.monotonic_nanos)
         self._watch = AnswerWatch(self.loop.call_soon)
-        self.now = self._swept_at = self.loop.time()
+        self.now = self.loop.time()
         self._drained = self.loop.create_future()
         control = ControlSocket(self)
         await control.listen(os.path.join(self.settings.data_dir, "gate.sock"))
@@ -261,21 +262,25 @@ class Gate:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def time(self) -> float:
-        """What deadlines count, in seconds: the loop's time, less that in which the gate itself stood still.
+    def heard_at(self, last_at: float) -> float:
+        """From when silence counts that follows bytes noted at ``last_at``: from the end of a standstill since then.
 
-        A machine that stalls, or a stopped process, is no silence of a provider and no slowness of a client: what they
-        sent meanwhile is still to be read.
+        What is read after one is read before the sweep that finds it out, and noted as if it had come before.
         """
-        return self.loop.time() - self._stood_still_s
+        return self._stood_until if last_at == self._stood_from else last_at
 
     def _sweep(self) -> None:
         """A few times a second: deadlines, idle connections, what waits to be written."""
-        swept_at, self._swept_at = self._swept_at, self.loop.time()
-        since = self._swept_at - swept_at
-        if since > STANDSTILL_S:
-            self._stood_still_s += since - LOOK_S
-        self.now = now = self.time()
+        before, self.now = self.now, self.loop.time()
+        now = self.now
+        if now - before > STANDSTILL_S and not self._put_off:
+            # A stall of the machine, or a stopped process: what came meanwhile is read first. But once, or stalls one
+            # after the other would put every deadline off.
+            self._put_off = True
+            self._stood_from, self._stood_until = before, now
+            self.loop.call_later(LOOK_S, self._sweep)
+            return
+        self._put_off = False
         begins = not self._unswept
         if begins:
             self._begin_round()

@@ -222,7 +222,7 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.odd = "the provider switched protocols unasked"
         # The first line of a chunk that is not whole yet cannot end so: it would be whole.
-        self._between = self._after_chunk and data.endswith(b"\r\n")
+        self._between = self._after_chunk and not self._in_head and data.endswith(b"\r\n")
         pieces = self._pieces
         whole = self._whole
         if pieces or whole:
@@ -303,6 +303,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """An answer starts; a second one to the same request is bytes after the end."""
+        self._after_chunk = False
         if self._whole:
             self.odd = "bytes came after the end of the answer"
 
@@ -336,7 +337,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, chunk framing removed."""
-        if not self._whole:
+        if self._in_head:
+            # llhttp lets most of them have one; nothing of it could be told from the answer's own (RFC 9110, 15.2).
+            self.odd = self.odd or "an interim answer had a body"
+        elif not self._whole:
             self._pieces.append(data)
 
     def on_chunk_header(self) -> None:
