@@ -267,6 +267,44 @@ async def test_a_lone_place_is_tried_again_after_a_wait(tmp_path: Path) -> None:
         books_agree(running)
 
 
+@pytest.mark.parametrize("to", [("east", "west"), ("west", "east")])
+@pytest.mark.parametrize("failures", [1, 2, 4])
+@scenario
+async def test_a_place_that_is_full_ends_no_tries(tmp_path: Path, to: tuple[str, str], failures: int) -> None:
+    """Where the other place has no room, the one that failed is tried as often as if it were alone."""
+    full = money(0, selector={"deployment": "west"}, unit="requests")
+    rule = RetryRule(3, again=True, interval=5 * MILLI)
+    breaker = BreakerRule(enabled=False)
+    async with two_places(tmp_path, to, retry=rule, breaker=breaker, limits=(full,)) as running:
+        await joined(running)
+        await script(running, {"model": "sim-a", "nth": [1, failures], "steer": {"status": 500}})
+        answer = await running.chat()
+        tries = min(failures + 1, 4)
+
+        assert answer.status_code == (500 if failures == 4 else 200)
+        assert [each["model"] for each in await truth(running)] == ["sim-a"] * tries
+        assert [each.deployment for each in running.of(Settled)[0].attempts] == ["east"] * tries
+        books_agree(running)
+
+
+@scenario
+async def test_where_nothing_has_room_any_more_the_tries_end(tmp_path: Path) -> None:
+    """The place that failed is full meanwhile, too: its answer is told after as many waits as there are tries."""
+    limits = (
+        money(0, selector={"deployment": "west"}, unit="requests"),
+        money(1, selector={"deployment": "east"}, unit="requests", id="lim_east"),
+    )
+    rule = RetryRule(3, again=True, interval=5 * MILLI)
+    async with two_places(tmp_path, retry=rule, limits=limits) as running:
+        await joined(running)
+        await script(running, fails(status=500))
+        answer = await running.chat()
+
+        assert answer.status_code == 500
+        assert len(await truth(running)) == 1
+        books_agree(running)
+
+
 @scenario
 async def test_a_wait_that_is_too_long_is_told_instead(tmp_path: Path) -> None:
     """A provider that asks for more than anybody waits here is not asked again."""

@@ -204,7 +204,7 @@ def test_where_a_call_would_go_is_told(spread: Spread) -> None:
     assert premium["selected"] == {"product": "premium"}
     assert [each["deployment"] for each in premium["order"]] == ["reserved", "east-1", "west-1"]
     first = spread.running.cli("explain", "--model", "chat", "--key", keys["searching"], "--priority", "50")
-    assert (first["priority"], first["order"][0]["why"]) == (0, "priority 0 to 100")
+    assert (first["priority"], first["order"][0]["why"]) == (50, "priority 0 to 100")
     other = spread.running.cli("explain", "--model", "chat", "--key", keys["plain"], "--priority", "50")
     assert (other["priority"], other["order"][0]["deployment"]) == (None, "east-1")
     words = spread.running.cli_raw("explain", "--model", "chat", "--operation", "no.such")

@@ -224,6 +224,8 @@ _ERRORS: Final[Mapping[str, type[FaregateError]]] = {
     "not_found": NotFound,
     "conflict": Conflict,
     "cache_off": Failed,
+    # Of the key that is asked about, not of the one that asks.
+    "priority_forbidden": Failed,
     "failed": Failed,
     "refused": Unsafe,
     "invariant": Unsafe,

@@ -16,7 +16,7 @@ from faregate.console.state import Console
 from faregate.console.writing import console_of
 from faregate.control import Catalogue, Deployment, RestingDeployment, Route
 from faregate.core.pricing.book import PriceTimeline
-from faregate.core.routing.choose import USUAL_TOKENS, Fact, Forbidden, PoolRule, choose, priority_of, ranges_for
+from faregate.core.routing.choose import USUAL_TOKENS, Fact, Forbidden, PoolRule, Range, choose, priority_of, ranges_for
 from faregate.core.routing.ways import Caller, chosen, fits, rules_along
 from faregate.errors import NotFound, Unavailable
 from faregate.ports import Row
@@ -104,7 +104,9 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     return {
         "model": route.model,
         "selected": dict(route.selected[at].who) if at >= 0 else None,
-        "priority": next((rules[n].ranges[at].low for n, at in enumerate(ranges) if at >= 0), None),
+        "priority": next(
+            (_counted(asked["priority"], rules[n].ranges[at]) for n, at in enumerate(ranges) if at >= 0), None
+        ),
         "pools": [_pool(rule) for rule in rules if rule.name],
         "order": [
             {"deployment": name, "provider": providers[name], "why": why}
@@ -136,6 +138,12 @@ def _ranges(
         rule = f"this key may not use {found}"
         raise ApiProblem("priority_forbidden", rule, field="priority")
     return found
+
+
+def _counted(asked: str, range: Range) -> int:
+    """What a priority counts as that led to a range: itself, or the most urgent of a range below its own."""
+    number = priority_of(asked.encode("latin-1", "replace"))
+    return number if number is not None and range.low <= number <= range.high else range.low
 
 
 def _usable(

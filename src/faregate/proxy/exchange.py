@@ -676,11 +676,14 @@ class Exchange:
         self.reserve()
 
     def _refuse_for(self, refusal: LimitRefusal, wants: Wants, now: int) -> None:
-        if len(self.candidates) > 1 and all(is_of_place(binding) for binding in refusal.bindings):
+        of_place = all(is_of_place(binding) for binding in refusal.bindings)
+        if of_place and len(self.candidates) > 1:
             # What is used up is that place's own budget or rate: the next one has another.
             self.candidates = self.candidates[1:]
             self.start_over()
             self._soon()
+            return
+        if of_place and failover.again_where_it_failed(self):
             return
         would_fit: dict[str, int | str] = {}
         cap = fitting_cap(wants, self.gate.allowances, now)
@@ -694,7 +697,7 @@ class Exchange:
         problem = limit_problem(refusal, would_fit, hidden)
         lane = self.lane
         rest = lane.rest(self.gate.monotonic_nanos()) if lane is not None else 0
-        if rest and all(is_of_place(binding) for binding in refusal.bindings):
+        if rest and of_place:
             # Another place of the name only rests: it may take the call long before this one has room again.
             problem = problem._replace(retry_after_s=min(rest, problem.retry_after_s or rest))
         self.refuse(problem, refusal.limit.id)

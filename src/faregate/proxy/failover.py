@@ -158,20 +158,35 @@ def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
     exchange.reservation = None
 
 
-def dial_again(exchange: "Exchange", code: str) -> bool:
-    """No place took a connection: try all of them once more, after a wait; false where that may not be."""
+def dial_again(exchange: "Exchange", code: str, status: int = 0) -> bool:
+    """No place takes the call now: try all of them once more, after a wait; false where that may not be.
+
+    ``code`` and ``status`` are what came of the last try, as in ``go_elsewhere``.
+    """
     gate, lane = exchange.gate, exchange.lane
     rule = lane.retry if lane is not None else None
     if lane is None or rule is None or not rule.again or gate.closed_for is not None:
         return False
     pause = wait(rule, exchange.rounds + 1, gate.roll())
     tried = len(exchange.attempts)
-    if pause is None or not may_retry(rule, tried, 0, code) or _too_late(exchange, gate.monotonic_nanos() + pause):
+    if pause is None or not may_retry(rule, tried, status, code) or _too_late(exchange, gate.monotonic_nanos() + pause):
         return False
     exchange.rounds += 1
     again = guarded(_try_all_again, exchange.mistaken)
     gate.loop.call_later(pause / 1e9, again, exchange, exchange.parked, lane)
     return True
+
+
+def again_where_it_failed(exchange: "Exchange") -> bool:
+    """The places that are left are full: try all once more, after a wait, as if they had failed, too; false where not.
+
+    A place that is full makes no try, so that the rounds are what is counted.
+    """
+    parked, lane = exchange.parked, exchange.lane
+    rule = lane.retry if lane is not None else None
+    if parked is None or rule is None or exchange.rounds >= rule.tries:
+        return False
+    return dial_again(exchange, parked.attempt.code, parked.attempt.http_status)
 
 
 def _try_all_again(exchange: "Exchange", parked: Parked | None, lane: Lane) -> None:
