@@ -141,6 +141,8 @@ def test_a_failing_deployment_rests_and_comes_back(spread: Spread) -> None:
     back = until(lambda: places([spread.ask() for _ in range(3)]), lambda seen: seen["east-1"] > 0, 20)
     assert back["east-1"] > 0
     assert until(spread.health, lambda resting: not resting, 20) == []
+    logged = spread.running.log()
+    assert logged.index("deployment_rests") < logged.index("deployment_is_back")
 
 
 @pytest.mark.timeout(300)
@@ -205,7 +207,7 @@ def test_where_a_call_would_go_is_told(spread: Spread) -> None:
     assert [each["deployment"] for each in premium["order"]] == ["reserved", "east-1", "west-1"]
     first = spread.running.cli("explain", "--model", "chat", "--key", keys["searching"], "--priority", "50")
     assert (first["priority"], first["order"][0]["why"]) == (50, "priority 0 to 100")
-    other = spread.running.cli("explain", "--model", "chat", "--key", keys["plain"], "--priority", "50")
+    other = spread.running.cli("explain", "--model", "chat", "--key", "plain", "--priority", "50")
     assert (other["priority"], other["order"][0]["deployment"]) == (None, "east-1")
     words = spread.running.cli_raw("explain", "--model", "chat", "--operation", "no.such")
     assert "east-1 is left out: it does not do no.such" in words.stdout

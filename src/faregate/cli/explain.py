@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from faregate.cli.client import AdminClient, Where, connect, segment
+from faregate.cli.named import one_named
 from faregate.cli.output import Json, emit, emit_json, table
 from faregate.cli.words import without_nothing
 from faregate.core.ledger.events import MIRROR_OF
@@ -16,7 +17,7 @@ _TOLD = ("id", "status", "code", "deployment", "attempts", "notes", "cost", "cha
 def command(
     request: Annotated[str | None, typer.Argument(metavar="[REQUEST]", help="Id of a request.")] = None,
     model: Annotated[str | None, typer.Option(help="Instead: a name that a call would ask for.")] = None,
-    key: Annotated[str | None, typer.Option(help="Id of the key that would make it.")] = None,
+    key: Annotated[str | None, typer.Option(help="Id or name of the key that would make it.")] = None,
     stage: Annotated[str | None, typer.Option(help="Stage, where it is not the key's.")] = None,
     project: Annotated[str | None, typer.Option(help="Project, where it is not the key's.")] = None,
     priority: Annotated[str | None, typer.Option(help="What its Priority header would say.")] = None,
@@ -36,7 +37,10 @@ def command(
         if request is not None:
             _of_request(client.call("GET", f"/requests/{segment(request)}"), client, as_json=json)
         else:
-            _of_model(client.call("GET", "/route", query={name: str(value) for name, value in query.items()}), json)
+            asked = {name: str(value) for name, value in query.items()}
+            if key is not None:
+                asked["key"] = one_named(client, "/keys", "key", key, lambda row: bool(row["state"] != "revoked"))["id"]
+            _of_model(client.call("GET", "/route", query=asked), json)
 
 
 def _of_request(row: dict[str, Any], client: AdminClient, *, as_json: bool) -> None:
@@ -95,6 +99,8 @@ def _of_model(told: dict[str, Any], as_json: bool) -> None:
     rows = [(number, each["deployment"], each["provider"], each["why"]) for number, each in enumerate(told["order"], 1)]
     table(("tried", "deployment", "provider", "why"), rows)
     for each in told["resting"]:
-        emit(f"{each['deployment']} rests for {each['wait_ms'] / 1000:.0f} s more")
+        wait_s = -(-each["wait_ms"] // 1000)
+        doing = f"rests for {wait_s} s more" if wait_s else "has rested; the next call that comes to it tries"
+        emit(f"{each['deployment']} {doing}")
     for each in told["left_out"]:
         emit(f"{each['deployment']} is left out: it {each['why']}")

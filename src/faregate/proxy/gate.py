@@ -120,7 +120,7 @@ class Gate:
         self.allowances = Allowances(settings.limits_each_max)
         self.snapshot = EMPTY
         #: The health of all places, which outlives snapshots.
-        self.deployments = Deployments(_tell_trip, clock.monotonic_nanos)
+        self.deployments = Deployments(_tell_rest, clock.monotonic_nanos)
         #: Whose tokens open the gate; ``None`` where no issuer is configured.
         self.issuers: CallerTokens | None = None
         self.waits_for_disk = settings.durability == "power"
@@ -692,8 +692,9 @@ class Gate:
         return otherwise
 
 
-def _tell_trip(deployment: str) -> None:
-    logger.warning("deployment_rests", extra={"deployment": deployment})
+def _tell_rest(deployment: str, rests: bool) -> None:
+    level, event = (logging.WARNING, "deployment_rests") if rests else (logging.INFO, "deployment_is_back")
+    logger.log(level, event, extra={"deployment": deployment})
 
 
 def _nothing(tokens: int) -> None:

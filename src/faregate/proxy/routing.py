@@ -49,11 +49,12 @@ _ALL_WELL: Final = Fact()
 class Deployments:
     """The health of every deployment, by name; it stays when the configuration changes."""
 
-    __slots__ = ("_by_name", "_monotonic_nanos", "_on_trip", "resting")
+    __slots__ = ("_by_name", "_monotonic_nanos", "_tell", "resting")
 
-    def __init__(self, on_trip: Callable[[str], None], monotonic_nanos: Callable[[], int]) -> None:
+    def __init__(self, tell: Callable[[str, bool], None], monotonic_nanos: Callable[[], int]) -> None:
+        """``tell`` hears of a deployment that it rests from now on (true), or takes calls as ever again (false)."""
         self._by_name: dict[str, Health] = {}
-        self._on_trip = on_trip
+        self._tell = tell
         self._monotonic_nanos = monotonic_nanos
         #: How many do not take calls as ever: while it is 0 nobody has to look.
         self.resting = 0
@@ -98,8 +99,7 @@ class Deployments:
         health, now = target.health, self._monotonic_nanos()
         before = health.closed
         others = lane is not None and any(each.health.closed for each in lane.members if each is not target)
-        if health.failed(now, status, code, retry_after, others_well=others, probe=probe):
-            self._on_trip(target.name)
+        health.failed(now, status, code, retry_after, others_well=others, probe=probe)
         self._changed(target.name, health, before)
 
     def answered(self, target: "Target", latency_us: int, sent_at: int) -> None:
@@ -110,7 +110,10 @@ class Deployments:
         self._changed(target.name, health, before)
 
     def _changed(self, name: str, health: Health, before: bool) -> None:
-        if health.closed is not before and self._by_name.get(name) is health:
+        if health.closed is before:
+            return
+        self._tell(name, before)
+        if self._by_name.get(name) is health:
             self.resting += 1 if before else -1
 
 
