@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from faregate.cli.client import AdminClient, Where, connect, segment
-from faregate.cli.named import one_named
+from faregate.cli.named import key_named
 from faregate.cli.output import Json, emit, emit_json, table
 from faregate.cli.words import without_nothing
 from faregate.core.ledger.events import MIRROR_OF
@@ -39,7 +39,7 @@ def command(
         else:
             asked = {name: str(value) for name, value in query.items()}
             if key is not None:
-                asked["key"] = one_named(client, "/keys", "key", key, lambda row: bool(row["state"] != "revoked"))["id"]
+                asked["key"] = key_named(client, key)["id"]
             _of_model(client.call("GET", "/route", query=asked), json)
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from faregate.cli.client import AdminClient, Where, connect, segment
+from faregate.cli.client import Where, connect, segment
 from faregate.cli.many import items_of
-from faregate.cli.named import agreed, cell, one_named
+from faregate.cli.named import agreed, cell, key_named
 from faregate.cli.output import Json, emit, emit_json, say, table
 from faregate.cli.words import FILE_BYTES_MAX, file_text, listed, refuse_special, without_nothing
 from faregate.core import keys
@@ -246,21 +246,16 @@ def show(
     if secret:
         raise Unsafe("only a digest of the secret is stored", hint="rotate the key to get a new secret")
     with connect(data) as client:
-        row = _find(client, key)
+        row = key_named(client, key)
     if json:
         emit_json(row)
     else:
         table(("field", "value"), [(name, cell(value)) for name, value in row.items()])
 
 
-def _find(client: AdminClient, wanted: str) -> dict[str, Any]:
-    """The key that is meant; of several, one that was not revoked."""
-    return one_named(client, "/keys", "key", wanted, lambda row: bool(row["state"] != "revoked"))
-
-
 def _change(data: Path | None, key: str, body: dict[str, object], done: str, *, as_json: bool) -> None:
     with connect(data) as client:
-        row = client.call("PATCH", f"/keys/{segment(_find(client, key)['id'])}", body)
+        row = client.call("PATCH", f"/keys/{segment(key_named(client, key)['id'])}", body)
     if as_json:
         emit_json(row)
     else:
@@ -391,7 +386,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret; limits and history stay."""
     with connect(data) as client, _secret_file(out, force) as file:
-        row = _find(client, key)
+        row = key_named(client, key)
         body = without_nothing({"grace_seconds": grace})
         made = client.call("POST", f"/keys/{segment(row['id'])}/rotate", body)
         _keep_secret(made, file)
@@ -408,7 +403,7 @@ def revoke(
 ) -> None:
     """End a key for good, at once."""
     with connect(data) as client:
-        row = _find(client, key)
+        row = key_named(client, key)
         question = f"Revoke {row['id']} ({row['name']})? This cannot be undone."
         agreed(question, "revoking cannot be undone", yes)
         body = without_nothing({"reason": reason})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from faregate.cli.client import AdminClient, segment
-from faregate.cli.named import one_named
+from faregate.cli.named import key_named
 from faregate.cli.words import listed, pairs
 from faregate.errors import NotFound, UsageError
 
@@ -50,16 +50,12 @@ def limit_row(
     if "key" in selected:
         # A key that is not there, or a caller without one, has a limit by what was typed or none.
         with suppress(NotFound):
-            selected["key"] = one_named(client, "/keys", "key", selected["key"], _usable)["id"]
+            selected["key"] = key_named(client, selected["key"])["id"]
     wanted = (selected, sorted(listed(each) or []), window or None)
     for row in client.pages("/limits", {"unit": unit, "window": window}):
         if (row["select"], sorted(row["each"]), row["window"]) == wanted:
             return row
     raise NotFound("no limit counts just that; see faregate limit list")
-
-
-def _usable(row: dict[str, Any]) -> bool:
-    return bool(row["state"] != "revoked")
 
 
 def moment(text: str, option: str) -> str:

@@ -40,6 +40,11 @@ def one_named(
     return row
 
 
+def key_named(client: AdminClient, wanted: str) -> dict[str, Any]:
+    """The key that is meant; of several, one that was not revoked."""
+    return one_named(client, "/keys", "key", wanted, lambda row: bool(row["state"] != "revoked"))
+
+
 def agreed(question: str, reason: str, yes: bool) -> None:
     """Go on only where somebody agrees: by ``--yes``, or on a terminal.
 

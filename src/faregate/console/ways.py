@@ -92,9 +92,8 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     row = _key_row(console, asked)
     caller = caller_of(row, asked.get("stage", ""), asked.get("project", ""))
     at, rules = _led(catalogue, route, caller)
-    ranges = _ranges(
-        rules, asked.get("priority", ""), caller, in_force(console.all_books, row).priorities if row else None
-    )
+    number = priority_of(asked.get("priority", "").encode("latin-1", "replace"))
+    ranges = _ranges(rules, number, caller, in_force(console.all_books, row).priorities if row else None)
     usable, left_out = _usable(catalogue, route, rules, caller, asked.get("operation") or _USUAL_OPERATION)
     closed = {each.name: each for each in resting}
     now = console.clock.wall_nanos()
@@ -104,9 +103,7 @@ def _way(console: Console, asked: dict[str, str], resting: tuple[RestingDeployme
     return {
         "model": route.model,
         "selected": dict(route.selected[at].who) if at >= 0 else None,
-        "priority": next(
-            (_counted(asked["priority"], rules[n].ranges[at]) for n, at in enumerate(ranges) if at >= 0), None
-        ),
+        "priority": next((_counted(number, rules[n].ranges[at]) for n, at in enumerate(ranges) if at >= 0), None),
         "pools": [_pool(rule) for rule in rules if rule.name],
         "order": [
             {"deployment": name, "provider": providers[name], "why": why}
@@ -128,9 +125,8 @@ def _key_row(console: Console, asked: dict[str, str]) -> Row:
 
 
 def _ranges(
-    rules: tuple[PoolRule, ...], asked: str, caller: Caller, allowed: tuple[str, ...] | None
+    rules: tuple[PoolRule, ...], number: int | None, caller: Caller, allowed: tuple[str, ...] | None
 ) -> tuple[int, ...]:
-    number = priority_of(asked.encode("latin-1", "replace"))
     if number is None:
         return ()
     found = ranges_for(rules, number, lambda who: fits(who, caller), allowed)
@@ -140,9 +136,8 @@ def _ranges(
     return found
 
 
-def _counted(asked: str, range: Range) -> int:
+def _counted(number: int | None, range: Range) -> int:
     """What a priority counts as that led to a range: itself, or the most urgent of a range below its own."""
-    number = priority_of(asked.encode("latin-1", "replace"))
     return number if number is not None and range.low <= number <= range.high else range.low
 
 

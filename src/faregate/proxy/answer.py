@@ -1121,7 +1121,7 @@ class Answer:
     def _keep_whole(self, body: bytes) -> None:
         """Keep an answer that came whole, as long as it is small."""
         if self._kept is not None:
-            if len(body) <= KEPT_BYTES_MAX:
+            if len(body) <= self._kept_max:
                 self._kept.only(body)
             else:
                 self._kept = None

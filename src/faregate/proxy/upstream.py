@@ -247,7 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
             _tell_lost(listener, "upstream_protocol", "its header block is too large")
 
     def _release(self) -> None:
-        self._whole = self.heard = self._patient = self._paused = self._after_chunk = self._between = False
+        self._whole = self.heard = self._patient = self._paused = self._between = False
         self._in_head = True
         self._head_from = 0
         self._interim = 0
