@@ -320,7 +320,7 @@ def _in_units(value: int, units: Sequence[tuple[str, int]]) -> str:
 
 def variables() -> Table:
     """Every variable that overrides a key."""
-    from faregate.config.environment import documented
+    from faregate.config.variables import documented
 
     return Table(("Variable", "Key"), [(f"`{name}`", f"`{key}`") for name, key in documented()])
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faregate.config.environment import proxy_for, variables
 from faregate.config.findings import Invalid
 from faregate.config.gate import gate_settings
 from faregate.config.load import Given, load_text, schema_json
 from faregate.config.schema import Config
 from faregate.config.secrets import Pepper, Secrets
+from faregate.config.variables import proxy_for, variables
 
 #: The example of the contract, as written there.
 EXAMPLE = """\

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from faregate.assembly.made import key_header
-from faregate.config.environment import proxy_for
 from faregate.config.schema import Config
 from faregate.config.tree import Environment
+from faregate.config.variables import proxy_for
 from faregate.jobs.provider_tokens import Wanted
 from faregate.jobs.token_sources import Surroundings, source_of
 

@@ -15,7 +15,6 @@ from faregate.assembly.made import (
 )
 from faregate.assembly.services import declared_services, made_services
 from faregate.catalogue.declared import Declared, DeclaredDeployment, DeclaredModel, PriceRow
-from faregate.config.environment import proxy_for
 from faregate.config.identity_rules import identity_of
 from faregate.config.leading import led_elsewhere, places_of
 from faregate.config.pools import Pool as ConfiguredPool
@@ -25,6 +24,7 @@ from faregate.config.schema import Config
 from faregate.config.schema import Provider as ConfiguredProvider
 from faregate.config.secret_box import Place
 from faregate.config.tree import Environment
+from faregate.config.variables import proxy_for
 from faregate.control import Mirror, Provider, RoutedPool, Selection, masked_of
 from faregate.core import money
 from faregate.core.pricing.charging import ChargeRule, ppm

@@ -19,11 +19,12 @@ from faregate.cli.check import catalogue_warnings, models_without_maximum
 from faregate.cli.listening import Listener, read_listeners
 from faregate.cli.looks import Look, lines
 from faregate.cli.output import DATA_DEFAULT, Data, Json, emit, emit_json
-from faregate.config.environment import process_environment, unknown_variables
+from faregate.config.environment import process_environment
 from faregate.config.findings import Finding, Invalid
 from faregate.config.folder import DataFolder, folder_problems, holder_of
 from faregate.config.load import Loaded, load
 from faregate.config.secrets import read_secrets
+from faregate.config.variables import unknown_variables
 from faregate.errors import ConfigError, FaregateError, Unavailable
 from faregate.supervise import FILES_MIN, MADE_AT_SECONDS, check_address
 

@@ -16,12 +16,12 @@ from typing import Final
 from faregate.cli.addresses import url_of
 from faregate.cli.listening import Listener
 from faregate.cli.looks import Look
-from faregate.config.environment import proxy_for
 from faregate.config.folder import DataFolder
 from faregate.config.load import Loaded
 from faregate.config.schema import Provider
 from faregate.config.tree import Environment
 from faregate.config.values import is_loopback
+from faregate.config.variables import proxy_for
 
 _FILE_REFERENCE: Final = re.compile(r"""(?<![A-Za-z0-9$])file:([^\s"',}\]]+)""")
 

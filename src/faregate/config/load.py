@@ -5,7 +5,6 @@ from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from faregate.config.environment import override, proxy_findings
 from faregate.config.findings import Finding, Invalid, Path, Place, key_text
 from faregate.config.read import parse, read_bytes
 from faregate.config.rules import check_rules
@@ -13,6 +12,7 @@ from faregate.config.schema import Config
 from faregate.config.telling import references
 from faregate.config.tree import Environment, Node, Referred, Scalar, Tree
 from faregate.config.validated import placed, published_schema, validated
+from faregate.config.variables import override, proxy_findings
 
 
 class Given(NamedTuple):
