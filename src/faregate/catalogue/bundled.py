@@ -187,7 +187,9 @@ def _lists() -> "dict[str, Provider]":
     return {provider.id: provider for provider in providers if provider.id in wanted}
 
 
+@cache
 def _edition() -> str:
+    # To ask for it once for every model would take longer than all the prices do.
     from importlib.metadata import version
 
     return version("genai-prices")

@@ -37,7 +37,7 @@ def _mpeg_frame(second: int, third: int) -> tuple[int, int, int]:
     """Bytes, samples and sample rate of a frame, from the second and third byte of its header; zeros for none."""
     version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
     rate_index, bit_rate_index = third >> 2 & 3, third >> 4
-    if second < 0xE0 or version == 1 or layer == 4 or rate_index == 3 or not 0 < bit_rate_index < 15:
+    if version == 1 or layer == 4 or rate_index == 3 or not 0 < bit_rate_index < 15:
         return 0, 0, 0
     bit_rate = 1000 * _BIT_RATES[1 if version == 3 else 2, layer][bit_rate_index - 1]
     rate = _SAMPLE_RATES[version][rate_index]
@@ -48,8 +48,10 @@ def _mpeg_frame(second: int, third: int) -> tuple[int, int, int]:
     return samples // 8 * bit_rate // rate + padding, samples, rate
 
 
-#: By the second and third byte of a header: the bytes of its frame, 0 for none.
-_MPEG_FRAMES: Final = tuple(_mpeg_frame(key >> 8, key & 0xFF) for key in range(0x10000))
+#: The eleven bits that every header begins with end in its second byte.
+_SYNC: Final = 0xE000
+#: By the second and third byte of a header, from ``_SYNC`` on: the bytes of its frame, 0 for none.
+_MPEG_FRAMES: Final = tuple(_mpeg_frame(key >> 8, key & 0xFF) for key in range(_SYNC, 0x10000))
 _MPEG_BYTES: Final = tuple(frame[0] for frame in _MPEG_FRAMES)
 #: The bits that all frames of a stream share: version, layer and sample rate.
 _KIND: Final = 0x1E0C
@@ -66,8 +68,8 @@ def mpeg_seconds(body: bytes, start: int, end: int) -> Fraction | None:
     rest = 0
     while at + 4 <= end:
         if body[at] == 0xFF:
-            key = body[at + 1] << 8 | body[at + 2]
-            length = lengths[key]
+            key = (body[at + 1] << 8 | body[at + 2]) - _SYNC
+            length = lengths[key] if key >= 0 else 0
             # A frame of the stream's own kind, or any that another follows; a lone sync pattern in other bytes is none.
             if length and (key & _KIND == kind or _follows(body, at + length, end)):
                 if first < 0:
@@ -93,12 +95,15 @@ def mpeg_seconds(body: bytes, start: int, end: int) -> Fraction | None:
 
 
 def _follows(body: bytes, at: int, end: int) -> bool:
-    return at >= end - 4 or (body[at] == 0xFF and _MPEG_BYTES[body[at + 1] << 8 | body[at + 2]] > 0)
+    if at >= end - 4:
+        return True
+    key = (body[at + 1] << 8 | body[at + 2]) - _SYNC
+    return body[at] == 0xFF and key >= 0 and _MPEG_BYTES[key] > 0
 
 
 def _claimed(body: bytes, first: int, end: int) -> Fraction:
     """What a Xing, Info or VBRI header in the first frame says; 0 without one."""
-    length, samples, rate = _MPEG_FRAMES[body[first + 1] << 8 | body[first + 2]]
+    length, samples, rate = _MPEG_FRAMES[(body[first + 1] << 8 | body[first + 2]) - _SYNC]
     stop = min(first + length, end)
     for mark, place in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
         at = body.find(mark, first, stop)
