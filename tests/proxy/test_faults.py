@@ -157,6 +157,24 @@ async def test_a_standstill_of_the_gate_is_no_silence_of_the_provider(tmp_path: 
 
 
 @scenario
+async def test_a_standstill_is_no_refusal_of_a_connection(tmp_path: Path) -> None:
+    """What became a connection while the gate stood still is one, although that took longer than it may."""
+    loop = asyncio.get_running_loop()
+    async with running_gate(tmp_path, provider_fields={"connect_timeout_ms": 20}) as running:
+        calling = asyncio.create_task(running.chat(steered(output_tokens=2)))
+
+        def stand_still() -> None:
+            time.sleep(0.08)
+            if not calling.done():
+                loop.call_soon(stand_still)
+
+        stand_still()
+        answer = await calling
+
+        assert answer.status_code == 200
+
+
+@scenario
 async def test_a_standstill_puts_no_deadline_off_for_long(tmp_path: Path) -> None:
     """A call that comes during one ends in time, and so do calls while the gate stands still again and again."""
     loop = asyncio.get_running_loop()

@@ -12,6 +12,9 @@ LOOK_S: Final = 0.25
 #: read in time, so the second is put off by ``LOOK_S``: by so much, and the standstill, a deadline may be met later.
 STANDSTILL_S: Final = 2 * LOOK_S
 
+#: A timer that comes so much later than it was due, in seconds, comes after a standstill, too.
+LATE_S: Final = 0.05
+
 
 def overdue(
     provider: Provider,

@@ -21,6 +21,7 @@ import httptools
 from faregate.control import Credential, Provider
 from faregate.dialects.urls import may_reach
 from faregate.proxy.answer_watch import AnswerWatch
+from faregate.proxy.deadlines import LATE_S, LOOK_S
 from faregate.proxy.forward import chunk_data_at
 from faregate.proxy.stream_queue import StreamQueue
 
@@ -461,8 +462,13 @@ class Pool:
 
     async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None]) -> None:
         try:
-            async with asyncio.timeout(self.provider.connect_timeout_ms / 1000):
-                connection = await self._connect()
+            async with asyncio.timeout(None) as limit:
+                due = self._loop.time() + self.provider.connect_timeout_ms / 1000
+                timer = self._loop.call_at(due, self._end_dialling, limit, due)
+                try:
+                    connection = await self._connect()
+                finally:
+                    timer.cancel()
         except TimeoutError:
             failed("upstream_connect", "it did not accept a connection in time")
         except ssl.SSLError as error:
@@ -478,6 +484,11 @@ class Pool:
         else:
             self._open.add(connection)
             connected(connection)
+
+    def _end_dialling(self, limit: asyncio.Timeout, due: float) -> None:
+        """A connection was not there in time; where the gate itself stood still, it may have come meanwhile."""
+        now = self._loop.time()
+        limit.reschedule(now + LOOK_S if now - due > LATE_S else now)
 
     async def _connect(self) -> UpstreamConnection:
         if self._proxy is not None:
