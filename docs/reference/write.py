@@ -8,6 +8,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,8 @@ def command_refusals() -> str:
     return markdown(Table(("Code", "Exit", "For example"), rows), "") + "\n" + taken("cli")
 
 
-def exits() -> dict[str, int]:
+@cache
+def exits() -> Mapping[str, int]:
     """Code → exit status of the errors that are raised below commands, without those of the configuration."""
     from faregate import errors
 
@@ -414,6 +416,7 @@ def described_api() -> dict[str, Any]:
     return document_of(app)
 
 
+@cache
 def admin_api() -> Table:
     """Every route with its sentence, the parameters of its query and the fields of its body."""
     document = described_api()

@@ -12,6 +12,7 @@ from faregate.config.load import Given, load_text, schema_json
 from faregate.config.schema import Config
 from faregate.config.secrets import Pepper, Secrets
 from faregate.config.variables import proxy_for, variables
+from soaking import examples
 
 #: The example of the contract, as written there.
 EXAMPLE = """\
@@ -250,7 +251,7 @@ def told(content: bytes) -> int:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200)
+@settings(max_examples=examples(60, 2_000))
 def test_no_content_at_all_makes_more_than_findings(content: bytes) -> None:
     """Whatever bytes a file holds, they are a configuration or they are told to be none."""
     assert told(content) or load_text(content, "faregate.yaml", {}, Path("/nowhere")).config.providers
@@ -266,7 +267,7 @@ _KEYS = st.sampled_from([*Config.model_fields, "name", "kind", "base_url", "time
 
 
 @given(st.recursive(_SCALARS, lambda below: st.dictionaries(_KEYS, below, max_size=4), max_leaves=12))
-@settings(max_examples=200)
+@settings(max_examples=examples(60, 2_000))
 def test_no_shape_of_keys_and_values_makes_more_than_findings(tree: object) -> None:
     """Keys we know with values of any shape: told, not crashed on."""
 

@@ -29,6 +29,7 @@ from faregate.core.ledger.postings import (
 from faregate.core.ledger.reservations import State
 from faregate.core.slots import SLOT_NANOS
 from faregate.core.usage import Usage, added
+from soaking import examples
 
 WHO = Attribution(organization="default", team="research", project="search", user="ann", key="key_1", provider="openai")
 PAYER = "payer:default:research:search:ann:key_1"
@@ -349,7 +350,7 @@ def picture(oracle: Oracle) -> tuple[Any, ...]:
     return states, dict(oracle.balances), oracle.totals(), dict(oracle.rollups), list(oracle.alarms)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 2_000), deadline=None)
 @given(journal=journals, data=st.data())
 def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) -> None:
     """After any journal any part of it may come again: first wins, repeats are no-ops."""
@@ -367,7 +368,7 @@ def test_replaying_changes_nothing(journal: list[Event], data: st.DataObject) ->
     assert picture(oracle) == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 2_000), deadline=None)
 @given(journal=journals)
 @example(
     journal=[
@@ -387,7 +388,7 @@ def test_an_event_written_twice_in_a_row_counts_once(journal: list[Event]) -> No
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 2_000), deadline=None)
 @given(journal=journals)
 def test_the_ledger_always_balances(journal: list[Event]) -> None:
     """After every event: postings sum to zero, suspense is what unknowns hold, the provider has what was charged."""
@@ -417,7 +418,7 @@ def test_the_ledger_always_balances(journal: list[Event]) -> None:
         )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 2_000), deadline=None)
 @given(journal=journals)
 def test_forgetting_what_ended_changes_no_figure(journal: list[Event]) -> None:
     """A million requests can be verified in little memory, with the same result."""

@@ -12,6 +12,7 @@ from faregate.core.amounts import UNITS
 from faregate.core.attribution import DIMENSIONS, Attribution, dimension
 from faregate.core.limits.index import REMEMBERED_MAX, CompiledLimit, LimitIndex
 from faregate.core.limits.kinds import KINDS, Fault, check_limit, refusal_code
+from soaking import examples
 
 GOOD: dict[str, Any] = {
     "selector": {"team": "research", "tag.env": "dev"},
@@ -148,7 +149,7 @@ def ids(limits: Sequence[CompiledLimit]) -> list[str]:
     return sorted(limit.id for limit in limits)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 @given(limits=limit_lists, who=st.lists(callers, min_size=1, max_size=5), order=st.randoms(use_true_random=False))
 def test_the_index_finds_what_a_search_finds(limits: list[CompiledLimit], who: list[Attribution], order: Any) -> None:
     """Matching equals looking at every limit, in whatever order the limits came, and again when asked again."""
@@ -164,7 +165,7 @@ def test_the_index_finds_what_a_search_finds(limits: list[CompiledLimit], who: l
         assert ids(other.matching(caller)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 @given(limits=limit_lists, more=limit_lists, removed=st.sets(st.integers(0, 12)), who=callers)
 def test_a_changed_index_equals_a_new_one(
     limits: list[CompiledLimit], more: list[CompiledLimit], removed: set[int], who: Attribution

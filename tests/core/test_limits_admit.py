@@ -22,6 +22,7 @@ from faregate.core.limits.admit import (
     View,
 )
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
+from soaking import examples
 
 #: Noon of a Monday in the middle of a month.
 NOON = 1_789_387_200 * SECOND
@@ -553,7 +554,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50, 2_000), deadline=None)
 @given(limits=some_limits, steps=steps)
 def test_a_model_that_adds_everything_up_agrees(limits: list[CompiledLimit], steps: list[tuple[Any, ...]]) -> None:
     """Calls are admitted exactly when they fit every hard limit by the sum over all calls so far."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND, window_of
+from soaking import examples
 
 CALENDAR = ("second", "minute", "hour", "day", "week", "month", "quarter", "year")
 
@@ -47,7 +48,7 @@ def shown(at: int) -> str:
     return datetime.fromtimestamp(at // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80, 2_000), deadline=None)
 @given(kind=st.sampled_from(CALENDAR), zone=zones, at=moments)
 def test_a_window_holds_its_moment_and_touches_its_neighbours(
     kind: str, zone: ZoneInfo | timezone | None, at: int
@@ -61,7 +62,7 @@ def test_a_window_holds_its_moment_and_touches_its_neighbours(
     assert window_of(kind, zone, start - 1)[1] == start
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80, 2_000), deadline=None)
 @given(
     kind=st.sampled_from(CALENDAR),
     zone=st.sampled_from(ODD_ZONES).map(ZoneInfo),
@@ -78,7 +79,7 @@ def test_windows_tile_around_every_change_of_the_clock(kind: str, zone: ZoneInfo
     assert window_of(kind, zone, start - 1)[1] == start
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 @given(kind=st.sampled_from(CALENDAR), zone=zones, first=moments, second=moments)
 def test_windows_are_monotone(kind: str, zone: ZoneInfo | timezone | None, first: int, second: int) -> None:
     """A later moment never has an earlier window."""
@@ -86,7 +87,7 @@ def test_windows_are_monotone(kind: str, zone: ZoneInfo | timezone | None, first
     assert window_of(kind, zone, earlier) <= window_of(kind, zone, later)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80, 2_000), deadline=None)
 @given(zone=zones, at=moments)
 def test_an_hour_is_never_longer_than_an_hour(zone: ZoneInfo | timezone | None, at: int) -> None:
     """A rate per hour cannot be stretched by a change of the clocks."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faregate.proxy.http1 import Bounds, Request, RequestParser
+from soaking import examples
 
 BOUNDS = Bounds(head=32 * 1024, fields=100, uri=8 * 1024, body=10 * 1024 * 1024)
 
@@ -46,7 +47,7 @@ def head(*lines: bytes, start: bytes = b"POST / HTTP/1.1", host: bytes = b"Host:
 
 
 @given(st.lists(st.integers(0, len(PLAIN + CHUNKED + PLAIN)), max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=examples(60, 2_000))
 def test_any_split_of_the_bytes_gives_the_same_requests(cuts: list[int]) -> None:
     """However the network cuts a pipeline of requests, the same requests come out."""
     expected = [told(request) for request in parsed(PLAIN + CHUNKED + PLAIN).ready]

@@ -20,6 +20,7 @@ from faregate.storage.memory.books import MemoryBooks
 from faregate.storage.sqlite import connect
 from faregate.storage.sqlite.books import SqliteBooks, _tag_of
 from faregate.storage.sqlite.opening import open_books
+from soaking import examples
 
 SLOT = 15 * MINUTE
 CALLS = 120
@@ -74,7 +75,7 @@ every_query = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25, 1_000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(every_query, max_size=12))
 def test_many_balances_are_those_of_each(both: tuple[MemoryBooks, SqliteBooks], asked: list[BalanceQuery]) -> None:
     """Whatever limits are asked about together, each gets what the oracle counts for it alone."""

@@ -19,6 +19,7 @@ from faregate.storage.comparison import compared
 from faregate.storage.memory.books import MemoryBooks
 from faregate.storage.sqlite.books import _tag_of
 from faregate.storage.sqlite.opening import open_books
+from soaking import examples
 
 MOST = 1_000
 
@@ -229,7 +230,7 @@ def test_records_are_gone_through_by_their_numbers(both: Both) -> None:
     assert not any("TEMP B-TREE FOR ORDER" in step for step in plan)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(12, 500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

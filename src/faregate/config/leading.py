@@ -1,6 +1,7 @@
 """Names of models that lead to other names, and the places where these ways end."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 #: What must hold of a caller, and where it is led then.
@@ -59,18 +60,24 @@ def led_elsewhere(
                 ways = [(who, (*steps, target)) for who, steps in ways]
                 continue
             usual = places_of(target, to, deployments)[0]
-            ways = [
-                (both, tuple(dict.fromkeys((*steps, *more)))[:LED_MAX])
-                for who, steps in ways
-                for also, more in (*led(target, depth + 1), ((), usual))
-                if (both := _both(who, also)) is not None
-            ][:LED_MAX]
+            also_led = (*led(target, depth + 1), ((), usual))
+            # Cut while they are made: of each of 256 ways with each of 256 others nearly all would be thrown away.
+            ways = list(islice(_joined(ways, also_led), LED_MAX))
         found[name] = (*instead.get(name, ()), *((who, steps) for who, steps in ways if who))
         return found[name]
 
     for name in to:
         led(name, 0)
     return found
+
+
+def _joined(ways: Sequence[Led], others: Sequence[Led]) -> Iterator[Led]:
+    """Each way that one caller can go by both, with the steps of both."""
+    for who, steps in ways:
+        for also, more in others:
+            both = _both(who, also)
+            if both is not None:
+                yield both, tuple(dict.fromkeys((*steps, *more)))[:LED_MAX]
 
 
 def _both(one: tuple[tuple[str, str], ...], other: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...] | None:

@@ -28,6 +28,7 @@ from faregate.core.limits.habits import (
     reason_of,
 )
 from faregate.core.limits.windows import HOUR, MINUTE, SECOND
+from soaking import examples
 
 DOLLAR: Final = 10**9
 CENT: Final = DOLLAR // 100
@@ -349,7 +350,7 @@ def test_calls_that_differ_in_one_word_of_a_long_template_are_no_repetition() ->
     calls=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 4)), min_size=20, max_size=120),
     quarter=st.integers(0, 3),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 def test_a_key_is_never_braked_unless_it_truly_spent_that_much(calls: list[tuple[int, int]], quarter: int) -> None:
     """Whatever came when: the sum of the calls in the window that is told is at least what is told, and too much."""
     brake = Brake(RULES)
@@ -413,7 +414,7 @@ _SLOTS = st.dictionaries(st.integers(0, 200), st.integers(0, 5), max_size=60)
 
 
 @given(slots=_SLOTS, now=st.integers(0, 220))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 def test_a_habit_is_the_most_of_any_quarter_and_of_any_four_in_a_row(slots: dict[int, int], now: int) -> None:
     """Without what is newer than an hour."""
     at = MONDAY + now * QUARTER
@@ -516,7 +517,7 @@ def test_keys_that_stop_spending_are_watched_no_more() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(60, 2_000), deadline=None)
 def test_a_window_never_counts_further_back_than_it_says_and_nearly_as_far(steps: list[tuple[int, int]]) -> None:
     """What is counted lies between the sum of the last whole buckets and that of the window."""
     window = Window(10, 6, 1_000)
