@@ -18,6 +18,7 @@ from faregate.core.pricing.card import Rate, RateCard, Tier
 from faregate.core.routing.health import SECOND, BreakerRule
 from faregate.core.routing.retry import FAILOVER, RetryRule
 from faregate.core.usage import Usage
+from faregate.simulator import BlackHole
 from gates import (
     RunningGate,
     allowances,
@@ -411,3 +412,24 @@ async def test_many_calls_lose_nothing(tmp_path: Path) -> None:
         assert tokens == sum(settled.usage.output_tokens for settled in running.of(Settled))
         posted, held = (await allowances(running))["lim_money"]
         assert (posted, held) == (oracle.totals().request_cost, 0)
+
+
+@pytest.mark.parametrize(("asked", "status", "places"), [("300ms", 504, []), ("20s", 200, ["sim-b"])])
+@scenario
+async def test_nothing_is_sent_after_the_callers_deadline(
+    tmp_path: Path, asked: str, status: int, places: list[str]
+) -> None:
+    """A place that is slow to accept a connection uses up the caller's time; the next is asked in time or not."""
+    with BlackHole() as hole:
+        async with two_places(tmp_path, limits=(money(10**10),)) as running:
+            good = provider(running.simulator.url + "/v1", name="west")
+            slow = provider(f"http://127.0.0.1:{hole.port}/v1", name="east", connect_timeout_ms=600)
+            catalogue = msgspec.structs.replace(running.gate.snapshot.catalogue, providers=(slow, good))
+            await running.ask(Load(2, catalogue=catalogue))
+            answer = await running.chat(headers={"x-faregate-timeout": asked}, max_tokens=20)
+            await running.until(lambda: len(running.of(Settled)) == len(places))
+
+            assert answer.status_code == status
+            assert [record["model"] for record in await truth(running)] == places
+            assert len(running.of(Intended)) == len(places)
+            assert (await allowances(running))["lim_money"][1] == 0

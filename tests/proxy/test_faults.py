@@ -230,6 +230,26 @@ async def test_a_provider_that_does_not_accept_connections_in_time(tmp_path: Pat
 
 
 @scenario
+async def test_the_callers_deadline_counts_while_a_connection_is_opened(tmp_path: Path) -> None:
+    """A place that does not answer is waited for as long as the caller said, and is not blamed for it."""
+    loop = asyncio.get_running_loop()
+    with BlackHole() as hole:
+        async with running_gate(tmp_path, limits=(money(10**10),), providers=()) as running:
+            catalogue = running.gate.snapshot.catalogue
+            dead = provider(f"http://127.0.0.1:{hole.port}/v1", connect_timeout_ms=30_000)
+            await running.ask(Load(2, catalogue=msgspec.structs.replace(catalogue, providers=(dead,))))
+            began = loop.time()
+            answer = await running.chat(headers={"x-faregate-timeout": "300ms"})
+            took = loop.time() - began
+
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+            assert 0.3 <= took < 3
+            assert running.of(Intended) == []
+            assert await allowances(running) == {"lim_money": (0, 0)}
+            assert {target.health.closed for target in running.gate.snapshot.targets.values()} == {True}
+
+
+@scenario
 async def test_a_stale_connection_is_replaced_once(tmp_path: Path) -> None:
     """A keep-alive connection that closes as it is written to costs the client nothing."""
     requests: list[int] = []

@@ -26,7 +26,7 @@ from faregate.dialects.kept import RESPONSE, Made
 from faregate.errors import CODES, Problem, status_of
 from faregate.ports import StoredAnswer
 from faregate.proxy import kept_objects, receipt
-from faregate.proxy.deadlines import LOOK_S, overdue
+from faregate.proxy.deadlines import LOOK_S, TOO_LONG, overdue
 from faregate.proxy.failover import give_up, go_elsewhere
 from faregate.proxy.forward import LAST_CHUNK, answer_head, chunk, content_type, mask, passed_headers
 from faregate.proxy.guard import guarded
@@ -1234,7 +1234,7 @@ class Answer:
         asked_ms = 0 if self._unnamed_work else self._asked_ms()
         if not why and asked_ms and since_sent > asked_ms / 1000:
             # The caller's own deadline says nothing of the provider.
-            why = "it took longer than the whole answer may take"
+            why = TOO_LONG
         if self._client_left_at and now - self._client_left_at > self._gate.settings.drain_answer_ms / 1000:
             why = "it did not finish after the client had left"
         if why:
@@ -1253,7 +1253,7 @@ class Answer:
         exchange = self.exchange
         asked = exchange.described.timeout_ms
         followed = exchange.look is not None and exchange.look.followed
-        if not asked or (exchange.sent == 1 and not followed):
+        if not asked or (exchange.sent == 1 and not followed and not exchange.dialled):
             return asked
         return max(1, asked - (self._sent_nanos - exchange.started) // 1_000_000)
 

@@ -12,8 +12,8 @@ LOOK_S: Final = 0.25
 #: read in time, so the second is put off by ``LOOK_S``: by so much, and the standstill, a deadline may be met later.
 STANDSTILL_S: Final = 2 * LOOK_S
 
-#: A timer that comes so much later than it was due, in seconds, comes after a standstill, too.
-LATE_S: Final = 0.05
+#: What is told where the bound of a whole answer has passed, the provider's or the caller's.
+TOO_LONG: Final = "it took longer than the whole answer may take"
 
 
 def overdue(
@@ -31,7 +31,7 @@ def overdue(
     """
     total_ms = min(asked_ms, provider.total_timeout_ms) if asked_ms else provider.total_timeout_ms
     if since_sent > total_ms / 1000:
-        return "it took longer than the whole answer may take"
+        return TOO_LONG
     if not answered:
         late = since_sent > provider.first_byte_timeout_ms / 1000
         return "it did not begin to answer in time" if late else ""

@@ -36,6 +36,7 @@ from faregate.proxy import failover, kept_objects, uploads
 from faregate.proxy.alternatives import fitting_model
 from faregate.proxy.answer import Answer
 from faregate.proxy.bound import Held, Wants, fitting_cap, hold, upper_bound
+from faregate.proxy.deadlines import TOO_LONG
 from faregate.proxy.described import NOT_DESCRIBED, Described, attribution
 from faregate.proxy.downgrade import downgraded, notes_of
 from faregate.proxy.entry import Entered, Plan, enter, identified, not_offered, recall
@@ -90,6 +91,7 @@ class Exchange:
         "counted",
         "described",
         "dialect",
+        "dialled",
         "dialling",
         "downgraded_by",
         "downgraded_from",
@@ -176,6 +178,8 @@ class Exchange:
         self.turn = -1
         #: The health of the place that a connection is being opened to for it, which is busy with it from then on.
         self.dialling: Health | None = None
+        #: A connection had to be opened for it, for which it waited.
+        self.dialled = False
         #: How often it was sent to a provider, and how often all places were tried once more.
         self.sent = 0
         self.rounds = 0
@@ -751,7 +755,9 @@ class Exchange:
                 # Else a burst of calls would all find the same place idle.
                 self.dialling = health
                 health.begun()
-            pool.dial(guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken))
+            self.dialled = True
+            connected, failed = guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken)
+            pool.dial(connected, failed, failover.left_ms(self, self.gate.monotonic_nanos()))
 
     def _dialled(self) -> None:
         dialling, self.dialling = self.dialling, None
@@ -770,6 +776,8 @@ class Exchange:
                 self.client_left()
             return
         refused = gate.closed_for
+        if self.dialled and failover.too_late(self, gate.monotonic_nanos()):
+            refused = refused or self._out_of_time(target)
         if self.snapshot is not gate.snapshot:
             # Opening the connection took time: what was changed meanwhile decides.
             refused = refused or self.choose_again()
@@ -889,7 +897,8 @@ class Exchange:
         if self.ended or self.tried_all:
             return
         self.attempts = (*self.attempts, Attempt(target.name, 0, code, waited))
-        if target.place is None:
+        if target.place is None and code != "upstream_timeout":
+            # The caller's own deadline says nothing of the provider.
             probe = self.probe[0] if self.probe is not None else 0
             gate.deployments.failed(target, self.lane, 0, code, 0, probe)
         self.release()
@@ -897,11 +906,17 @@ class Exchange:
         self.candidates = self.candidates[1:]
         if self.client is None:
             self.client_left()
+        elif failover.too_late(self, gate.monotonic_nanos()):
+            self.refuse(self._out_of_time(target))
         elif self.candidates:
             self._soon()
         elif not failover.dial_again(self, code):
             text = f"Provider {target.provider.name}: {why}. Charged: nothing."
             self.refuse(Problem(code, text, retry_after_s=CREDENTIAL_RETRY_S if target.pool.lacks else 1))
+
+    @staticmethod
+    def _out_of_time(target: Target) -> Problem:
+        return Problem("upstream_timeout", f"Provider {target.provider.name}: {TOO_LONG}. Charged: nothing.")
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

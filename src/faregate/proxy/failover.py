@@ -101,7 +101,7 @@ def go_elsewhere(answer: "Answer", status: int, code: str, retry_after: int, tel
     pause: int | None = 0
     if not rest:
         pause = wait(rule, exchange.rounds + 1, gate.roll(), retry_after) if rule.again else None
-    if pause is None or _too_late(exchange, now + pause):
+    if pause is None or too_late(exchange, now + pause):
         return False
     parked = Parked(answer, answer.attempt(code), tell)
     if not status and (code != "upstream_unsent" or (parked.target.provider.lookup and answer.was_sent)):
@@ -119,10 +119,16 @@ def go_elsewhere(answer: "Answer", status: int, code: str, retry_after: int, tel
     return True
 
 
-def _too_late(exchange: "Exchange", then: int) -> bool:
+def too_late(exchange: "Exchange", then: int) -> bool:
     """Whether the caller's own deadline has passed at a moment."""
     bound_ms = exchange.described.timeout_ms
     return bound_ms > 0 and then - exchange.started > bound_ms * 1_000_000
+
+
+def left_ms(exchange: "Exchange", now: int) -> int:
+    """What the caller's own deadline leaves at a moment, in milliseconds and at least one; 0 where there is none."""
+    bound_ms = exchange.described.timeout_ms
+    return max(1, bound_ms - (now - exchange.started) // 1_000_000) if bound_ms else 0
 
 
 def _leave(exchange: "Exchange", parked: Parked, code: str) -> None:
@@ -169,7 +175,7 @@ def dial_again(exchange: "Exchange", code: str, status: int = 0) -> bool:
         return False
     pause = wait(rule, exchange.rounds + 1, gate.roll())
     tried = len(exchange.attempts)
-    if pause is None or not may_retry(rule, tried, status, code) or _too_late(exchange, gate.monotonic_nanos() + pause):
+    if pause is None or not may_retry(rule, tried, status, code) or too_late(exchange, gate.monotonic_nanos() + pause):
         return False
     exchange.rounds += 1
     again = guarded(_try_all_again, exchange.mistaken)

@@ -21,7 +21,7 @@ import httptools
 from faregate.control import Credential, Provider
 from faregate.dialects.urls import may_reach
 from faregate.proxy.answer_watch import AnswerWatch
-from faregate.proxy.deadlines import LATE_S, LOOK_S
+from faregate.proxy.deadlines import LOOK_S, TOO_LONG
 from faregate.proxy.forward import chunk_data_at
 from faregate.proxy.stream_queue import StreamQueue
 
@@ -451,26 +451,38 @@ class Pool:
                 return connection
         return None
 
-    def dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None]) -> None:
-        """Open a connection in the background; exactly one of the callbacks hears of it."""
+    def dial(
+        self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None], within_ms: int = 0
+    ) -> None:
+        """Open a connection in the background; exactly one of the callbacks hears of it.
+
+        ``within_ms`` is how long the caller would wait for it, 0 for as long as its provider may take.
+        """
         if self.open_connections >= self.provider.connections_max:
             failed("overloaded", "all connections to it are in use")
             return
-        task = self._loop.create_task(self._dial(connected, failed))
+        task = self._loop.create_task(self._dial(connected, failed, within_ms))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
 
-    async def _dial(self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None]) -> None:
+    async def _dial(
+        self, connected: Callable[[UpstreamConnection], None], failed: Callable[[str, str], None], within_ms: int
+    ) -> None:
+        own_ms = self.provider.connect_timeout_ms
+        caller_ends = 0 < within_ms < own_ms
         try:
             async with asyncio.timeout(None) as limit:
-                due = self._loop.time() + self.provider.connect_timeout_ms / 1000
-                timer = self._loop.call_at(due, self._end_dialling, limit, due)
+                bound_ms = within_ms if caller_ends else own_ms
+                timer = self._loop.call_later(bound_ms / 1000, self._look_once_more, limit)
                 try:
                     connection = await self._connect()
                 finally:
                     timer.cancel()
         except TimeoutError:
-            failed("upstream_connect", "it did not accept a connection in time")
+            if caller_ends:
+                failed("upstream_timeout", TOO_LONG)
+            else:
+                failed("upstream_connect", "it did not accept a connection in time")
         except ssl.SSLError as error:
             failed("upstream_connect", f"its TLS certificate or handshake was refused ({error.reason or 'TLS'})")
         except _OutOfReach:
@@ -485,10 +497,9 @@ class Pool:
             self._open.add(connection)
             connected(connection)
 
-    def _end_dialling(self, limit: asyncio.Timeout, due: float) -> None:
-        """A connection was not there in time; where the gate itself stood still, it may have come meanwhile."""
-        now = self._loop.time()
-        limit.reschedule(now + LOOK_S if now - due > LATE_S else now)
+    def _look_once_more(self, limit: asyncio.Timeout) -> None:
+        """A connection was not there in time; where the gate itself stood still, it came meanwhile and is read now."""
+        limit.reschedule(self._loop.time() + LOOK_S)
 
     async def _connect(self) -> UpstreamConnection:
         if self._proxy is not None:
