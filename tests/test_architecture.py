@@ -78,7 +78,8 @@ PACKAGES: dict[str, set[str]] = {
     "cli": {"httpx2", "msgspec", "rich", "typer"},
 }
 
-#: Only what runs in a gate process, and nothing that is heavy: its memory is a promise.
+#: Only what runs in a gate process, and nothing that is heavy: its memory is a promise. One that logs for a terminal
+#: loads what does that, and its colours.
 NEVER_IN_THE_GATE = {
     "alembic",
     "apprise",

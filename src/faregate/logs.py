@@ -1,7 +1,7 @@
 """How the processes say what happens: one line per event on standard error, as JSON or for a terminal.
 
 Everything logs through the standard library's ``logging``; this module only decides how it looks. What is logged holds
-no secret and no prompt, because nobody passes one in; control characters of values never reach a terminal raw.
+no secret and no prompt, because nobody passes one in; the style for terminals shows no control character raw.
 """
 
 import json
@@ -47,9 +47,16 @@ class JsonLines(logging.Formatter):
         line.update((name, value) for name, value in vars(record).items() if name not in _OF_ALL_RECORDS)
         line["timestamp"] = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         line["process"] = self._process
-        if record.exc_info:
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        if record.exc_info and record.exc_info[0]:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=repr)
+        try:
+            return json.dumps(line, ensure_ascii=False, allow_nan=False, default=repr)
+        except (TypeError, ValueError):
+            # Members that are no text, loops, and numbers that are none.
+            line = {name: value if isinstance(value, str) else repr(value) for name, value in line.items()}
+            return json.dumps(line, ensure_ascii=False)
 
 
 def _for_a_terminal(process: str) -> logging.Formatter:
@@ -86,8 +93,13 @@ class _Named:
 
 
 def _visible(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Write control characters as escapes, so that one event stays one line and moves no cursor."""
+    """Write control characters as escapes, so that an event moves no cursor and is one line, but for exceptions."""
     for name, value in event.items():
-        if isinstance(value, str) and not value.isprintable() and name != "exception":
-            event[name] = value.encode("unicode_escape").decode("ascii")
+        if isinstance(value, str):
+            lines = value.split("\n") if name == "exception" else [value]
+            event[name] = "\n".join(_escaped(line) for line in lines)
     return event
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
