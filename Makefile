@@ -87,14 +87,14 @@ bench-limits: wheel
 bench-cache: wheel
 	$(BIN)/python bench/cached.py $(ARGS)
 
+# Long forms of the rig, then whatever says how long it looks where there is time.
 soak: install-dev
 	$(BIN)/python tests/chaos/soak.py $(ARGS)
 	$(BIN)/python tests/chaos/soak_canaries.py
 	$(BIN)/python tests/chaos/soak_revocations.py
 	$(BIN)/python tests/chaos/soak_timing.py
 	$(BIN)/python tests/core/soak_pricing.py 1000000
-	FAREGATE_SOAK=1 $(BIN)/pytest -n $(WORKERS) --timeout 0 tests/core/test_life_cycle.py tests/core/limits tests/storage/test_contract.py \
-		tests/storage/test_chain.py tests/console/test_audit.py tests/console/test_schemathesis.py
+	FAREGATE_SOAK=1 $(BIN)/pytest -n $(WORKERS) --timeout 0 $$(grep -rlE 'import examples|FAREGATE_SOAK' tests --include='test_*.py')
 
 docs: install-dev
 	$(BIN)/python docs/reference/write.py

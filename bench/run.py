@@ -192,8 +192,8 @@ def books(gateway: gateways.Faregate, served: Mapping[str, int]) -> dict[str, An
 def journal_share(plain: dict[str, Any], *, recalled: bool) -> float:
     """The journal's CPU per request as percent of the gate's, measured apart in a process of its own.
 
-    It is given as many records a second as the gate's CPU was measured with: a sync costs the same for one as for two
-    hundred. Of calls that repeat and whose answers are ``recalled``, it has one record each.
+    It is given the records of as many calls a second as the gate's CPU was measured with: a sync costs the same for one
+    as for two hundred. Calls that repeat and whose answers are ``recalled`` have one record each.
     """
     program = [str(gateways.Faregate.environment / "bin/python"), str(HERE / "journal_share.py")]
     program += ["--rate", str(round(plain["rps"]))]
