@@ -757,7 +757,8 @@ class Exchange:
                 health.begun()
             self.dialled = True
             connected, failed = guarded(self._connected, self.mistaken), guarded(self._not_connected, self.mistaken)
-            pool.dial(connected, failed, failover.left_ms(self, self.gate.monotonic_nanos()))
+            within_ms = 0 if self.call.job else failover.left_ms(self, self.gate.monotonic_nanos())
+            pool.dial(connected, failed, within_ms)
 
     def _dialled(self) -> None:
         dialling, self.dialling = self.dialling, None
@@ -776,7 +777,7 @@ class Exchange:
                 self.client_left()
             return
         refused = gate.closed_for
-        if self.dialled and failover.too_late(self, gate.monotonic_nanos()):
+        if self.dialled and self._out_of_patience():
             refused = refused or self._out_of_time(target)
         if self.snapshot is not gate.snapshot:
             # Opening the connection took time: what was changed meanwhile decides.
@@ -906,13 +907,17 @@ class Exchange:
         self.candidates = self.candidates[1:]
         if self.client is None:
             self.client_left()
-        elif failover.too_late(self, gate.monotonic_nanos()):
+        elif self._out_of_patience():
             self.refuse(self._out_of_time(target))
         elif self.candidates:
             self._soon()
         elif not failover.dial_again(self, code):
             text = f"Provider {target.provider.name}: {why}. Charged: nothing."
             self.refuse(Problem(code, text, retry_after_s=CREDENTIAL_RETRY_S if target.pool.lacks else 1))
+
+    def _out_of_patience(self) -> bool:
+        """Whether the caller's own deadline has passed, which says nothing of work that goes on after its answer."""
+        return not self.call.job and failover.too_late(self, self.gate.monotonic_nanos())
 
     @staticmethod
     def _out_of_time(target: Target) -> Problem:
